@@ -1,0 +1,1 @@
+"""A broker node: connections, request handlers, partitions."""

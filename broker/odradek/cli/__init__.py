@@ -1,0 +1,1 @@
+"""Command line: odradek and Kafka's own tool names."""

@@ -1,0 +1,1 @@
+"""KRaft-style consensus for the metadata log."""

@@ -1,0 +1,1 @@
+"""What a simulator replaces: the disk, the clock, timers."""
