@@ -1,1 +1,1 @@
-"""Cluster metadata: records, image, delta, configuration definitions."""
+"""Cluster metadata: records, image, delta, publishers, configuration definitions."""
