@@ -1,0 +1,1 @@
+"""Generator of `odradek.wire.messages` from the message definitions in Kafka's jars."""

@@ -1,0 +1,1 @@
+"""Kafka's messages, generated: one module per API or record type. See proto/README.md."""
