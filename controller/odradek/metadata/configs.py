@@ -300,6 +300,12 @@ _LAYER_SOURCES = (
 )
 
 
+def is_known_broker_config(name: str) -> bool:
+    """Whether Kafka knows the key, as it stands or after a listener's prefix."""
+    matched = _LISTENER_OVERRIDE.fullmatch(name)
+    return (matched[1] if matched else name) in BROKERS
+
+
 def is_sensitive(name: str) -> bool:
     """A value never shown: passwords, and broker keys whose type nobody knows."""
     matched = _LISTENER_OVERRIDE.fullmatch(name)
