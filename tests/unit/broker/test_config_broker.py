@@ -268,8 +268,7 @@ def test_what_kafka_refuses_is_refused_in_its_words_and_with_the_line(
         (
             {
                 "listeners": "OUT://:9092",
-                "listener.security.protocol.map": "
-                ""OUT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                "listener.security.protocol.map": "OUT:SASL_PLAINTEXT,PLAINTEXT:PLAINTEXT",
                 "inter.broker.listener.name": "OUT",
             },
             "the listener OUT asks for SASL_PLAINTEXT: TLS and SASL come later",
