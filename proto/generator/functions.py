@@ -87,7 +87,8 @@ class Functions:
         elif item.layout is None:
             yield f"{name}, {pos} = read_{prefix(item)}{f.type}(buf, {pos})"
         elif item.nullable:
-            yield f"if buf[{pos}] > 127:"
+            null = f"buf[{pos}] == 0" if item.tagged else f"buf[{pos}] > 127"
+            yield f"if {null}:"
             yield f"    {name}: {hint(f)} = None"
             yield f"    {pos} += 1"
             yield "else:"
@@ -200,7 +201,7 @@ class Functions:
             yield f"write_{prefix(item)}{kind}({out}, self.{f.name})"
         elif item.nullable:
             yield f"if self.{f.name} is None:"
-            yield f"    {out}.append(255)"
+            yield f"    {out}.append({0 if item.tagged else 255})"
             yield "else:"
             yield f"    {out}.append(1)"
             yield f"    _write_{item.layout.suffix}(self.{f.name}, {out})"

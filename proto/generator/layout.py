@@ -20,6 +20,8 @@ class Item:
     nullable: bool
     layout: "Layout | None"
     """Layout of the structure, or of the array's elements."""
+    tagged: bool
+    """A nullable structure starts with an int8 (-1 for null), or with an unsigned varint (0) if tagged."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -125,7 +127,8 @@ class Layouts:
                 compact=version in f.flexible and not f.is_fixed,
                 nullable=version in f.nullable,
                 layout=self.add(f.struct, version) if f.struct else None,
+                tagged=version in f.tagged,
             )
-            (tagged if version in f.tagged else items).append(item)
+            (tagged if item.tagged else items).append(item)
         tagged.sort(key=lambda item: item.field.tag)
         return Layout(struct, items, tagged, absent, flexible=version in self.message.flexible)

@@ -234,7 +234,7 @@ PACKAGES = {
     "kafka-transaction-coordinator": "org.apache.kafka.coordinator.transaction.generated",
     "kafka-share-coordinator": "org.apache.kafka.coordinator.share.generated",
     "kafka-raft": "org.apache.kafka.raft.generated",
-    "kafka-storage": "org.apache.kafka.storage.internals.log.generated",
+    "kafka-storage": "org.apache.kafka.server.log.remote.metadata.storage.generated",
 }
 
 

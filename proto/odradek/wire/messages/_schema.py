@@ -2717,7 +2717,7 @@ MESSAGES: dict[str, MessageInfo] = {
         },
     ),
     "ProducerSnapshot": MessageInfo(
-        "producer_snapshot", "data", "org.apache.kafka.storage.internals.log.generated.ProducerSnapshot", (1, 1), 32767, {
+        "producer_snapshot", "data", "org.apache.kafka.server.log.remote.metadata.storage.generated.ProducerSnapshot", (1, 1), 32767, {
             "ProducerSnapshot": (
                 FieldInfo("crc", "uint32", False, False, (1, 1), (0, -1), (0, -1), -1, False, 0),
                 FieldInfo("producer_entries", "ProducerEntry", True, True, (1, 1), (0, -1), (0, -1), -1, False, []),

@@ -152,7 +152,7 @@ def _read_ConsumerGroupMemberMetadataValue_v0(buf: bytes, pos: int) -> tuple[Con
         _tags, pos = read_tags(buf, pos)
         if 0 in _tags:
             _at, _end = _tags.pop(0)
-            if buf[_at] > 127:
+            if buf[_at] == 0:
                 classic_member_metadata = None
                 _at += 1
             else:
@@ -179,7 +179,7 @@ def _write_ConsumerGroupMemberMetadataValue_v0(self: ConsumerGroupMemberMetadata
     if self.classic_member_metadata != ClassicMemberMetadata():
         _t = bytearray()
         if self.classic_member_metadata is None:
-            _t.append(255)
+            _t.append(0)
         else:
             _t.append(1)
             _write_ClassicMemberMetadata_v0(self.classic_member_metadata, _t)
