@@ -1,0 +1,48 @@
+"""DescribeProducers (key 61), version 0 (KIP-664): the idempotent producers a partition remembers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from odradek.wire.errors import KafkaError
+from odradek.wire.messages.describe_producers import (
+    DescribeProducersRequest,
+    DescribeProducersResponse,
+    PartitionResponse,
+    ProducerState,
+    TopicResponse,
+)
+
+if TYPE_CHECKING:
+    from odradek.broker.dispatch import Done, RequestContext
+    from odradek.broker.node import Node
+
+
+def describe_producers(
+    node: Node, context: RequestContext, request: DescribeProducersRequest, done: Done
+) -> None:
+    """Answers at once."""
+    topics = []
+    for topic in request.topics:
+        answers = []
+        for index in topic.partition_indexes:
+            answer = PartitionResponse(partition_index=index)
+            try:
+                log = node.leader_of(topic.name, index).log
+                answer.active_producers = [
+                    ProducerState(
+                        producer_id=producer.producer_id,
+                        producer_epoch=producer.producer_epoch,
+                        last_sequence=producer.last_sequence,
+                        last_timestamp=producer.last_timestamp,
+                        coordinator_epoch=producer.coordinator_epoch,
+                        current_txn_start_offset=producer.current_txn_start_offset,
+                    )
+                    for producer in log.active_producers()
+                ]
+            except KafkaError as error:
+                answer.error_code = error.code
+                answer.error_message = error.message
+            answers.append(answer)
+        topics.append(TopicResponse(name=topic.name, partitions=answers))
+    done(DescribeProducersResponse(topics=topics))

@@ -1,0 +1,33 @@
+"""Requests that the active controller answers: a broker passes them on and returns its answer.
+
+CreateTopics 19 (2-7), DeleteTopics 20 (1-6), CreatePartitions 37 (0-3), AlterConfigs 33 (0-2),
+IncrementalAlterConfigs 44 (0-1), ElectLeaders 43 (0-2), UpdateFeatures 57 (0-2), DescribeQuorum 55 (0-2),
+UnregisterBroker 64 (0).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from odradek.wire.apis import ApiKey
+
+if TYPE_CHECKING:
+    from odradek.broker.dispatch import Done, RequestContext
+    from odradek.broker.node import Node
+
+KEYS = (
+    ApiKey.CREATE_TOPICS,
+    ApiKey.DELETE_TOPICS,
+    ApiKey.CREATE_PARTITIONS,
+    ApiKey.ALTER_CONFIGS,
+    ApiKey.INCREMENTAL_ALTER_CONFIGS,
+    ApiKey.ELECT_LEADERS,
+    ApiKey.UPDATE_FEATURES,
+    ApiKey.DESCRIBE_QUORUM,
+    ApiKey.UNREGISTER_BROKER,
+)
+
+
+def to_controller(node: Node, context: RequestContext, request: Any, done: Done) -> None:
+    """Answers when the controller's records are committed."""
+    node.quorum.handle(request, context.api_version, node.monotonic_ms(), done)

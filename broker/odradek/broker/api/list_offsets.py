@@ -1,0 +1,91 @@
+"""ListOffsets (key 2), versions 1-11: earliest (-2), latest (-1), max timestamp (-3), local (-4), by time.
+
+Tiered storage does not exist here: "earliest local" (-4) is the log start, "latest tiered" (-5) is none, "earliest
+pending upload" (-6) is none. Latest is the high watermark, or the last stable offset for read_committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsPartitionResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+)
+
+if TYPE_CHECKING:
+    from odradek.broker.dispatch import Done, RequestContext
+    from odradek.broker.node import Node
+
+LATEST = -1
+EARLIEST = -2
+MAX_TIMESTAMP = -3
+EARLIEST_LOCAL = -4
+LATEST_TIERED = -5
+EARLIEST_PENDING_UPLOAD = -6
+FIRST_VERSION_OF = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+READ_COMMITTED = 1
+
+
+def list_offsets(node: Node, context: RequestContext, request: ListOffsetsRequest, done: Done) -> None:
+    """Answers at once."""
+    seen: set[tuple[str, int]] = set()
+    twice = {
+        key
+        for topic in request.topics
+        for partition in topic.partitions
+        if (key := (topic.name, partition.partition_index)) in seen or seen.add(key)  # type: ignore[func-returns-value]
+    }
+    topics = []
+    for topic in request.topics:
+        answers = []
+        for wanted in topic.partitions:
+            try:
+                if (topic.name, wanted.partition_index) in twice:
+                    raise KafkaError(ErrorCode.INVALID_REQUEST)
+                answers.append(_one(node, topic.name, wanted, request.isolation_level, context.api_version))
+            except KafkaError as error:
+                answers.append(
+                    ListOffsetsPartitionResponse(
+                        partition_index=wanted.partition_index, error_code=error.code, timestamp=-1, offset=-1
+                    )
+                )
+        topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=answers))
+    done(ListOffsetsResponse(topics=topics))
+
+
+def _one(
+    node: Node, topic: str, wanted: ListOffsetsPartition, isolation_level: int, version: int
+) -> ListOffsetsPartitionResponse:
+    partition = node.leader_of(topic, wanted.partition_index)
+    partition.check_leader_epoch(wanted.current_leader_epoch)
+    log = partition.log
+    limit = partition.last_stable_offset if isolation_level == READ_COMMITTED else partition.high_watermark
+    when = wanted.timestamp
+    if when < EARLIEST and version < FIRST_VERSION_OF.get(when, 1 << 15):
+        raise KafkaError(ErrorCode.UNSUPPORTED_VERSION)
+    timestamp, offset, epoch = -1, -1, -1
+    if when == LATEST:
+        offset, epoch = limit, partition.leader_epoch
+    elif when in (EARLIEST, EARLIEST_LOCAL):
+        offset = log.log_start_offset
+        epoch = log.epochs.epoch_for_offset(offset)
+    elif when == MAX_TIMESTAMP:
+        found = log.max_timestamp()
+        if found is not None and found[1] < limit:
+            timestamp, offset, epoch = found
+    elif when >= 0:
+        found = log.lookup_timestamp(when)
+        if found is not None and found[1] < limit:
+            timestamp, offset, epoch = found
+    return ListOffsetsPartitionResponse(
+        partition_index=wanted.partition_index,
+        error_code=0,
+        timestamp=timestamp,
+        offset=offset,
+        leader_epoch=epoch,
+    )

@@ -1,0 +1,342 @@
+"""A node: everything a broker does, without sockets, event loop or clock of its own.
+
+`server.py` drives one with real ports; the simulator drives many with simulated ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from odradek.broker.api import routes
+from odradek.broker.fetch_session import FetchSessions
+from odradek.broker.offsets_log import OffsetsLog
+from odradek.broker.producer_ids import ProducerIds
+from odradek.broker.replica_manager import ReplicaManager
+from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicCreation
+from odradek.controller.controller_node import MetadataQuorum
+from odradek.coordinator.config import GroupConfig
+from odradek.coordinator.group_coordinator import GroupCoordinator
+from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
+from odradek.wire.messages.broker_registration import (
+    BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+    Listener as RegisteredListener,
+)
+
+if TYPE_CHECKING:
+    import random
+
+    from odradek.broker.config import BrokerConfig
+    from odradek.broker.connection import Connection
+    from odradek.broker.metrics import BrokerMetrics, TopicMetrics
+    from odradek.broker.partition import Partition
+    from odradek.metadata.delta import MetadataDelta
+    from odradek.metadata.image import MetadataImage
+    from odradek.ports.clock import Clock
+    from odradek.ports.disk import Disk, Syncer
+    from odradek.ports.timers import TimerQueue
+    from odradek.storage.manager import LogManager
+
+SHARED_BUFFER_BYTES = 256 * 1024
+"""What all connections read into: small enough to stay in a core's cache (measured), large enough for 200 requests of 1 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a node needs of the world."""
+
+    disk: Disk
+    syncer: Syncer
+    clock: Clock
+    timers: TimerQueue
+    rng: random.Random
+    log: Any
+    """A structlog logger; never called per request."""
+    disk_space: Callable[[str], tuple[int, int]]
+    """Total and usable bytes of the file system a directory is on."""
+
+
+class Endpoint(NamedTuple):
+    """A live broker as clients of one listener reach it."""
+
+    id: int
+    host: str
+    port: int
+    rack: str | None
+
+
+class Node:
+    """Owns the parts and wires them; implements `connection.Host`."""
+
+    def __init__(self, config: BrokerConfig, ports: Ports, logs: LogManager, metrics: BrokerMetrics) -> None:
+        self.config = config
+        self.ports = ports
+        self.clock = ports.clock
+        self.timers = ports.timers
+        self.metrics = metrics
+        self.monotonic_ms = ports.clock.monotonic_ms
+        self.wall_ms = ports.clock.wall_ms()
+        self.logs = logs
+        self.internal_topics = INTERNAL_TOPICS
+        self.auto_create_topics = config.auto_create_topics_enable
+        self.request_bytes_max = config.socket_request_max_bytes
+        self.fetch_bytes_max = config.fetch_max_bytes
+        self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
+        self.connections: set[Connection] = set()
+        self.broker_epoch = -1
+        self.unfenced = False
+        self.stopping = False
+        self.on_ready: Callable[[], None] = lambda: None
+        self._incarnation = ports.rng.randbytes(16)
+        self._endpoints: dict[str, list[Endpoint]] = {}
+        self.quorum = MetadataQuorum(
+            disk=ports.disk,
+            dir=config.metadata_dir,
+            syncer=ports.syncer,
+            clock=ports.clock,
+            timers=ports.timers,
+            rng=ports.rng,
+            node_id=config.node_id,
+            cluster_id=logs.cluster_id,
+            config=config,
+        )
+        self.image: MetadataImage = self.quorum.image
+        self.replicas = ReplicaManager(
+            config.node_id, config.static, logs, ports.syncer, ports.clock, metrics, ports.log.warning
+        )
+        self.partitions = self.replicas.partitions
+        self.leader_of = self.replicas.leader_of
+        self.producer_ids = ProducerIds(self._ask_controller)
+        self.topic_creation = TopicCreation(config, self._ask_controller)
+        self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
+        self.offsets_log = OffsetsLog(self.replicas, ports.clock)
+        self.coordinator = GroupCoordinator(
+            config=GroupConfig.from_configs(config.static),
+            timers=ports.timers,
+            clock=ports.clock,
+            writer=self.offsets_log,
+            rng=ports.rng,
+            partition_count=config.offsets_topic_num_partitions,
+        )
+        self.replicas.on_leadership = self._leadership_changed
+        self.supported_features = self.quorum.supported_features
+        self.advertised, self.handlers = routes.build(self)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def start(self, bound_ports: dict[str, int]) -> None:
+        """Load metadata, then register with the controller; `on_ready` follows once this broker is unfenced."""
+        self._bound_ports = bound_ports
+        self.quorum.add_publisher(self)
+        self.quorum.start(self.monotonic_ms())
+        self._register()
+        self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
+        self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
+        self._every(1000, self.replicas.flush_old)
+        self._every(10_000, self._close_idle)
+
+    def stop(self) -> None:
+        """Everything durable and marked clean. Connections are closed by the driver before."""
+        self.stopping = True
+        self.flush()
+        self.quorum.close()
+        self.logs.close(self.replicas.high_watermarks())
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Whether clients are served, and if not, what is missing."""
+        reasons = []
+        if self.stopping:
+            reasons.append("the node is shutting down")
+        if not self.quorum.has_leader:
+            reasons.append("the metadata quorum has no leader")
+        if not self.unfenced:
+            reasons.append("the broker is not registered and unfenced yet")
+        reasons += [f"log directory {path} is offline" for path, online in self.log_directories() if not online]
+        return not reasons, reasons
+
+    def _every(self, interval_ms: int, work: Callable[[], None]) -> None:
+        def run(now_ms: int) -> None:
+            if not self.stopping:
+                self.timers.at(now_ms + interval_ms, run)
+                work()
+
+        self.timers.at(self.monotonic_ms() + interval_ms, run)
+
+    def _checkpoint(self) -> None:
+        self.logs.checkpoint(self.replicas.high_watermarks())
+
+    def _close_idle(self) -> None:
+        """connections.max.idle.ms."""
+        limit = self.config.connections_max_idle_ms
+        if limit < 0:
+            return
+        oldest = self.monotonic_ms() - limit
+        for connection in [each for each in self.connections if each.last_active_ms < oldest and each.is_idle]:
+            connection.close()
+
+    # -- the broker's life with the controller -------------------------------------------------------------------
+
+    def _ask_controller(self, request: Any, done: Callable[[Any], None]) -> None:
+        self.quorum.handle(request, request.MAX_VERSION, self.monotonic_ms(), done)
+
+    def _register(self) -> None:
+        listeners = [
+            RegisteredListener(
+                name=each.name, host=each.host, port=each.port or self._bound_ports.get(each.name, 0), security_protocol=0
+            )
+            for each in self.config.advertised
+        ]
+        request = BrokerRegistrationRequest(
+            broker_id=self.config.node_id,
+            cluster_id=self.logs.cluster_id,
+            incarnation_id=self._incarnation,
+            listeners=listeners,
+            features=self.quorum.registration_features(),
+            rack=self.config.broker_rack,
+            log_dirs=sorted(self.logs.directory_ids()),
+            previous_broker_epoch=self.logs.previous_broker_epoch,
+        )
+        self._ask_controller(request, self._registered)
+
+    def _registered(self, response: BrokerRegistrationResponse) -> None:
+        if response.error_code != ErrorCode.NONE:
+            retry = ErrorCode(response.error_code)
+            self.ports.log.warning("registration refused", error=retry.name)
+            self.timers.at(self.monotonic_ms() + 200, lambda _now: self._register())
+            return
+        self.broker_epoch = response.broker_epoch
+        self.producer_ids.broker_id = self.config.node_id
+        self.producer_ids.broker_epoch = response.broker_epoch
+        self._heartbeat(self.monotonic_ms())
+
+    def _heartbeat(self, now_ms: int) -> None:
+        if self.stopping:
+            return
+        request = BrokerHeartbeatRequest(
+            broker_id=self.config.node_id,
+            broker_epoch=self.broker_epoch,
+            current_metadata_offset=self.image.offset,
+            want_fence=False,
+            want_shut_down=False,
+        )
+        self._ask_controller(request, self._heartbeat_answered)
+        self.timers.at(now_ms + self.config.broker_heartbeat_interval_ms, self._heartbeat)
+
+    def _heartbeat_answered(self, response: BrokerHeartbeatResponse) -> None:
+        if response.error_code == ErrorCode.NONE and not response.is_fenced and not self.unfenced:
+            self.unfenced = True
+            self.on_ready()
+
+    # -- metadata publisher --------------------------------------------------------------------------------------
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        self.image = image
+        if delta.brokers_changed:
+            self._endpoints.clear()
+        self.replicas.on_metadata(delta, image)
+        deleted = set(delta.topics_deleted) - set(image.topics)
+        if delta.topics_deleted:
+            self.coordinator.on_topics_deleted(set(delta.topics_deleted))
+        for name in deleted:
+            self.metrics.drop_topic(name)
+        self.flush()
+
+    def _leadership_changed(self, partition: Partition, leads: bool) -> None:
+        if partition.topic != OFFSETS_TOPIC:
+            return
+        if leads:
+            self.offsets_log.load(partition, self.coordinator)
+        else:
+            self.coordinator.unload(partition.index)
+
+    # -- asked by handlers ---------------------------------------------------------------------------------------
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        return self.image.topic_names.get(topic_id)
+
+    def topic_metrics_of(self, topic: str | bytes) -> TopicMetrics | None:
+        name = self.topic_name(topic) if isinstance(topic, bytes) else topic
+        return self.metrics.topic(name) if name is not None and name in self.image.topics else None
+
+    def brokers_on(self, listener: str) -> list[Endpoint]:
+        """Live brokers that have this listener, by id."""
+        known = self._endpoints.get(listener)
+        if known is None:
+            known = self._endpoints[listener] = [
+                Endpoint(broker.id, *broker.listeners[listener][:2], broker.rack)
+                for broker in sorted(self.image.brokers.values(), key=lambda each: each.id)
+                if listener in broker.listeners and not broker.fenced
+            ]
+        return known
+
+    def controller_to_tell(self, brokers: list[Endpoint]) -> int:
+        """Which broker clients shall take for the controller: admin requests go to any, so the first is as good."""
+        return brokers[0].id if brokers else -1
+
+    def leader_hint(self, topic: str, index: int) -> tuple[Endpoint, int] | None:
+        """The leader elsewhere and its epoch (KIP-951)."""
+        known = self.image.topics.get(topic)
+        partition = known.partitions.get(index) if known is not None else None
+        if partition is None:
+            return None
+        for listener in self.config.listeners:
+            for endpoint in self.brokers_on(listener.name):
+                if endpoint.id == partition.leader:
+                    return endpoint, partition.leader_epoch
+        return None
+
+    def create_topics_automatically(self, names: list[str], done: Callable[[], None]) -> None:
+        self.topic_creation.create(names, done)
+
+    def log_start_moved(self, partition: Partition) -> None:
+        """After DeleteRecords: remembered before the answer leaves, segments deleted in the background."""
+        self.logs.checkpoint_log_starts()
+        partition.log.delete_old_segments(self.clock.wall_ms(), partition.high_watermark, self.ports.syncer)
+
+    def log_directories(self) -> list[tuple[str, bool]]:
+        return self.logs.directories()
+
+    def disk_space(self, directory: str) -> tuple[int, int]:
+        return self.ports.disk_space(directory)
+
+    def warm(self, cold: list[Callable[[], None]], done: Callable[[], None]) -> None:
+        """Run reads that wait for the medium on the disk thread, then go on here."""
+
+        def work() -> None:
+            for read in cold:
+                read()
+
+        self.ports.syncer.run(work, lambda _error: done())
+
+    # -- connection.Host -----------------------------------------------------------------------------------------
+
+    def begin_event(self, connection: Connection) -> None:
+        self.wall_ms = self.clock.wall_ms()
+        connection.last_active_ms = self.monotonic_ms()
+
+    def flush(self) -> bool:
+        return self.replicas.flush()
+
+    def connection_opened(self, connection: Connection) -> bool:
+        if len(self.connections) >= self.config.max_connections:
+            self.ports.log.warning("too many connections", peer=connection.peer, limit=self.config.max_connections)
+            return False
+        connection.last_active_ms = self.monotonic_ms()
+        self.connections.add(connection)
+        self.metrics.connections_opened += 1
+        return True
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def bad_input(self, connection: Connection, reason: str) -> None:
+        self.metrics.bad_requests += 1
+        self.ports.log.warning("closed a connection", peer=connection.peer, reason=reason)
+
+    def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
+        self.ports.log.error(
+            "a request failed in the node", peer=connection.peer, api_key=api_key, version=version, exc_info=error
+        )

@@ -1,0 +1,59 @@
+"""Between the group coordinator and `__consumer_offsets`: appends of decided records, loading at leadership."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from odradek.broker.topic_creation import OFFSETS_TOPIC
+from odradek.wire.errors import KafkaError
+from odradek.wire.records import read_records, simple_batch
+
+if TYPE_CHECKING:
+    from odradek.broker.partition import Partition
+    from odradek.broker.replica_manager import ReplicaManager
+    from odradek.coordinator.group_coordinator import GroupCoordinator
+    from odradek.ports.clock import Clock
+
+LOAD_BYTES = 1 << 20
+"""Read at a time while loading."""
+BATCH_BYTES_MAX = 64 << 20
+"""Bound on a decompressed batch of the offsets topic."""
+
+
+class OffsetsLog:
+    """The coordinator's writer (`append`), and what loads a partition when this node starts to lead it."""
+
+    def __init__(self, replicas: ReplicaManager, clock: Clock) -> None:
+        self._replicas = replicas
+        self._clock = clock
+
+    def append(
+        self, partition: int, records: list[tuple[bytes, bytes | None]], done: Callable[[int], None]
+    ) -> None:
+        """Append one batch; `done(error code)` once it is committed, or refused."""
+        now = self._clock.wall_ms()
+        try:
+            leader = self._replicas.leader_of(OFFSETS_TOPIC, partition)
+            batch = simple_batch(records, base_offset=0, timestamp=now)
+            result = leader.append(memoryview(batch), now)
+        except KafkaError as error:
+            done(error.code)
+            return
+        leader.when_committed(result.last_offset + 1, done)
+
+    def load(self, partition: Partition, coordinator: GroupCoordinator) -> None:
+        """Replay a partition of the offsets topic into the coordinator."""
+        coordinator.load_begin(partition.index, partition.leader_epoch)
+        log = partition.log
+        offset = log.log_start_offset
+        end = log.written_end_offset
+        while offset < end:
+            result = log.read(offset, LOAD_BYTES, end_offset=end, min_one=True)
+            if not result.data:
+                break
+            for record in read_records(result.data, limit=BATCH_BYTES_MAX):
+                if record.key is not None and record.offset >= offset:
+                    coordinator.load_record(partition.index, record.key, record.value, record.timestamp)
+            offset = result.next_offset
+        coordinator.load_end(partition.index)

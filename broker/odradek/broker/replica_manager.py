@@ -1,0 +1,195 @@
+"""The partitions this node holds, kept as the metadata image says (Kafka's ReplicaManager).
+
+Follows the image: creates and deletes logs, takes and gives up leadership, hands changed topic configurations to the
+logs. Runs what recurs: the flush at the end of each event, fsync, retention, checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from odradek.broker.partition import DirtySet, Partition
+from odradek.metadata.configs import resolve_topic_configs
+from odradek.metadata.image import TOPIC_RESOURCE
+from odradek.storage.config import LogConfig
+from odradek.wire.errors import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from odradek.broker.metrics import BrokerMetrics
+    from odradek.metadata.delta import MetadataDelta
+    from odradek.metadata.image import MetadataImage, TopicImage
+    from odradek.ports.clock import Clock
+    from odradek.ports.disk import Syncer
+    from odradek.storage.manager import LogManager
+
+LeadershipChanged = Callable[[Partition, bool], None]
+
+
+class ReplicaManager:
+    """A metadata publisher. `partitions` is read on the hot path."""
+
+    def __init__(
+        self,
+        node_id: int,
+        static: Mapping[str, str],
+        logs: LogManager,
+        syncer: Syncer,
+        clock: Clock,
+        metrics: BrokerMetrics,
+        warn: Callable[..., None],
+    ) -> None:
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        self.on_leadership: LeadershipChanged = lambda partition, leads: None
+        self._node_id = node_id
+        self._static = static
+        self._logs = logs
+        self._syncer = syncer
+        self._clock = clock
+        self._metrics = metrics
+        self._warn = warn
+        self._dirty = DirtySet()
+        self._image: MetadataImage | None = None
+
+    # -- asked by handlers ---------------------------------------------------------------------------------------
+
+    def leader_of(self, topic: str, index: int) -> Partition:
+        """The partition, if this node leads it; KafkaError tells what is wrong otherwise."""
+        partition = self.partitions.get((topic, index))
+        if partition is not None:
+            if partition.is_leader:
+                return partition
+            if partition.log.offline:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        image = self._image
+        known = image.topics.get(topic) if image is not None else None
+        if known is None or index not in known.partitions:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    def flush(self) -> bool:
+        """Write everything staged; what waited is woken. False if an append failed: no answer may rely on it."""
+        dirty = self._dirty
+        written = True
+        while dirty.partitions:
+            staged, dirty.partitions = dirty.partitions, []
+            for partition in staged:
+                if not partition.flush():
+                    written = False
+                    self._storage_failed(partition)
+        return written
+
+    def sync(self, partition: Partition) -> None:
+        """Start a group-committed fsync of what is written; `Partition.synced` follows."""
+        end = partition.log.written_end_offset
+
+        def done(error: OSError | None) -> None:
+            if error is not None:
+                partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)
+                self._storage_failed(partition)
+                return
+            partition.synced(end)
+
+        partition.log.sync(self._syncer, done)
+
+    def all_online(self) -> Iterator[Partition]:
+        return (partition for partition in self.partitions.values() if not partition.log.offline)
+
+    # -- the image -----------------------------------------------------------------------------------------------
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Follow the image; deletions first, as a name may have been taken again."""
+        self._image = image
+        for name, topic in delta.topics_deleted.items():
+            for index in topic.partitions:
+                self._delete(name, index)
+        for name in (*delta.topics_created, *delta.topics_changed):
+            self._follow(image.topics[name], image)
+        if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
+            self._configure({name for name, _ in self.partitions}, image)
+        else:
+            self._configure({name for _, name in delta.configs_changed}, image)
+
+    def _follow(self, topic: TopicImage, image: MetadataImage) -> None:
+        config: LogConfig | None = None
+        for index, wanted in topic.partitions.items():
+            partition = self.partitions.get((topic.name, index))
+            if self._node_id not in wanted.replicas:
+                if partition is not None:
+                    self._delete(topic.name, index)
+                continue
+            if partition is None:
+                config = config or self._log_config(topic.name, image)
+                partition = self._create(topic, index, config)
+                if partition is None:
+                    continue
+            leads = wanted.leader == self._node_id
+            if leads and (not partition.is_leader or wanted.leader_epoch > partition.leader_epoch):
+                partition.become_leader(wanted.leader_epoch)
+                self.on_leadership(partition, True)
+            elif not leads and partition.is_leader:
+                partition.resign(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+                self.on_leadership(partition, False)
+
+    def _create(self, topic: TopicImage, index: int, config: LogConfig) -> Partition | None:
+        try:
+            log = self._logs.get_or_create(topic.name, index, topic.id, config, self._clock.wall_ms())
+        except (OSError, KafkaError) as error:
+            self._warn("cannot create a log", topic=topic.name, partition=index, error=str(error))
+            return None
+        partition = Partition(
+            topic.name, topic.id, index, log, self._metrics.topic(topic.name), self._dirty, self.sync
+        )
+        self.partitions[topic.name, index] = partition
+        return partition
+
+    def _delete(self, name: str, index: int) -> None:
+        partition = self.partitions.pop((name, index), None)
+        if partition is None:
+            return
+        if partition.is_leader:
+            partition.resign(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            self.on_leadership(partition, False)
+        self._logs.delete_log(name, index, self._syncer)
+
+    def _configure(self, topics: set[str], image: MetadataImage) -> None:
+        configs: dict[str, LogConfig] = {}
+        for (name, _), partition in self.partitions.items():
+            if name in topics:
+                if name not in configs:
+                    configs[name] = self._log_config(name, image)
+                partition.log.config = configs[name]
+                partition.configured()
+
+    def _log_config(self, topic: str, image: MetadataImage) -> LogConfig:
+        return LogConfig.from_topic_configs(resolve_topic_configs(topic, image.configs, self._node_id, self._static))
+
+    # -- what recurs ---------------------------------------------------------------------------------------------
+
+    def flush_old(self) -> None:
+        """fsync logs whose `flush.ms` or `flush.messages` is reached."""
+        now = self._clock.wall_ms()
+        for partition in self.all_online():
+            if partition.log.flush_due(now):
+                self.sync(partition)
+
+    def delete_old_segments(self) -> None:
+        """Retention. Nothing above the high watermark is ever deleted."""
+        now = self._clock.wall_ms()
+        for partition in self.all_online():
+            partition.log.delete_old_segments(now, partition.high_watermark, self._syncer)
+
+    def high_watermarks(self) -> dict[tuple[str, int], int]:
+        return {key: partition.high_watermark for key, partition in self.partitions.items()}
+
+    def _storage_failed(self, failed: Partition) -> None:
+        """The directory of a log that failed to append or sync is not written to again (CORRECTNESS: offline)."""
+        directory = failed.log.dir.rpartition("/")[0]
+        self._logs.directory_failed(directory)
+        self._warn("log directory offline", directory=directory, topic=failed.topic, partition=failed.index)
+        for partition in self.partitions.values():
+            if partition.is_leader and partition.log.dir.rpartition("/")[0] == directory:
+                partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)

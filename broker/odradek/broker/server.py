@@ -1,0 +1,310 @@
+"""A node on a real machine: sockets, event loop, clock, signals. The only part of the broker that touches asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from odradek.broker import logs as logging_setup
+from odradek.broker.config import BrokerConfig, StartupError
+from odradek.broker.connection import Connection, Transport
+from odradek.broker.listeners import Listener
+from odradek.broker.memory import tune_collector, tune_memory
+from odradek.broker.metrics import BrokerMetrics
+from odradek.broker.node import Node, Ports
+from odradek.ports.disk import File, Syncer
+from odradek.ports.timers import TimerQueue
+from odradek.storage.manager import LogDirError, LogManager
+from odradek.storage.real_disk import RealDisk, ThreadSyncer
+
+READY_TIMEOUT_S = 60.0
+DRAIN_S = 2.0
+"""How long a stopping node waits for responses to leave."""
+
+
+class RealClock:
+    """Monotonic time for deadlines, wall time for records."""
+
+    def monotonic_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class KafkaProtocol(asyncio.BufferedProtocol):
+    """Glue: the loop's calls become the connection's."""
+
+    __slots__ = ("_connection", "_unsent_max", "buffer_updated", "get_buffer", "pause_writing", "resume_writing")
+
+    def __init__(self, node: Node, listener: str, unsent_max: int) -> None:
+        connection = self._connection = Connection(node, listener)
+        self._unsent_max = unsent_max
+        # Bound methods of the connection itself: no frame in between on the hot path.
+        self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = connection.buffer_updated  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        duplex = cast(asyncio.Transport, transport)
+        duplex.set_write_buffer_limits(high=self._unsent_max)
+        sock = duplex.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # not a TCP socket, or already closed by the peer
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        name = duplex.get_extra_info("peername") or ("?", 0)
+        self._connection.opened(cast(Transport, duplex), f"{name[0]}:{name[1]}")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connection.lost()
+
+
+class LoopTimers:
+    """Advances a TimerQueue from one timer of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timers: TimerQueue, after: Callable[[], Any]) -> None:
+        self._loop = loop
+        self._timers = timers
+        self._after = after
+        self._handle: asyncio.TimerHandle | None = None
+        timers.on_earlier = lambda _deadline: self._arm()
+
+    def _arm(self) -> None:
+        deadline = self._timers.next_deadline_ms()
+        if self._handle is not None:
+            self._handle.cancel()
+        if deadline is None:
+            self._handle = None
+            return
+        delay = max(0.0, deadline / 1000 - time.monotonic())
+        self._handle = self._loop.call_later(delay, self._run)
+
+    def _run(self) -> None:
+        self._handle = None
+        # asyncio may be early by its clock's resolution: half a millisecond counts as due.
+        self._timers.advance((time.monotonic_ns() + 500_000) // 1_000_000)
+        self._after()
+        self._arm()
+
+    def start(self) -> None:
+        self._arm()
+
+    def stop(self) -> None:
+        self._timers.on_earlier = None
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class FlushingSyncer:
+    """Completions come back as events of the node: what they staged is flushed after them."""
+
+    def __init__(self, inner: Syncer) -> None:
+        self._inner = inner
+        self.after: Callable[[], Any] = lambda: None
+
+    def sync(self, file: File, done: Callable[[OSError | None], None]) -> None:
+        self._inner.sync(file, self._then(done))
+
+    def run(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+        self._inner.run(work, self._then(done))
+
+    def _then(self, done: Callable[[OSError | None], None]) -> Callable[[OSError | None], None]:
+        def completed(error: OSError | None) -> None:
+            done(error)
+            self.after()
+
+        return completed
+
+
+def run(config: BrokerConfig) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. StartupError if the node cannot start."""
+    began = time.monotonic()
+    tune_memory()
+    log = logging_setup.configure(config)
+    try:
+        import uvloop
+    except ImportError:  # not on every platform; asyncio's own loop serves as well, slower
+        return asyncio.run(_serve(config, log, began))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, log, began))
+
+
+async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
+    loop = asyncio.get_running_loop()
+    sockets = _bind(config)
+    fatal: asyncio.Future[BaseException | None] = loop.create_future()
+    loop.set_exception_handler(lambda _loop, context: _on_error(context, log, fatal))
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, lambda: fatal.done() or fatal.set_result(None))
+
+    disk = RealDisk()
+    syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
+    timers = TimerQueue()
+    clock = RealClock()
+    rng = random.SystemRandom()
+    logs = _open_logs(config, disk, syncer, clock, rng, log)
+    metrics = BrokerMetrics()
+    ports = Ports(disk, syncer, clock, timers, rng, log, _disk_space)
+    node = Node(config, ports, logs, metrics)
+    syncer.after = node.flush
+    loop_timers = LoopTimers(loop, timers, node.flush)
+    ready = loop.create_future()
+    node.on_ready = lambda: ready.done() or ready.set_result(None)
+    servers: list[asyncio.Server] = []
+    try:
+        node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
+        node.flush()
+        loop_timers.start()
+        await asyncio.wait((ready, fatal), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done() and not fatal.done():
+            raise StartupError(f"not ready after {READY_TIMEOUT_S:.0f} s: {'; '.join(node.readiness()[1])}")
+        servers = await _listen(loop, node, sockets, config)
+        ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
+        logging_setup.startup_line(config, logs.cluster_id, (time.monotonic() - began) * 1000, ports_bound)
+        http = await _start_http(config, node, log)
+        tune_collector()
+        error = await fatal
+    finally:
+        loop_timers.stop()
+        sockets_left = [sock for _, sock in sockets]
+        await _shut_down(node, servers, sockets_left, log)
+    if http is not None:
+        await http.close()
+    if error is not None:
+        log.error("the node stops after a fatal error", exc_info=error)
+        return 1
+    return 0
+
+
+def _bind(config: BrokerConfig) -> list[tuple[Listener, socket.socket]]:
+    """Sockets of every listener, bound but not yet listening: the port is ours before anything is written."""
+    bound: list[tuple[Listener, socket.socket]] = []
+    for listener in config.listeners:
+        try:
+            bound.append((listener, _bind_one(listener)))
+        except OSError as error:
+            for _, sock in bound:
+                sock.close()
+            raise _port_taken(listener, error) from error
+    return bound
+
+
+def _port_taken(listener: Listener, error: OSError) -> StartupError:
+    where = f"{listener.host or '*'}:{listener.port}"
+    if error.errno == errno.EADDRINUSE:
+        return StartupError(
+            f"cannot listen on {where}: the port is in use. Stop what has it, or choose another with --port"
+        )
+    return StartupError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}")
+
+
+def _bind_one(listener: Listener) -> socket.socket:
+    """Bound, and listening only when the node is ready: until then clients are refused and try another node."""
+    host = listener.host
+    if ":" in host or (not host and socket.has_dualstack_ipv6()):
+        sock = socket.socket(socket.AF_INET6)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
+    else:
+        sock = socket.socket(socket.AF_INET)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, listener.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _listen(
+    loop: asyncio.AbstractEventLoop,
+    node: Node,
+    sockets: list[tuple[Listener, socket.socket]],
+    config: BrokerConfig,
+) -> list[asyncio.Server]:
+    unsent_max = config.odradek_connection_max_unsent_bytes
+    servers = []
+    for listener, sock in sockets:
+
+        def protocol(name: str = listener.name) -> KafkaProtocol:
+            return KafkaProtocol(node, name, unsent_max)
+
+        try:
+            server = await loop.create_server(protocol, sock=sock, backlog=config.socket_listen_backlog_size)
+        except OSError as error:
+            raise _port_taken(listener, error) from error
+        servers.append(server)
+    return servers
+
+
+def _open_logs(
+    config: BrokerConfig, disk: RealDisk, syncer: Syncer, clock: RealClock, rng: random.Random, log: Any
+) -> LogManager:
+    try:
+        return LogManager.open(
+            disk,
+            [os.path.abspath(path) for path in config.log_dirs],
+            node_id=config.node_id,
+            cluster_id=config.cluster_id,
+            rng=rng,
+            wall_ms=clock.wall_ms(),
+            log=log,
+        )
+    except LogDirError as error:
+        raise StartupError(str(error)) from error
+
+
+def _disk_space(directory: str) -> tuple[int, int]:
+    status = os.statvfs(directory)
+    return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+
+
+async def _start_http(config: BrokerConfig, node: Node, log: Any) -> Any:
+    if config.odradek_metrics_port < 0:
+        return None
+    from odradek.broker.http_server import HttpServer
+
+    return await HttpServer.start(config, node, log)
+
+
+async def _shut_down(node: Node, servers: list[asyncio.Server], sockets: list[socket.socket], log: Any) -> None:
+    """Stop accepting, let responses leave, then make everything durable."""
+    for server in servers:
+        server.close()
+    for sock in sockets:
+        sock.close()
+    node.stopping = True
+    for connection in list(node.connections):
+        connection.close()
+    deadline = time.monotonic() + DRAIN_S
+    while node.connections and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    node.stop()
+    log.info("stopped")
+
+
+def _on_error(context: dict[str, Any], log: Any, fatal: asyncio.Future[BaseException | None]) -> None:
+    """An exception nobody caught is our bug, and the state behind it unknown: the node ends."""
+    error = context.get("exception")
+    if isinstance(error, Exception) and not fatal.done():
+        fatal.set_result(error)
+    else:
+        log.error("event loop", message=context.get("message"))
+
+
+if __name__ == "__main__":
+    sys.exit("run `odradek start`")

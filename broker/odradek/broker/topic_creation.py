@@ -1,0 +1,62 @@
+"""Topics that come into being because somebody asked for them: `auto.create.topics.enable`, and internal topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from odradek.wire.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+
+if TYPE_CHECKING:
+    from odradek.broker.config import BrokerConfig
+
+OFFSETS_TOPIC = "__consumer_offsets"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, "__transaction_state", "__share_group_state"})
+"""Written by the cluster only."""
+
+
+class TopicCreation:
+    """One request to the controller per topic at a time; everybody who asks meanwhile waits for the same answer."""
+
+    def __init__(
+        self, config: BrokerConfig, ask_controller: Callable[[CreateTopicsRequest, Callable[[Any], None]], None]
+    ) -> None:
+        self._config = config
+        self._ask_controller = ask_controller
+        self._under_way: dict[str, list[Callable[[], None]]] = {}
+
+    def create(self, names: list[str], done: Callable[[], None]) -> None:
+        """Call `done` when every name was created or refused; which of them, the image tells."""
+        left = set(names)
+
+        def one_done(name: str) -> None:
+            left.discard(name)
+            if not left:
+                done()
+
+        fresh = [name for name in dict.fromkeys(names) if name not in self._under_way]
+        for name in left.copy():
+            self._under_way.setdefault(name, []).append(lambda name=name: one_done(name))  # type: ignore[misc]
+        if fresh:
+            request = CreateTopicsRequest(topics=[self._topic(name) for name in fresh], timeout_ms=30_000)
+            self._ask_controller(request, lambda _response: self._answered(fresh))
+
+    def _answered(self, names: list[str]) -> None:
+        for name in names:
+            for done in self._under_way.pop(name, ()):
+                done()
+
+    def _topic(self, name: str) -> CreatableTopic:
+        config = self._config
+        if name != OFFSETS_TOPIC:
+            return CreatableTopic(name=name, num_partitions=-1, replication_factor=-1)
+        return CreatableTopic(
+            name=name,
+            num_partitions=config.offsets_topic_num_partitions,
+            replication_factor=config.offsets_topic_replication_factor,
+            configs=[
+                CreatableTopicConfig(name="cleanup.policy", value="compact"),
+                CreatableTopicConfig(name="compression.type", value="producer"),
+                CreatableTopicConfig(name="segment.bytes", value=str(config.offsets_topic_segment_bytes)),
+            ],
+        )
