@@ -148,7 +148,7 @@ def is_list(name: str, resource_type: int = ResourceType.TOPIC) -> bool:
     return definition is not None and definition.type is ConfigType.LIST
 
 
-def resolve_topic_configs(overrides: Mapping[str, str], broker: BrokerLayers = NO_LAYERS) -> dict[str, str]:
+def effective_topic_configs(overrides: Mapping[str, str], broker: BrokerLayers = NO_LAYERS) -> dict[str, str]:
     """Every topic configuration in force, canonical text by name. Keys without a value are left out.
 
     An override that does not parse (written by another version) is passed over for the default, as a broker
@@ -162,6 +162,17 @@ def resolve_topic_configs(overrides: Mapping[str, str], broker: BrokerLayers = N
         if value is not None:
             resolved[name] = value
     return resolved
+
+
+def resolve_topic_configs(
+    topic: str,
+    image_configs: Mapping[tuple[int, str], Mapping[str, str]],
+    node_id: int,
+    static: Mapping[str, str],
+) -> dict[str, str]:
+    """What is in force for `topic` on broker `node_id`, whose own properties are `static`."""
+    overrides = image_configs.get((int(ResourceType.TOPIC), topic), _EMPTY)
+    return effective_topic_configs(overrides, broker_layers(image_configs, node_id, static))
 
 
 def topic_config(name: str, overrides: Mapping[str, str], broker: BrokerLayers = NO_LAYERS) -> str | None:

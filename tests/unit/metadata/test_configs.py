@@ -134,7 +134,7 @@ def test_tiered_storage_is_refused_as_a_broker_without_it_does() -> None:
 
 
 def test_a_topic_without_overrides_has_the_defaults_of_kafka() -> None:
-    resolved = configs.resolve_topic_configs({})
+    resolved = configs.effective_topic_configs({})
     assert resolved["retention.ms"] == "604800000"
     assert resolved["segment.ms"] == "604800000"
     assert resolved["flush.ms"] == str(2**63 - 1)
@@ -154,7 +154,7 @@ def test_a_topic_without_overrides_has_the_defaults_of_kafka() -> None:
     ],
 )
 def test_the_finest_unit_of_retention_counts(static: dict[str, str], retention: str) -> None:
-    assert configs.resolve_topic_configs({}, BrokerLayers(static=static))["retention.ms"] == retention
+    assert configs.effective_topic_configs({}, BrokerLayers(static=static))["retention.ms"] == retention
 
 
 def test_precedence_is_topic_then_broker_then_all_brokers_then_properties() -> None:
@@ -173,8 +173,19 @@ def test_precedence_is_topic_then_broker_then_all_brokers_then_properties() -> N
     assert configs.topic_config("retention.ms", {}, BrokerLayers()) == "604800000"
 
 
+def test_a_topic_resolves_from_the_image_and_the_properties_of_the_broker() -> None:
+    image = {(2, "orders"): {"retention.ms": "1"}, (4, "7"): {"log.segment.bytes": "2000000"}}
+    resolved = configs.resolve_topic_configs("orders", image, 7, {"message.max.bytes": "5"})
+    assert (resolved["retention.ms"], resolved["segment.bytes"], resolved["max.message.bytes"]) == (
+        "1",
+        "2000000",
+        "5",
+    )
+    assert configs.resolve_topic_configs("other", image, 8, {})["segment.bytes"] == "1073741824"
+
+
 def test_an_override_this_version_cannot_read_gives_way_to_the_default() -> None:
-    assert configs.resolve_topic_configs({"retention.ms": "forever"})["retention.ms"] == "604800000"
+    assert configs.effective_topic_configs({"retention.ms": "forever"})["retention.ms"] == "604800000"
 
 
 def test_synonyms_list_where_a_value_could_come_from_the_one_in_force_first() -> None:
