@@ -5,7 +5,7 @@
     except jvm.Unavailable as missing:
         pytest.skip(str(missing))
 
-Jars are fetched once with Maven into `~/.cache/odradek-test`, or into the folder that `ODRADEK_TEST_CACHE` names.
+Jars are fetched once with Maven into `~/.cache/odradek-test`, or into the folder `ODRADEK_TEST_CACHE`.
 `ODRADEK_KAFKA_LIBS` may name a folder that already holds the jars: then Maven is not needed.
 """
 
