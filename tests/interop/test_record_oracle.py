@@ -1,4 +1,4 @@
-"""Record batches before the Java classes of Kafka: they read what we build, the fixtures are what they write."""
+"""Record batches before the Java classes of Kafka: they read what we build; the fixtures are theirs."""
 
 from pathlib import Path
 
