@@ -116,6 +116,8 @@ class Connection:
         return self._own_view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.closed:
+            return
         if self._own_view is None:
             self._event(self.host.shared_buffer, nbytes)
             return
@@ -310,7 +312,8 @@ class Connection:
         large = False
         while waiting:
             entry = waiting[0]
-            if type(entry) is Pending:
+            response: Response | None
+            if isinstance(entry, Pending):
                 if not entry.done:
                     break
                 response = entry.response

@@ -203,8 +203,7 @@ class Node:
 
     def _registered(self, response: BrokerRegistrationResponse) -> None:
         if response.error_code != ErrorCode.NONE:
-            retry = ErrorCode(response.error_code)
-            self.ports.log.warning("registration refused", error=retry.name)
+            self.ports.log.warning("registration refused", error_code=response.error_code)
             self.timers.at(self.monotonic_ms() + 200, lambda _now: self._register())
             return
         self.broker_epoch = response.broker_epoch

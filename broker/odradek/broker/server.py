@@ -150,7 +150,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     fatal: asyncio.Future[BaseException | None] = loop.create_future()
     loop.set_exception_handler(lambda _loop, context: _on_error(context, log, fatal))
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, lambda: fatal.done() or fatal.set_result(None))
+        loop.add_signal_handler(signum, _settle, fatal)
 
     disk = RealDisk()
     syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
@@ -164,7 +164,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     syncer.after = node.flush
     loop_timers = LoopTimers(loop, timers, node.flush)
     ready = loop.create_future()
-    node.on_ready = lambda: ready.done() or ready.set_result(None)
+    node.on_ready = lambda: _settle(ready)
     servers: list[asyncio.Server] = []
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
@@ -189,6 +189,11 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         log.error("the node stops after a fatal error", exc_info=error)
         return 1
     return 0
+
+
+def _settle(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _bind(config: BrokerConfig) -> list[tuple[Listener, socket.socket]]:

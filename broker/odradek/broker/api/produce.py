@@ -136,11 +136,11 @@ def handler(node: Node) -> Any:
         if plan.acks == 0:
             return None
         if plan.with_log_start:
-            return plan.pack(  # type: ignore[no-any-return]
+            return plan.pack(
                 plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time,
                 partition.log.log_start_offset, plan.suffix,
             )  # fmt: skip
-        return plan.pack(  # type: ignore[no-any-return]
+        return plan.pack(
             plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time, plan.suffix
         )
 

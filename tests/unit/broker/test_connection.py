@@ -1,0 +1,293 @@
+"""A connection without a socket: framing, order of responses, bounds, back-pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import pack, unpack_from
+
+import pytest
+
+from odradek.broker.connection import REQUESTS_WAITING_MAX, Connection
+from odradek.broker.pending import Pending
+from odradek.ports.disk import Buffer
+from odradek.wire.errors import MalformedMessage
+
+ECHO, LATER, SILENT, BROKEN, BUGGY, LARGE = 1, 2, 3, 4, 5, 6
+
+
+class FakeTransport:
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.writes = 0
+        self.reading = True
+        self.closed = False
+        self.aborted = False
+
+    def write(self, data: Buffer) -> None:
+        self.written += data
+        self.writes += 1
+
+    def writelines(self, data: Sequence[Buffer]) -> None:
+        self.write(b"".join(data))
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeHost:
+    def __init__(self, buffer_bytes: int = 4096, request_bytes_max: int = 1 << 26) -> None:
+        self.shared_buffer = memoryview(bytearray(buffer_bytes))
+        self.request_bytes_max = request_bytes_max
+        self.pendings: list[tuple[int, Pending]] = []
+        self.complaints: list[str] = []
+        self.failures: list[Exception] = []
+        self.flushes = 0
+        self.disk_works = True
+        self.open: set[Connection] = set()
+        self.bodies: list[bytes] = []
+        self.handlers = {
+            ECHO: self._echo,
+            LATER: self._later,
+            SILENT: lambda *_: None,
+            BROKEN: self._broken,
+            BUGGY: self._buggy,
+            LARGE: self._large,
+        }
+
+    def begin_event(self, connection: Connection) -> None:
+        pass
+
+    def flush(self) -> bool:
+        self.flushes += 1
+        return self.disk_works
+
+    def connection_opened(self, connection: Connection) -> bool:
+        self.open.add(connection)
+        return True
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.open.discard(connection)
+
+    def bad_input(self, connection: Connection, reason: str) -> None:
+        self.complaints.append(reason)
+
+    def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
+        self.failures.append(error)
+
+    def _echo(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> bytes:
+        self.bodies.append(bytes(view[start + 8 : end]))
+        return pack(">ii", 4, cid)
+
+    def _later(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> Pending:
+        pending = Pending()
+        self.pendings.append((cid, pending))
+        return pending
+
+    def _broken(self, *_: object) -> bytes:
+        raise MalformedMessage("nonsense")
+
+    def _buggy(self, *_: object) -> bytes:
+        raise ZeroDivisionError
+
+    def _large(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> list[bytes]:
+        return [pack(">ii", 4 + 100_000, cid), bytes(100_000)]
+
+    def complete(self, correlation_id: int) -> None:
+        for cid, pending in self.pendings:
+            if cid == correlation_id:
+                pending.complete(pack(">ii", 4, cid))
+
+
+def frame(api_key: int, correlation_id: int, body: bytes = b"") -> bytes:
+    return pack(">ihhi", 8 + len(body), api_key, 0, correlation_id) + body
+
+
+def connect(host: FakeHost) -> tuple[Connection, FakeTransport]:
+    connection, transport = Connection(host, "PLAINTEXT"), FakeTransport()
+    connection.opened(transport, "127.0.0.1:1")
+    return connection, transport
+
+
+def receive(connection: Connection, data: bytes) -> None:
+    """What a driver does with bytes from a socket, as far as the connection wants to read."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        assert len(buffer) > 0
+        taken = min(len(buffer), len(data))
+        buffer[:taken] = data[:taken]
+        data = data[taken:]
+        connection.buffer_updated(taken)
+
+
+def answered(transport: FakeTransport) -> list[int]:
+    """Correlation ids in the order in which responses left."""
+    found, pos = [], 0
+    while pos < len(transport.written):
+        size, correlation_id = unpack_from(">ii", transport.written, pos)
+        found.append(correlation_id)
+        pos += 4 + size
+    return found
+
+
+def test_all_requests_of_one_event_are_answered_in_one_write_after_one_flush() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, b"".join(frame(ECHO, i) for i in range(20)))
+    assert answered(transport) == list(range(20))
+    assert transport.writes == 1
+    assert host.flushes == 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 11, 64])
+def test_frames_cut_anywhere_arrive_whole(step: int) -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    bodies = [bytes([i]) * (i * 7 % 50) for i in range(30)]
+    stream = b"".join(frame(ECHO, i, body) for i, body in enumerate(bodies))
+    for at in range(0, len(stream), step):
+        receive(connection, stream[at : at + step])
+    assert host.bodies == bodies
+    assert answered(transport) == list(range(30))
+    assert connection.buffered_bytes <= 4096
+
+
+@pytest.mark.parametrize("size", [4000, 4096, 5000, 100_000, 1_500_000, 5_000_000])
+def test_a_frame_larger_than_the_shared_buffer_arrives_whole_and_its_buffer_is_let_go(size: int) -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    body = bytes(range(256)) * (size // 256)
+    receive(connection, frame(ECHO, 1) + frame(ECHO, 2, body) + frame(ECHO, 3))
+    assert host.bodies == [b"", body, b""]
+    assert answered(transport) == [1, 2, 3]
+    assert connection.buffered_bytes <= 2 << 20
+
+
+def test_memory_grows_with_bytes_received_not_with_what_a_frame_announces() -> None:
+    host = FakeHost(request_bytes_max=100 << 20)
+    connection, _ = connect(host)
+    receive(connection, pack(">i", 100 << 20) + bytes(100))
+    assert connection.buffered_bytes <= 1 << 20
+
+
+@pytest.mark.parametrize("size", [-1, 0, 7, 1001, 2**31 - 1, -(2**31)])
+def test_a_frame_of_impossible_size_closes_the_connection_with_one_complaint(size: int) -> None:
+    host = FakeHost(request_bytes_max=1000)
+    connection, transport = connect(host)
+    receive(connection, frame(ECHO, 1) + pack(">i", size) + bytes(20))
+    assert transport.closed
+    assert len(host.complaints) == 1
+    assert answered(transport) == [1], "what was asked before is answered"
+
+
+def test_unknown_api_key_and_malformed_request_close_the_connection() -> None:
+    for data in (frame(999, 1), frame(BROKEN, 1)):
+        host = FakeHost()
+        connection, transport = connect(host)
+        receive(connection, frame(ECHO, 7) + data + frame(ECHO, 8))
+        assert transport.closed
+        assert len(host.complaints) == 1
+        assert answered(transport) == [7]
+
+
+def test_a_bug_in_a_handler_costs_one_connection_only() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(BUGGY, 1))
+    assert transport.closed
+    assert isinstance(host.failures[0], ZeroDivisionError)
+
+
+def test_responses_keep_the_order_of_requests_whatever_completes_first() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(LATER, 1) + frame(ECHO, 2) + frame(LATER, 3) + frame(ECHO, 4))
+    assert answered(transport) == []
+    host.complete(3)
+    assert answered(transport) == []
+    host.complete(1)
+    assert answered(transport) == [1, 2, 3, 4]
+
+
+def test_requests_without_response_leave_no_gap() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(SILENT, 1) + frame(ECHO, 2) + frame(SILENT, 3))
+    assert answered(transport) == [2]
+
+
+def test_too_many_unanswered_requests_stop_reading_until_answers_left() -> None:
+    host = FakeHost(buffer_bytes=1 << 16)
+    connection, transport = connect(host)
+    count = REQUESTS_WAITING_MAX * 2 + 10
+    receive(connection, b"".join(frame(LATER, i) for i in range(count)))
+    assert not transport.reading
+    assert len(host.pendings) == REQUESTS_WAITING_MAX
+    for i in range(count):
+        host.complete(i)
+    assert transport.reading
+    assert answered(transport) == list(range(count))
+
+
+def test_a_peer_that_does_not_read_gets_no_more_requests_handled() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    connection.pause_writing()
+    assert not transport.reading
+    receive(connection, frame(ECHO, 1))  # what the kernel had already handed over
+    assert host.bodies == []
+    connection.resume_writing()
+    assert answered(transport) == [1]
+    assert transport.reading
+
+
+def test_large_buffers_are_handed_over_in_order() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(ECHO, 1) + frame(LARGE, 2) + frame(ECHO, 3))
+    assert answered(transport) == [1, 2, 3]
+
+
+def test_a_failed_append_lets_no_response_of_its_event_leave() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    host.disk_works = False
+    receive(connection, frame(ECHO, 1))
+    assert transport.aborted
+    assert answered(transport) == []
+
+
+def test_a_lost_connection_abandons_what_waits_for_it() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(LATER, 1))
+    left = []
+    host.pendings[0][1].on_abandoned = lambda: left.append(1)
+    connection.lost()
+    assert left == [1]
+    assert host.open == set()
+    host.complete(1)
+    assert answered(transport) == []
+
+
+def test_the_client_id_is_read_with_and_without_tagged_fields() -> None:
+    host = FakeHost()
+    connection, _ = connect(host)
+    plain = memoryview(pack(">hhih", 1, 0, 5, 3) + b"abc" + b"rest")
+    assert bytes(plain[connection.skip_header(plain, 0, False) :]) == b"rest"
+    assert connection.client_id == "abc"
+    tagged = memoryview(pack(">hhih", 1, 0, 5, -1) + b"\x01\x07\x02hi" + b"rest")
+    assert bytes(tagged[connection.skip_header(tagged, 0, True) :]) == b"rest"
+    for cut in range(8, 13):
+        with pytest.raises(MalformedMessage):
+            connection.skip_header(plain[:cut] if cut < 10 else memoryview(pack(">hhih", 1, 0, 5, 100)), 0, True)
