@@ -5,7 +5,7 @@ from itertools import groupby
 
 from generator.layout import SIZES, Item, Layout
 from generator.pytypes import default_text, hint
-from generator.schema import FIXED, Field
+from generator.schema import FIXED, Field, StructSpec
 
 RESERVED = {"buf", "pos", "out", "self"}
 
@@ -29,6 +29,11 @@ def prefix(item: Item) -> str:
     return ("compact_" if item.compact else "") + ("nullable_" if item.nullable else "")
 
 
+def is_i32s(item: Item) -> bool:
+    """An array of int32 that cannot be null: the one case that is worth functions of its own."""
+    return item.field.is_array and item.field.type == "int32" and not item.nullable
+
+
 def runs(items: list[Item]) -> Iterator[tuple[bool, list[Item]]]:
     """Neighbours of fixed size belong together: one `struct` call reads or writes them all."""
     for fixed, group in groupby(items, key=lambda item: item.field.is_fixed):
@@ -40,6 +45,8 @@ class Functions:
 
     def __init__(self, zero_copy: bool) -> None:
         self.formats: set[tuple[str, ...]] = set()
+        self.set_checks: dict[str, StructSpec] = {}
+        """Structures that need a function which tells whether they differ from their default."""
         self.buffer = "memoryview" if zero_copy else "bytes"
 
     # Reading -------------------------------------------------------------------------------------------
@@ -98,6 +105,9 @@ class Functions:
 
     def read_array(self, item: Item, pos: str) -> Iterator[str]:
         name = local(item.field)
+        if is_i32s(item):
+            yield f"{name}, {pos} = read_{prefix(item)}i32s(buf, {pos})"
+            return
         yield f"_n, {pos} = read_{prefix(item)}array_length(buf, {pos}, {item.element_size_min})"
         if not item.nullable:
             yield f"{name}, {pos} = {self.read_elements(item, pos)}"
@@ -189,7 +199,9 @@ class Functions:
         if f.is_nullable and not item.nullable:
             yield f"if self.{f.name} is None:"
             yield f'    raise null_field("{layout.struct.name}.{f.name}")'
-        if f.is_array:
+        if is_i32s(item):
+            yield f"write_{prefix(item)}i32s({out}, self.{f.name})"
+        elif f.is_array:
             yield f"write_{prefix(item)}array_length({out}, self.{f.name})"
             if item.nullable:
                 yield f"if self.{f.name} is not None:"
@@ -246,12 +258,24 @@ class Functions:
     def is_set(self, f: Field) -> str:
         """Expression: the field differs from its default, by the rules of Kafka's generator."""
         value = f"self.{f.name}"
+        if f.struct is not None and not f.is_array and f.default is not None:
+            self.set_checks[f.struct.name] = f.struct
+            null = f"{value} is None or " if f.is_nullable else ""
+            return f"{null}_is_set_{f.struct.name}({value})"
         if f.default is None:
             return f"{value} is not None"
         if f.is_array:
             return f"{value} != []" if f.is_nullable else value
         if f.type == "bool":
             return f"not {value}" if f.default else value
-        if f.struct is not None:
-            return f"{value} != {f.struct.name}()"
         return f"{value} != {default_text(f, fresh=True)}"
+
+    def set_check(self, struct: StructSpec) -> Iterator[str]:
+        checks = [self.is_set(f) for f in struct.fields]
+        if struct.keeps_unknown:
+            checks.append("self.unknown_tagged_fields")
+        yield f"def _is_set_{struct.name}(self: {struct.name}) -> bool:"
+        yield "    return bool("
+        for number, check in enumerate(checks):
+            yield f"        {'or ' if number else ''}{check}"
+        yield "    )"

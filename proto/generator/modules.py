@@ -115,6 +115,11 @@ def message_functions(message: MessageSpec) -> tuple[list[str], set[tuple[str, .
     for shapes in layouts.by_struct.values():
         for layout in shapes:
             lines += ["", "", *functions.read(layout), "", "", *functions.write(layout)]
+    done: set[str] = set()
+    while functions.set_checks.keys() - done:  # a check may ask for the check of an inner structure
+        name = sorted(functions.set_checks.keys() - done)[0]
+        done.add(name)
+        lines += ["", "", *functions.set_check(functions.set_checks[name])]
     for table, functions_of in (("READERS", "read"), ("WRITERS", "write")):
         names = [f"_{functions_of}_{layouts.root(version).suffix}" for version in message.versions]
         closing = ",)" if len(names) == 1 else ")"
@@ -150,7 +155,7 @@ def struct_lines(formats: set[tuple[str, ...]]) -> Iterator[str]:
 
 IMPORTABLE = re.compile(
     r"\b(Message|Struct|UNSET|ZERO)\b"
-    r"|\b(bad_tag|bad_uuid|null_field|unsupported_field|unknown_tags|(?:read|write)_[a-z_]+)\("
+    r"|\b(bad_tag|bad_uuid|null_field|unsupported_field|unknown_tags|(?:read|write)_[a-z0-9_]+)\("
 )
 
 

@@ -29,6 +29,11 @@ _unpack_i16 = _i16.unpack_from
 _unpack_i32 = _i32.unpack_from
 _pack_i16 = _i16.pack
 _pack_i32 = _i32.pack
+_FEW = 17
+"""Arrays of fewer int32 have a `struct` of their own each: lists of replicas are short and plenty."""
+_UNPACK_I32S = [struct.Struct(f">{count}i").unpack_from for count in range(_FEW)]
+_PACK_I32S = [struct.Struct(f">i{count}i").pack for count in range(_FEW)]
+_PACK_COMPACT_I32S = [struct.Struct(f">B{count}i").pack for count in range(_FEW)]
 _NULL_I16 = b"\xff\xff"
 _NULL_I32 = b"\xff\xff\xff\xff"
 
@@ -425,6 +430,23 @@ def read_ints(buf: Buffer, pos: int, count: int, code: str, size: int) -> tuple[
     return list(struct.unpack_from(f">{count}{code}", buf, pos)), pos + count * size
 
 
+def read_i32s(buf: Buffer, pos: int) -> tuple[list[int], int]:
+    """A whole array of int32, count included: the most common array by far."""
+    (count,) = _unpack_i32(buf, pos)
+    if 0 <= count < _FEW:
+        return list(_UNPACK_I32S[count](buf, pos + 4)), pos + 4 + 4 * count
+    count, pos = read_array_length(buf, pos, 4)
+    return read_ints(buf, pos, count, "i", 4)
+
+
+def read_compact_i32s(buf: Buffer, pos: int) -> tuple[list[int], int]:
+    count = buf[pos] - 1
+    if 0 <= count < _FEW:
+        return list(_UNPACK_I32S[count](buf, pos + 1)), pos + 1 + 4 * count
+    count, pos = read_compact_array_length(buf, pos, 4)
+    return read_ints(buf, pos, count, "i", 4)
+
+
 def read_uuids(buf: Buffer, pos: int, count: int) -> tuple[list[bytes], int]:
     end = pos + 16 * count
     return [bytes(buf[i : i + 16]) for i in range(pos, end, 16)], end
@@ -448,6 +470,24 @@ def read_compact_strings(buf: Buffer, pos: int, count: int) -> tuple[list[str], 
 
 def write_ints(out: bytearray, items: Sequence[int], code: str) -> None:
     out += struct.pack(f">{len(items)}{code}", *items)
+
+
+def write_i32s(out: bytearray, items: Sequence[int]) -> None:
+    """A whole array of int32, count included."""
+    count = len(items)
+    if count < _FEW:
+        out += _PACK_I32S[count](count, *items)
+    else:
+        out += struct.pack(f">i{count}i", count, *items)
+
+
+def write_compact_i32s(out: bytearray, items: Sequence[int]) -> None:
+    count = len(items)
+    if count < _FEW:
+        out += _PACK_COMPACT_I32S[count](count + 1, *items)
+    else:
+        write_uvarint(out, count + 1)
+        out += struct.pack(f">{count}i", *items)
 
 
 def write_uuids(out: bytearray, items: Sequence[bytes]) -> None:

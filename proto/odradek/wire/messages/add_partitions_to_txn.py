@@ -9,8 +9,9 @@ from odradek.wire.primitives import (
     UNSET,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_string,
     read_structs,
     read_tags,
@@ -18,8 +19,9 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_string,
     write_tags,
 )
@@ -168,23 +170,20 @@ _pack_qho = _struct_qho.pack
 
 def _read_AddPartitionsToTxnTopic_v0(buf: bytes, pos: int) -> tuple[AddPartitionsToTxnTopic, int]:
     name, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_i32s(buf, pos)
     return AddPartitionsToTxnTopic(name, partitions), pos
 
 
 def _write_AddPartitionsToTxnTopic_v0(self: AddPartitionsToTxnTopic, out: bytearray) -> None:
     write_string(out, self.name)
-    write_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         raise unsupported_field("AddPartitionsToTxnTopic.unknown_tagged_fields", "0 to 2")
 
 
 def _read_AddPartitionsToTxnTopic_v3(buf: bytes, pos: int) -> tuple[AddPartitionsToTxnTopic, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -196,8 +195,7 @@ def _read_AddPartitionsToTxnTopic_v3(buf: bytes, pos: int) -> tuple[AddPartition
 
 def _write_AddPartitionsToTxnTopic_v3(self: AddPartitionsToTxnTopic, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

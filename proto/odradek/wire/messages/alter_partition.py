@@ -10,13 +10,13 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
-    read_ints,
+    read_compact_i32s,
     read_structs,
     read_tags,
     unknown_tags,
     unsupported_field,
     write_compact_array_length,
-    write_ints,
+    write_compact_i32s,
     write_tags,
 )
 
@@ -171,8 +171,7 @@ _pack_iq = _struct_iq.pack
 def _read_AlterPartitionRequestPartitionData_v2(buf: bytes, pos: int) -> tuple[AlterPartitionRequestPartitionData, int]:
     partition_index, leader_epoch = _unpack_ii(buf, pos)
     pos += 8
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    new_isr, pos = read_ints(buf, pos, _n, "i", 4)
+    new_isr, pos = read_compact_i32s(buf, pos)
     leader_recovery_state, partition_epoch = _unpack_bi(buf, pos)
     pos += 5
     _unknown: dict[int, bytes] | None = None
@@ -188,8 +187,7 @@ def _write_AlterPartitionRequestPartitionData_v2(self: AlterPartitionRequestPart
     if self.new_isr_with_epochs:
         raise unsupported_field("AlterPartitionRequestPartitionData.new_isr_with_epochs", "2")
     out += _pack_ii(self.partition_index, self.leader_epoch)
-    write_compact_array_length(out, self.new_isr)
-    write_ints(out, self.new_isr, "i")
+    write_compact_i32s(out, self.new_isr)
     out += _pack_bi(self.leader_recovery_state, self.partition_epoch)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
@@ -360,8 +358,7 @@ AlterPartitionRequest.WRITERS = (_write_AlterPartitionRequest_v2, _write_AlterPa
 def _read_AlterPartitionResponsePartitionData_v2(buf: bytes, pos: int) -> tuple[AlterPartitionResponsePartitionData, int]:
     partition_index, error_code, leader_id, leader_epoch = _unpack_ihii(buf, pos)
     pos += 14
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    isr, pos = read_ints(buf, pos, _n, "i", 4)
+    isr, pos = read_compact_i32s(buf, pos)
     leader_recovery_state, partition_epoch = _unpack_bi(buf, pos)
     pos += 5
     _unknown: dict[int, bytes] | None = None
@@ -375,8 +372,7 @@ def _read_AlterPartitionResponsePartitionData_v2(buf: bytes, pos: int) -> tuple[
 
 def _write_AlterPartitionResponsePartitionData_v2(self: AlterPartitionResponsePartitionData, out: bytearray) -> None:
     out += _pack_ihii(self.partition_index, self.error_code, self.leader_id, self.leader_epoch)
-    write_compact_array_length(out, self.isr)
-    write_ints(out, self.isr, "i")
+    write_compact_i32s(out, self.isr)
     out += _pack_bi(self.leader_recovery_state, self.partition_epoch)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)

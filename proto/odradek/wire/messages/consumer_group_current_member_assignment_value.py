@@ -11,12 +11,14 @@ from odradek.wire.primitives import (
     bad_tag,
     bad_uuid,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_ints,
     write_tags,
@@ -75,8 +77,7 @@ _pack_iib = _struct_iib.pack
 def _read_TopicPartitions_v0(buf: bytes, pos: int) -> tuple[TopicPartitions, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     assignment_epochs: list[int] | None = []
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
@@ -100,8 +101,7 @@ def _write_TopicPartitions_v0(self: TopicPartitions, out: bytearray) -> None:
     if len(self.topic_id) != 16:
         raise bad_uuid("TopicPartitions.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     _known: list[tuple[int, bytearray]] = []
     if self.assignment_epochs != []:
         _t = bytearray()

@@ -10,21 +10,21 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
     read_compact_strings,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     unsupported_field,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
     write_compact_strings,
-    write_ints,
     write_tags,
 )
 
@@ -148,8 +148,7 @@ _pack_ii = _struct_ii.pack
 def _read_ConsumerGroupHeartbeatRequestTopicPartitions_v0(buf: bytes, pos: int) -> tuple[ConsumerGroupHeartbeatRequestTopicPartitions, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -163,8 +162,7 @@ def _write_ConsumerGroupHeartbeatRequestTopicPartitions_v0(self: ConsumerGroupHe
     if len(self.topic_id) != 16:
         raise bad_uuid("ConsumerGroupHeartbeatRequestTopicPartitions.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -288,8 +286,7 @@ ConsumerGroupHeartbeatRequest.WRITERS = (
 def _read_ConsumerGroupHeartbeatResponseTopicPartitions_v0(buf: bytes, pos: int) -> tuple[ConsumerGroupHeartbeatResponseTopicPartitions, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -303,8 +300,7 @@ def _write_ConsumerGroupHeartbeatResponseTopicPartitions_v0(self: ConsumerGroupH
     if len(self.topic_id) != 16:
         raise bad_uuid("ConsumerGroupHeartbeatResponseTopicPartitions.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -176,7 +176,7 @@ def _write_ConsumerGroupMemberMetadataValue_v0(self: ConsumerGroupMemberMetadata
     out += _pack_i(self.rebalance_timeout_ms)
     write_compact_nullable_string(out, self.server_assignor)
     _known: list[tuple[int, bytearray]] = []
-    if self.classic_member_metadata != ClassicMemberMetadata():
+    if self.classic_member_metadata is None or _is_set_ClassicMemberMetadata(self.classic_member_metadata):
         _t = bytearray()
         if self.classic_member_metadata is None:
             _t.append(0)
@@ -188,6 +188,14 @@ def _write_ConsumerGroupMemberMetadataValue_v0(self: ConsumerGroupMemberMetadata
         write_tags(out, _known, self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_ClassicMemberMetadata(self: ClassicMemberMetadata) -> bool:
+    return bool(
+        self.session_timeout_ms != 0
+        or self.supported_protocols
+        or self.unknown_tagged_fields
+    )
 
 
 ConsumerGroupMemberMetadataValue.READERS = (_read_ConsumerGroupMemberMetadataValue_v0,)

@@ -8,14 +8,14 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_array_length,
-    read_ints,
+    read_i32s,
     read_nullable_bytes,
     read_nullable_string,
     read_string,
     read_strings,
     read_structs,
     write_array_length,
-    write_ints,
+    write_i32s,
     write_nullable_bytes,
     write_nullable_string,
     write_string,
@@ -133,15 +133,13 @@ def _write_ConsumerProtocolSubscription_v3(self: ConsumerProtocolSubscription, o
 
 def _read_TopicPartition_v1(buf: bytes, pos: int) -> tuple[TopicPartition, int]:
     topic, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_i32s(buf, pos)
     return TopicPartition(topic, partitions), pos
 
 
 def _write_TopicPartition_v1(self: TopicPartition, out: bytearray) -> None:
     write_string(out, self.topic)
-    write_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_i32s(out, self.partitions)
 
 
 ConsumerProtocolSubscription.READERS = (

@@ -9,10 +9,11 @@ from odradek.wire.primitives import (
     UNSET,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_nullable_string,
     read_string,
@@ -22,10 +23,11 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_nullable_string,
     write_string,
@@ -124,21 +126,18 @@ _pack_io = _struct_io.pack
 
 
 def _read_CreatePartitionsAssignment_v0(buf: bytes, pos: int) -> tuple[CreatePartitionsAssignment, int]:
-    _n, pos = read_array_length(buf, pos, 4)
-    broker_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    broker_ids, pos = read_i32s(buf, pos)
     return CreatePartitionsAssignment(broker_ids), pos
 
 
 def _write_CreatePartitionsAssignment_v0(self: CreatePartitionsAssignment, out: bytearray) -> None:
-    write_array_length(out, self.broker_ids)
-    write_ints(out, self.broker_ids, "i")
+    write_i32s(out, self.broker_ids)
     if self.unknown_tagged_fields:
         raise unsupported_field("CreatePartitionsAssignment.unknown_tagged_fields", "0 to 1")
 
 
 def _read_CreatePartitionsAssignment_v2(buf: bytes, pos: int) -> tuple[CreatePartitionsAssignment, int]:
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    broker_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    broker_ids, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -149,8 +148,7 @@ def _read_CreatePartitionsAssignment_v2(buf: bytes, pos: int) -> tuple[CreatePar
 
 
 def _write_CreatePartitionsAssignment_v2(self: CreatePartitionsAssignment, out: bytearray) -> None:
-    write_compact_array_length(out, self.broker_ids)
-    write_ints(out, self.broker_ids, "i")
+    write_compact_i32s(out, self.broker_ids)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -12,10 +12,11 @@ from odradek.wire.primitives import (
     bad_uuid,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_string,
     read_string,
     read_structs,
@@ -24,10 +25,11 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_string,
     write_string,
     write_tags,
@@ -183,15 +185,13 @@ _pack_ih = _struct_ih.pack
 def _read_CreatableReplicaAssignment_v2(buf: bytes, pos: int) -> tuple[CreatableReplicaAssignment, int]:
     (partition_index,) = _unpack_i(buf, pos)
     pos += 4
-    _n, pos = read_array_length(buf, pos, 4)
-    broker_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    broker_ids, pos = read_i32s(buf, pos)
     return CreatableReplicaAssignment(partition_index, broker_ids), pos
 
 
 def _write_CreatableReplicaAssignment_v2(self: CreatableReplicaAssignment, out: bytearray) -> None:
     out += _pack_i(self.partition_index)
-    write_array_length(out, self.broker_ids)
-    write_ints(out, self.broker_ids, "i")
+    write_i32s(out, self.broker_ids)
     if self.unknown_tagged_fields:
         raise unsupported_field("CreatableReplicaAssignment.unknown_tagged_fields", "2 to 4")
 
@@ -199,8 +199,7 @@ def _write_CreatableReplicaAssignment_v2(self: CreatableReplicaAssignment, out: 
 def _read_CreatableReplicaAssignment_v5(buf: bytes, pos: int) -> tuple[CreatableReplicaAssignment, int]:
     (partition_index,) = _unpack_i(buf, pos)
     pos += 4
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    broker_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    broker_ids, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -212,8 +211,7 @@ def _read_CreatableReplicaAssignment_v5(buf: bytes, pos: int) -> tuple[Creatable
 
 def _write_CreatableReplicaAssignment_v5(self: CreatableReplicaAssignment, out: bytearray) -> None:
     out += _pack_i(self.partition_index)
-    write_compact_array_length(out, self.broker_ids)
-    write_ints(out, self.broker_ids, "i")
+    write_compact_i32s(out, self.broker_ids)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -9,9 +9,10 @@ from odradek.wire.primitives import (
     UNSET,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_string,
     read_structs,
@@ -20,9 +21,10 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_string,
     write_tags,
@@ -153,23 +155,20 @@ _pack_qqo = _struct_qqo.pack
 
 def _read_DescribableLogDirTopic_v1(buf: bytes, pos: int) -> tuple[DescribableLogDirTopic, int]:
     topic, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_i32s(buf, pos)
     return DescribableLogDirTopic(topic, partitions), pos
 
 
 def _write_DescribableLogDirTopic_v1(self: DescribableLogDirTopic, out: bytearray) -> None:
     write_string(out, self.topic)
-    write_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         raise unsupported_field("DescribableLogDirTopic.unknown_tagged_fields", "1")
 
 
 def _read_DescribableLogDirTopic_v2(buf: bytes, pos: int) -> tuple[DescribableLogDirTopic, int]:
     topic, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -181,8 +180,7 @@ def _read_DescribableLogDirTopic_v2(buf: bytes, pos: int) -> tuple[DescribableLo
 
 def _write_DescribableLogDirTopic_v2(self: DescribableLogDirTopic, out: bytearray) -> None:
     write_compact_string(out, self.topic)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

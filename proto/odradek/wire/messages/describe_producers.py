@@ -8,16 +8,16 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
     write_tags,
 )
 
@@ -137,8 +137,7 @@ _pack_qiiqiq = _struct_qiiqiq.pack
 
 def _read_TopicRequest_v0(buf: bytes, pos: int) -> tuple[TopicRequest, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -150,8 +149,7 @@ def _read_TopicRequest_v0(buf: bytes, pos: int) -> tuple[TopicRequest, int]:
 
 def _write_TopicRequest_v0(self: TopicRequest, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

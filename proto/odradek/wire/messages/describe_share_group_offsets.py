@@ -10,18 +10,18 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
     write_tags,
 )
 
@@ -163,8 +163,7 @@ _pack_iqiqh = _struct_iqiqh.pack
 
 def _read_DescribeShareGroupOffsetsRequestTopic_v0(buf: bytes, pos: int) -> tuple[DescribeShareGroupOffsetsRequestTopic, int]:
     topic_name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -176,8 +175,7 @@ def _read_DescribeShareGroupOffsetsRequestTopic_v0(buf: bytes, pos: int) -> tupl
 
 def _write_DescribeShareGroupOffsetsRequestTopic_v0(self: DescribeShareGroupOffsetsRequestTopic, out: bytearray) -> None:
     write_compact_string(out, self.topic_name)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -10,6 +10,7 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
@@ -18,6 +19,7 @@ from odradek.wire.primitives import (
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
@@ -251,10 +253,8 @@ DescribeTopicPartitionsRequest.WRITERS = (_write_DescribeTopicPartitionsRequest_
 def _read_DescribeTopicPartitionsResponsePartition_v0(buf: bytes, pos: int) -> tuple[DescribeTopicPartitionsResponsePartition, int]:
     error_code, partition_index, leader_id, leader_epoch = _unpack_hiii(buf, pos)
     pos += 14
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    replica_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    isr_nodes, pos = read_ints(buf, pos, _n, "i", 4)
+    replica_nodes, pos = read_compact_i32s(buf, pos)
+    isr_nodes, pos = read_compact_i32s(buf, pos)
     _n, pos = read_compact_nullable_array_length(buf, pos, 4)
     if _n < 0:
         eligible_leader_replicas: list[int] | None = None
@@ -265,8 +265,7 @@ def _read_DescribeTopicPartitionsResponsePartition_v0(buf: bytes, pos: int) -> t
         last_known_elr: list[int] | None = None
     else:
         last_known_elr, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    offline_replicas, pos = read_ints(buf, pos, _n, "i", 4)
+    offline_replicas, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -278,18 +277,15 @@ def _read_DescribeTopicPartitionsResponsePartition_v0(buf: bytes, pos: int) -> t
 
 def _write_DescribeTopicPartitionsResponsePartition_v0(self: DescribeTopicPartitionsResponsePartition, out: bytearray) -> None:
     out += _pack_hiii(self.error_code, self.partition_index, self.leader_id, self.leader_epoch)
-    write_compact_array_length(out, self.replica_nodes)
-    write_ints(out, self.replica_nodes, "i")
-    write_compact_array_length(out, self.isr_nodes)
-    write_ints(out, self.isr_nodes, "i")
+    write_compact_i32s(out, self.replica_nodes)
+    write_compact_i32s(out, self.isr_nodes)
     write_compact_nullable_array_length(out, self.eligible_leader_replicas)
     if self.eligible_leader_replicas is not None:
         write_ints(out, self.eligible_leader_replicas, "i")
     write_compact_nullable_array_length(out, self.last_known_elr)
     if self.last_known_elr is not None:
         write_ints(out, self.last_known_elr, "i")
-    write_compact_array_length(out, self.offline_replicas)
-    write_ints(out, self.offline_replicas, "i")
+    write_compact_i32s(out, self.offline_replicas)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

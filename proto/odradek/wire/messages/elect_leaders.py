@@ -9,10 +9,11 @@ from odradek.wire.primitives import (
     UNSET,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_nullable_string,
     read_string,
@@ -22,10 +23,11 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_nullable_string,
     write_string,
@@ -128,23 +130,20 @@ _pack_ih = _struct_ih.pack
 
 def _read_TopicPartitions_v0(buf: bytes, pos: int) -> tuple[TopicPartitions, int]:
     topic, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_i32s(buf, pos)
     return TopicPartitions(topic, partitions), pos
 
 
 def _write_TopicPartitions_v0(self: TopicPartitions, out: bytearray) -> None:
     write_string(out, self.topic)
-    write_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         raise unsupported_field("TopicPartitions.unknown_tagged_fields", "0 to 1")
 
 
 def _read_TopicPartitions_v2(buf: bytes, pos: int) -> tuple[TopicPartitions, int]:
     topic, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -156,8 +155,7 @@ def _read_TopicPartitions_v2(buf: bytes, pos: int) -> tuple[TopicPartitions, int
 
 def _write_TopicPartitions_v2(self: TopicPartitions, out: bytearray) -> None:
     write_compact_string(out, self.topic)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

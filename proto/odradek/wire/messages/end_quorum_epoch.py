@@ -14,7 +14,7 @@ from odradek.wire.primitives import (
     read_compact_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_string,
     read_string,
     read_structs,
@@ -25,7 +25,7 @@ from odradek.wire.primitives import (
     write_compact_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_string,
     write_string,
     write_tags,
@@ -202,15 +202,13 @@ _pack_iii = _struct_iii.pack
 def _read_EndQuorumEpochRequestPartitionData_v0(buf: bytes, pos: int) -> tuple[EndQuorumEpochRequestPartitionData, int]:
     partition_index, leader_id, leader_epoch = _unpack_iii(buf, pos)
     pos += 12
-    _n, pos = read_array_length(buf, pos, 4)
-    preferred_successors, pos = read_ints(buf, pos, _n, "i", 4)
+    preferred_successors, pos = read_i32s(buf, pos)
     return EndQuorumEpochRequestPartitionData(partition_index, leader_id, leader_epoch, preferred_successors), pos
 
 
 def _write_EndQuorumEpochRequestPartitionData_v0(self: EndQuorumEpochRequestPartitionData, out: bytearray) -> None:
     out += _pack_iii(self.partition_index, self.leader_id, self.leader_epoch)
-    write_array_length(out, self.preferred_successors)
-    write_ints(out, self.preferred_successors, "i")
+    write_i32s(out, self.preferred_successors)
     if self.unknown_tagged_fields:
         raise unsupported_field("EndQuorumEpochRequestPartitionData.unknown_tagged_fields", "0")
 

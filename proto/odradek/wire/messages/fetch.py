@@ -12,11 +12,12 @@ from odradek.wire.primitives import (
     bad_uuid,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_records,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_nullable_records,
     read_string,
@@ -26,11 +27,12 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_bytes,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_nullable_bytes,
     write_string,
@@ -640,7 +642,7 @@ def _read_FetchRequest_v4(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v4(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "4")
     if self.forgotten_topics_data:
         raise unsupported_field("FetchRequest.forgotten_topics_data", "4")
@@ -661,7 +663,7 @@ def _read_FetchRequest_v5(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v5(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "5 to 6")
     if self.forgotten_topics_data:
         raise unsupported_field("FetchRequest.forgotten_topics_data", "5 to 6")
@@ -684,7 +686,7 @@ def _read_FetchRequest_v7(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v7(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "7 to 8")
     out += _pack_iiiibii(self.replica_id, self.max_wait_ms, self.min_bytes, self.max_bytes, self.isolation_level, self.session_id, self.session_epoch)
     write_array_length(out, self.topics)
@@ -708,7 +710,7 @@ def _read_FetchRequest_v9(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v9(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "9 to 10")
     out += _pack_iiiibii(self.replica_id, self.max_wait_ms, self.min_bytes, self.max_bytes, self.isolation_level, self.session_id, self.session_epoch)
     write_array_length(out, self.topics)
@@ -733,7 +735,7 @@ def _read_FetchRequest_v11(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v11(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "11")
     out += _pack_iiiibii(self.replica_id, self.max_wait_ms, self.min_bytes, self.max_bytes, self.isolation_level, self.session_id, self.session_epoch)
     write_array_length(out, self.topics)
@@ -771,7 +773,7 @@ def _read_FetchRequest_v12(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v12(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "12")
     out += _pack_iiiibii(self.replica_id, self.max_wait_ms, self.min_bytes, self.max_bytes, self.isolation_level, self.session_id, self.session_epoch)
     write_compact_array_length(out, self.topics)
@@ -816,7 +818,7 @@ def _read_FetchRequest_v13(buf: bytes, pos: int) -> tuple[FetchRequest, int]:
 
 
 def _write_FetchRequest_v13(self: FetchRequest, out: bytearray) -> None:
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         raise unsupported_field("FetchRequest.replica_state", "13 to 14")
     out += _pack_iiiibii(self.replica_id, self.max_wait_ms, self.min_bytes, self.max_bytes, self.isolation_level, self.session_id, self.session_epoch)
     write_compact_array_length(out, self.topics)
@@ -882,7 +884,7 @@ def _write_FetchRequest_v15(self: FetchRequest, out: bytearray) -> None:
         _t = bytearray()
         write_compact_nullable_string(_t, self.cluster_id)
         _known.append((0, _t))
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         _t = bytearray()
         _write_ReplicaState_v15(self.replica_state, _t)
         _known.append((1, _t))
@@ -937,7 +939,7 @@ def _write_FetchRequest_v17(self: FetchRequest, out: bytearray) -> None:
         _t = bytearray()
         write_compact_nullable_string(_t, self.cluster_id)
         _known.append((0, _t))
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         _t = bytearray()
         _write_ReplicaState_v15(self.replica_state, _t)
         _known.append((1, _t))
@@ -992,7 +994,7 @@ def _write_FetchRequest_v18(self: FetchRequest, out: bytearray) -> None:
         _t = bytearray()
         write_compact_nullable_string(_t, self.cluster_id)
         _known.append((0, _t))
-    if self.replica_state != ReplicaState():
+    if _is_set_ReplicaState(self.replica_state):
         _t = bytearray()
         _write_ReplicaState_v15(self.replica_state, _t)
         _known.append((1, _t))
@@ -1004,23 +1006,20 @@ def _write_FetchRequest_v18(self: FetchRequest, out: bytearray) -> None:
 
 def _read_ForgottenTopic_v7(buf: bytes, pos: int) -> tuple[ForgottenTopic, int]:
     topic, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_i32s(buf, pos)
     return ForgottenTopic(topic, ZERO, partitions), pos
 
 
 def _write_ForgottenTopic_v7(self: ForgottenTopic, out: bytearray) -> None:
     write_string(out, self.topic)
-    write_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         raise unsupported_field("ForgottenTopic.unknown_tagged_fields", "7 to 11")
 
 
 def _read_ForgottenTopic_v12(buf: bytes, pos: int) -> tuple[ForgottenTopic, int]:
     topic, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -1032,8 +1031,7 @@ def _read_ForgottenTopic_v12(buf: bytes, pos: int) -> tuple[ForgottenTopic, int]
 
 def _write_ForgottenTopic_v12(self: ForgottenTopic, out: bytearray) -> None:
     write_compact_string(out, self.topic)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -1043,8 +1041,7 @@ def _write_ForgottenTopic_v12(self: ForgottenTopic, out: bytearray) -> None:
 def _read_ForgottenTopic_v13(buf: bytes, pos: int) -> tuple[ForgottenTopic, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -1058,8 +1055,7 @@ def _write_ForgottenTopic_v13(self: ForgottenTopic, out: bytearray) -> None:
     if len(self.topic_id) != 16:
         raise bad_uuid("ForgottenTopic.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -1084,6 +1080,14 @@ def _write_ReplicaState_v15(self: ReplicaState, out: bytearray) -> None:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_ReplicaState(self: ReplicaState) -> bool:
+    return bool(
+        self.replica_id != -1
+        or self.replica_epoch != -1
+        or self.unknown_tagged_fields
+    )
 
 
 FetchRequest.READERS = (
@@ -1147,11 +1151,11 @@ def _read_PartitionData_v4(buf: memoryview, pos: int) -> tuple[PartitionData, in
 
 
 def _write_PartitionData_v4(self: PartitionData, out: bytearray) -> None:
-    if self.diverging_epoch != EpochEndOffset():
+    if _is_set_EpochEndOffset(self.diverging_epoch):
         raise unsupported_field("PartitionData.diverging_epoch", "4")
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionData.current_leader", "4")
-    if self.snapshot_id != SnapshotId():
+    if _is_set_SnapshotId(self.snapshot_id):
         raise unsupported_field("PartitionData.snapshot_id", "4")
     if self.preferred_read_replica != -1:
         raise unsupported_field("PartitionData.preferred_read_replica", "4")
@@ -1178,11 +1182,11 @@ def _read_PartitionData_v5(buf: memoryview, pos: int) -> tuple[PartitionData, in
 
 
 def _write_PartitionData_v5(self: PartitionData, out: bytearray) -> None:
-    if self.diverging_epoch != EpochEndOffset():
+    if _is_set_EpochEndOffset(self.diverging_epoch):
         raise unsupported_field("PartitionData.diverging_epoch", "5 to 10")
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionData.current_leader", "5 to 10")
-    if self.snapshot_id != SnapshotId():
+    if _is_set_SnapshotId(self.snapshot_id):
         raise unsupported_field("PartitionData.snapshot_id", "5 to 10")
     if self.preferred_read_replica != -1:
         raise unsupported_field("PartitionData.preferred_read_replica", "5 to 10")
@@ -1211,11 +1215,11 @@ def _read_PartitionData_v11(buf: memoryview, pos: int) -> tuple[PartitionData, i
 
 
 def _write_PartitionData_v11(self: PartitionData, out: bytearray) -> None:
-    if self.diverging_epoch != EpochEndOffset():
+    if _is_set_EpochEndOffset(self.diverging_epoch):
         raise unsupported_field("PartitionData.diverging_epoch", "11")
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionData.current_leader", "11")
-    if self.snapshot_id != SnapshotId():
+    if _is_set_SnapshotId(self.snapshot_id):
         raise unsupported_field("PartitionData.snapshot_id", "11")
     out += _pack_ihqqq(self.partition_index, self.error_code, self.high_watermark, self.last_stable_offset, self.log_start_offset)
     write_nullable_array_length(out, self.aborted_transactions)
@@ -1275,15 +1279,15 @@ def _write_PartitionData_v12(self: PartitionData, out: bytearray) -> None:
     out += _pack_i(self.preferred_read_replica)
     write_compact_nullable_bytes(out, self.records)
     _known: list[tuple[int, bytearray]] = []
-    if self.diverging_epoch != EpochEndOffset():
+    if _is_set_EpochEndOffset(self.diverging_epoch):
         _t = bytearray()
         _write_EpochEndOffset_v12(self.diverging_epoch, _t)
         _known.append((0, _t))
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         _t = bytearray()
         _write_LeaderIdAndEpoch_v12(self.current_leader, _t)
         _known.append((1, _t))
-    if self.snapshot_id != SnapshotId():
+    if _is_set_SnapshotId(self.snapshot_id):
         _t = bytearray()
         _write_SnapshotId_v12(self.snapshot_id, _t)
         _known.append((2, _t))
@@ -1650,6 +1654,30 @@ def _write_NodeEndpoint_v16(self: NodeEndpoint, out: bytearray) -> None:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_EpochEndOffset(self: EpochEndOffset) -> bool:
+    return bool(
+        self.epoch != -1
+        or self.end_offset != -1
+        or self.unknown_tagged_fields
+    )
+
+
+def _is_set_LeaderIdAndEpoch(self: LeaderIdAndEpoch) -> bool:
+    return bool(
+        self.leader_id != -1
+        or self.leader_epoch != -1
+        or self.unknown_tagged_fields
+    )
+
+
+def _is_set_SnapshotId(self: SnapshotId) -> bool:
+    return bool(
+        self.end_offset != -1
+        or self.epoch != -1
+        or self.unknown_tagged_fields
+    )
 
 
 FetchResponse.READERS = (

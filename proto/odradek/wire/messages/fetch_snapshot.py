@@ -501,7 +501,7 @@ def _write_FetchSnapshotResponsePartitionSnapshot_v0(self: FetchSnapshotResponse
     out += _pack_qq(self.size, self.position)
     write_compact_bytes(out, self.unaligned_records)
     _known: list[tuple[int, bytearray]] = []
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         _t = bytearray()
         _write_LeaderIdAndEpoch_v0(self.current_leader, _t)
         _known.append((0, _t))
@@ -624,6 +624,14 @@ def _write_NodeEndpoint_v1(self: NodeEndpoint, out: bytearray) -> None:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_LeaderIdAndEpoch(self: LeaderIdAndEpoch) -> bool:
+    return bool(
+        self.leader_id != 0
+        or self.leader_epoch != 0
+        or self.unknown_tagged_fields
+    )
 
 
 FetchSnapshotResponse.READERS = (_read_FetchSnapshotResponse_v0, _read_FetchSnapshotResponse_v1)

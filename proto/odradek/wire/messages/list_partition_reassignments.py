@@ -8,18 +8,18 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
     write_tags,
 )
 
@@ -118,8 +118,7 @@ _pack_ih = _struct_ih.pack
 
 def _read_ListPartitionReassignmentsTopics_v0(buf: bytes, pos: int) -> tuple[ListPartitionReassignmentsTopics, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -131,8 +130,7 @@ def _read_ListPartitionReassignmentsTopics_v0(buf: bytes, pos: int) -> tuple[Lis
 
 def _write_ListPartitionReassignmentsTopics_v0(self: ListPartitionReassignmentsTopics, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -177,12 +175,9 @@ ListPartitionReassignmentsRequest.WRITERS = (_write_ListPartitionReassignmentsRe
 def _read_OngoingPartitionReassignment_v0(buf: bytes, pos: int) -> tuple[OngoingPartitionReassignment, int]:
     (partition_index,) = _unpack_i(buf, pos)
     pos += 4
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    replicas, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    adding_replicas, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    removing_replicas, pos = read_ints(buf, pos, _n, "i", 4)
+    replicas, pos = read_compact_i32s(buf, pos)
+    adding_replicas, pos = read_compact_i32s(buf, pos)
+    removing_replicas, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -194,12 +189,9 @@ def _read_OngoingPartitionReassignment_v0(buf: bytes, pos: int) -> tuple[Ongoing
 
 def _write_OngoingPartitionReassignment_v0(self: OngoingPartitionReassignment, out: bytearray) -> None:
     out += _pack_i(self.partition_index)
-    write_compact_array_length(out, self.replicas)
-    write_ints(out, self.replicas, "i")
-    write_compact_array_length(out, self.adding_replicas)
-    write_ints(out, self.adding_replicas, "i")
-    write_compact_array_length(out, self.removing_replicas)
-    write_ints(out, self.removing_replicas, "i")
+    write_compact_i32s(out, self.replicas)
+    write_compact_i32s(out, self.adding_replicas)
+    write_compact_i32s(out, self.removing_replicas)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

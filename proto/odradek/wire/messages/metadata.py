@@ -12,10 +12,11 @@ from odradek.wire.primitives import (
     null_field,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_nullable_string,
     read_string,
@@ -25,10 +26,11 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_nullable_string,
     write_string,
@@ -515,19 +517,15 @@ def _write_MetadataResponseBroker_v9(self: MetadataResponseBroker, out: bytearra
 def _read_MetadataResponsePartition_v0(buf: bytes, pos: int) -> tuple[MetadataResponsePartition, int]:
     error_code, partition_index, leader_id = _unpack_hii(buf, pos)
     pos += 10
-    _n, pos = read_array_length(buf, pos, 4)
-    replica_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_array_length(buf, pos, 4)
-    isr_nodes, pos = read_ints(buf, pos, _n, "i", 4)
+    replica_nodes, pos = read_i32s(buf, pos)
+    isr_nodes, pos = read_i32s(buf, pos)
     return MetadataResponsePartition(error_code, partition_index, leader_id, -1, replica_nodes, isr_nodes), pos
 
 
 def _write_MetadataResponsePartition_v0(self: MetadataResponsePartition, out: bytearray) -> None:
     out += _pack_hii(self.error_code, self.partition_index, self.leader_id)
-    write_array_length(out, self.replica_nodes)
-    write_ints(out, self.replica_nodes, "i")
-    write_array_length(out, self.isr_nodes)
-    write_ints(out, self.isr_nodes, "i")
+    write_i32s(out, self.replica_nodes)
+    write_i32s(out, self.isr_nodes)
     if self.unknown_tagged_fields:
         raise unsupported_field("MetadataResponsePartition.unknown_tagged_fields", "0 to 4")
 
@@ -535,23 +533,17 @@ def _write_MetadataResponsePartition_v0(self: MetadataResponsePartition, out: by
 def _read_MetadataResponsePartition_v5(buf: bytes, pos: int) -> tuple[MetadataResponsePartition, int]:
     error_code, partition_index, leader_id = _unpack_hii(buf, pos)
     pos += 10
-    _n, pos = read_array_length(buf, pos, 4)
-    replica_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_array_length(buf, pos, 4)
-    isr_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_array_length(buf, pos, 4)
-    offline_replicas, pos = read_ints(buf, pos, _n, "i", 4)
+    replica_nodes, pos = read_i32s(buf, pos)
+    isr_nodes, pos = read_i32s(buf, pos)
+    offline_replicas, pos = read_i32s(buf, pos)
     return MetadataResponsePartition(error_code, partition_index, leader_id, -1, replica_nodes, isr_nodes, offline_replicas), pos
 
 
 def _write_MetadataResponsePartition_v5(self: MetadataResponsePartition, out: bytearray) -> None:
     out += _pack_hii(self.error_code, self.partition_index, self.leader_id)
-    write_array_length(out, self.replica_nodes)
-    write_ints(out, self.replica_nodes, "i")
-    write_array_length(out, self.isr_nodes)
-    write_ints(out, self.isr_nodes, "i")
-    write_array_length(out, self.offline_replicas)
-    write_ints(out, self.offline_replicas, "i")
+    write_i32s(out, self.replica_nodes)
+    write_i32s(out, self.isr_nodes)
+    write_i32s(out, self.offline_replicas)
     if self.unknown_tagged_fields:
         raise unsupported_field("MetadataResponsePartition.unknown_tagged_fields", "5 to 6")
 
@@ -559,23 +551,17 @@ def _write_MetadataResponsePartition_v5(self: MetadataResponsePartition, out: by
 def _read_MetadataResponsePartition_v7(buf: bytes, pos: int) -> tuple[MetadataResponsePartition, int]:
     error_code, partition_index, leader_id, leader_epoch = _unpack_hiii(buf, pos)
     pos += 14
-    _n, pos = read_array_length(buf, pos, 4)
-    replica_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_array_length(buf, pos, 4)
-    isr_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_array_length(buf, pos, 4)
-    offline_replicas, pos = read_ints(buf, pos, _n, "i", 4)
+    replica_nodes, pos = read_i32s(buf, pos)
+    isr_nodes, pos = read_i32s(buf, pos)
+    offline_replicas, pos = read_i32s(buf, pos)
     return MetadataResponsePartition(error_code, partition_index, leader_id, leader_epoch, replica_nodes, isr_nodes, offline_replicas), pos
 
 
 def _write_MetadataResponsePartition_v7(self: MetadataResponsePartition, out: bytearray) -> None:
     out += _pack_hiii(self.error_code, self.partition_index, self.leader_id, self.leader_epoch)
-    write_array_length(out, self.replica_nodes)
-    write_ints(out, self.replica_nodes, "i")
-    write_array_length(out, self.isr_nodes)
-    write_ints(out, self.isr_nodes, "i")
-    write_array_length(out, self.offline_replicas)
-    write_ints(out, self.offline_replicas, "i")
+    write_i32s(out, self.replica_nodes)
+    write_i32s(out, self.isr_nodes)
+    write_i32s(out, self.offline_replicas)
     if self.unknown_tagged_fields:
         raise unsupported_field("MetadataResponsePartition.unknown_tagged_fields", "7 to 8")
 
@@ -583,12 +569,9 @@ def _write_MetadataResponsePartition_v7(self: MetadataResponsePartition, out: by
 def _read_MetadataResponsePartition_v9(buf: bytes, pos: int) -> tuple[MetadataResponsePartition, int]:
     error_code, partition_index, leader_id, leader_epoch = _unpack_hiii(buf, pos)
     pos += 14
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    replica_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    isr_nodes, pos = read_ints(buf, pos, _n, "i", 4)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    offline_replicas, pos = read_ints(buf, pos, _n, "i", 4)
+    replica_nodes, pos = read_compact_i32s(buf, pos)
+    isr_nodes, pos = read_compact_i32s(buf, pos)
+    offline_replicas, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -600,12 +583,9 @@ def _read_MetadataResponsePartition_v9(buf: bytes, pos: int) -> tuple[MetadataRe
 
 def _write_MetadataResponsePartition_v9(self: MetadataResponsePartition, out: bytearray) -> None:
     out += _pack_hiii(self.error_code, self.partition_index, self.leader_id, self.leader_epoch)
-    write_compact_array_length(out, self.replica_nodes)
-    write_ints(out, self.replica_nodes, "i")
-    write_compact_array_length(out, self.isr_nodes)
-    write_ints(out, self.isr_nodes, "i")
-    write_compact_array_length(out, self.offline_replicas)
-    write_ints(out, self.offline_replicas, "i")
+    write_compact_i32s(out, self.replica_nodes)
+    write_compact_i32s(out, self.isr_nodes)
+    write_compact_i32s(out, self.offline_replicas)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

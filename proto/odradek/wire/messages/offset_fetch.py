@@ -12,10 +12,11 @@ from odradek.wire.primitives import (
     null_field,
     read_array_length,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_nullable_string,
     read_string,
@@ -25,10 +26,11 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_array_length,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_nullable_string,
     write_string,
@@ -229,23 +231,20 @@ _pack_iqi = _struct_iqi.pack
 
 def _read_OffsetFetchRequestTopic_v1(buf: bytes, pos: int) -> tuple[OffsetFetchRequestTopic, int]:
     name, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_i32s(buf, pos)
     return OffsetFetchRequestTopic(name, partition_indexes), pos
 
 
 def _write_OffsetFetchRequestTopic_v1(self: OffsetFetchRequestTopic, out: bytearray) -> None:
     write_string(out, self.name)
-    write_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         raise unsupported_field("OffsetFetchRequestTopic.unknown_tagged_fields", "1 to 5")
 
 
 def _read_OffsetFetchRequestTopic_v6(buf: bytes, pos: int) -> tuple[OffsetFetchRequestTopic, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -257,8 +256,7 @@ def _read_OffsetFetchRequestTopic_v6(buf: bytes, pos: int) -> tuple[OffsetFetchR
 
 def _write_OffsetFetchRequestTopic_v6(self: OffsetFetchRequestTopic, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -465,8 +463,7 @@ def _write_OffsetFetchRequest_v10(self: OffsetFetchRequest, out: bytearray) -> N
 
 def _read_OffsetFetchRequestTopics_v8(buf: bytes, pos: int) -> tuple[OffsetFetchRequestTopics, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -478,8 +475,7 @@ def _read_OffsetFetchRequestTopics_v8(buf: bytes, pos: int) -> tuple[OffsetFetch
 
 def _write_OffsetFetchRequestTopics_v8(self: OffsetFetchRequestTopics, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -489,8 +485,7 @@ def _write_OffsetFetchRequestTopics_v8(self: OffsetFetchRequestTopics, out: byte
 def _read_OffsetFetchRequestTopics_v10(buf: bytes, pos: int) -> tuple[OffsetFetchRequestTopics, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -504,8 +499,7 @@ def _write_OffsetFetchRequestTopics_v10(self: OffsetFetchRequestTopics, out: byt
     if len(self.topic_id) != 16:
         raise bad_uuid("OffsetFetchRequestTopics.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

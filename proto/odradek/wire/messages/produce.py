@@ -405,7 +405,7 @@ def _read_PartitionProduceResponse_v3(buf: bytes, pos: int) -> tuple[PartitionPr
 
 
 def _write_PartitionProduceResponse_v3(self: PartitionProduceResponse, out: bytearray) -> None:
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionProduceResponse.current_leader", "3 to 4")
     out += _pack_ihqq(self.index, self.error_code, self.base_offset, self.log_append_time_ms)
     if self.unknown_tagged_fields:
@@ -419,7 +419,7 @@ def _read_PartitionProduceResponse_v5(buf: bytes, pos: int) -> tuple[PartitionPr
 
 
 def _write_PartitionProduceResponse_v5(self: PartitionProduceResponse, out: bytearray) -> None:
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionProduceResponse.current_leader", "5 to 7")
     out += _pack_ihqqq(self.index, self.error_code, self.base_offset, self.log_append_time_ms, self.log_start_offset)
     if self.unknown_tagged_fields:
@@ -436,7 +436,7 @@ def _read_PartitionProduceResponse_v8(buf: bytes, pos: int) -> tuple[PartitionPr
 
 
 def _write_PartitionProduceResponse_v8(self: PartitionProduceResponse, out: bytearray) -> None:
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionProduceResponse.current_leader", "8")
     out += _pack_ihqqq(self.index, self.error_code, self.base_offset, self.log_append_time_ms, self.log_start_offset)
     write_array_length(out, self.record_errors)
@@ -463,7 +463,7 @@ def _read_PartitionProduceResponse_v9(buf: bytes, pos: int) -> tuple[PartitionPr
 
 
 def _write_PartitionProduceResponse_v9(self: PartitionProduceResponse, out: bytearray) -> None:
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         raise unsupported_field("PartitionProduceResponse.current_leader", "9")
     out += _pack_ihqqq(self.index, self.error_code, self.base_offset, self.log_append_time_ms, self.log_start_offset)
     write_compact_array_length(out, self.record_errors)
@@ -504,7 +504,7 @@ def _write_PartitionProduceResponse_v10(self: PartitionProduceResponse, out: byt
         _write_BatchIndexAndErrorMessage_v9(_record_errors_item, out)
     write_compact_nullable_string(out, self.error_message)
     _known: list[tuple[int, bytearray]] = []
-    if self.current_leader != LeaderIdAndEpoch():
+    if _is_set_LeaderIdAndEpoch(self.current_leader):
         _t = bytearray()
         _write_LeaderIdAndEpoch_v10(self.current_leader, _t)
         _known.append((0, _t))
@@ -880,6 +880,14 @@ def _write_NodeEndpoint_v10(self: NodeEndpoint, out: bytearray) -> None:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_LeaderIdAndEpoch(self: LeaderIdAndEpoch) -> bool:
+    return bool(
+        self.leader_id != -1
+        or self.leader_epoch != -1
+        or self.unknown_tagged_fields
+    )
 
 
 ProduceResponse.READERS = (

@@ -11,6 +11,7 @@ from odradek.wire.primitives import (
     bad_uuid,
     null_field,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_string,
     read_compact_records,
     read_compact_string,
@@ -21,6 +22,7 @@ from odradek.wire.primitives import (
     unsupported_field,
     write_compact_array_length,
     write_compact_bytes,
+    write_compact_i32s,
     write_compact_nullable_string,
     write_compact_string,
     write_ints,
@@ -344,8 +346,7 @@ def _write_FetchTopic_v1(self: FetchTopic, out: bytearray) -> None:
 def _read_ForgottenTopic_v1(buf: bytes, pos: int) -> tuple[ForgottenTopic, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -359,8 +360,7 @@ def _write_ForgottenTopic_v1(self: ForgottenTopic, out: bytearray) -> None:
     if len(self.topic_id) != 16:
         raise bad_uuid("ForgottenTopic.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -10,20 +10,20 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
     read_compact_strings,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
     write_compact_strings,
-    write_ints,
     write_tags,
 )
 
@@ -163,8 +163,7 @@ ShareGroupHeartbeatRequest.WRITERS = (_write_ShareGroupHeartbeatRequest_v1,)
 def _read_TopicPartitions_v1(buf: bytes, pos: int) -> tuple[TopicPartitions, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -178,8 +177,7 @@ def _write_TopicPartitions_v1(self: TopicPartitions, out: bytearray) -> None:
     if len(self.topic_id) != 16:
         raise bad_uuid("TopicPartitions.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

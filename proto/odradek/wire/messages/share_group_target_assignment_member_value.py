@@ -10,12 +10,12 @@ from odradek.wire.primitives import (
     ZERO,
     bad_uuid,
     read_compact_array_length,
-    read_ints,
+    read_compact_i32s,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
-    write_ints,
+    write_compact_i32s,
     write_tags,
 )
 
@@ -59,8 +59,7 @@ _pack_16s = _struct_16s.pack
 def _read_TopicPartition_v0(buf: bytes, pos: int) -> tuple[TopicPartition, int]:
     (topic_id,) = _unpack_16s(buf, pos)
     pos += 16
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -74,8 +73,7 @@ def _write_TopicPartition_v0(self: TopicPartition, out: bytearray) -> None:
     if len(self.topic_id) != 16:
         raise bad_uuid("TopicPartition.topic_id")
     out += _pack_16s(self.topic_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -9,6 +9,7 @@ from odradek.wire.primitives import (
     UNSET,
     bad_tag,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_string,
     read_ints,
@@ -16,6 +17,7 @@ from odradek.wire.primitives import (
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_string,
     write_ints,
@@ -78,8 +80,7 @@ _pack_iib = _struct_iib.pack
 
 def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
     subtopology_id, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     assignment_epochs: list[int] | None = []
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
@@ -101,8 +102,7 @@ def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
 
 def _write_TaskIds_v0(self: TaskIds, out: bytearray) -> None:
     write_compact_string(out, self.subtopology_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     _known: list[tuple[int, bytearray]] = []
     if self.assignment_epochs != []:
         _t = bytearray()

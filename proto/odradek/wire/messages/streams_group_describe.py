@@ -8,20 +8,20 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
     read_compact_strings,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
     write_compact_strings,
-    write_ints,
     write_tags,
 )
 
@@ -458,8 +458,7 @@ def _write_TaskOffset_v0(self: TaskOffset, out: bytearray) -> None:
 
 def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
     subtopology_id, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -471,8 +470,7 @@ def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
 
 def _write_TaskIds_v0(self: TaskIds, out: bytearray) -> None:
     write_compact_string(out, self.subtopology_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

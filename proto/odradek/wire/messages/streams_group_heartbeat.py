@@ -8,6 +8,7 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_nullable_string,
     read_compact_string,
@@ -17,6 +18,7 @@ from odradek.wire.primitives import (
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_nullable_string,
     write_compact_string,
@@ -487,8 +489,7 @@ def _write_Topology_v0(self: Topology, out: bytearray) -> None:
 
 def _read_StreamsGroupHeartbeatRequestTaskIds_v0(buf: bytes, pos: int) -> tuple[StreamsGroupHeartbeatRequestTaskIds, int]:
     subtopology_id, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -500,8 +501,7 @@ def _read_StreamsGroupHeartbeatRequestTaskIds_v0(buf: bytes, pos: int) -> tuple[
 
 def _write_StreamsGroupHeartbeatRequestTaskIds_v0(self: StreamsGroupHeartbeatRequestTaskIds, out: bytearray) -> None:
     write_compact_string(out, self.subtopology_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -692,8 +692,7 @@ def _write_Status_v0(self: Status, out: bytearray) -> None:
 
 def _read_StreamsGroupHeartbeatResponseTaskIds_v0(buf: bytes, pos: int) -> tuple[StreamsGroupHeartbeatResponseTaskIds, int]:
     subtopology_id, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -705,8 +704,7 @@ def _read_StreamsGroupHeartbeatResponseTaskIds_v0(buf: bytes, pos: int) -> tuple
 
 def _write_StreamsGroupHeartbeatResponseTaskIds_v0(self: StreamsGroupHeartbeatResponseTaskIds, out: bytearray) -> None:
     write_compact_string(out, self.subtopology_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
@@ -737,8 +735,7 @@ def _write_StreamsGroupHeartbeatResponseEndpoint_v0(self: StreamsGroupHeartbeatR
 
 def _read_TopicPartition_v0(buf: bytes, pos: int) -> tuple[TopicPartition, int]:
     topic, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -750,8 +747,7 @@ def _read_TopicPartition_v0(buf: bytes, pos: int) -> tuple[TopicPartition, int]:
 
 def _write_TopicPartition_v0(self: TopicPartition, out: bytearray) -> None:
     write_compact_string(out, self.topic)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

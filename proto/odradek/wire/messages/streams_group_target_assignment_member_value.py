@@ -6,14 +6,14 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_string,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_string,
-    write_ints,
     write_tags,
 )
 
@@ -53,8 +53,7 @@ class TaskIds(Struct):
 
 def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
     subtopology_id, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partitions, pos = read_ints(buf, pos, _n, "i", 4)
+    partitions, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -66,8 +65,7 @@ def _read_TaskIds_v0(buf: bytes, pos: int) -> tuple[TaskIds, int]:
 
 def _write_TaskIds_v0(self: TaskIds, out: bytearray) -> None:
     write_compact_string(out, self.subtopology_id)
-    write_compact_array_length(out, self.partitions)
-    write_ints(out, self.partitions, "i")
+    write_compact_i32s(out, self.partitions)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

@@ -8,22 +8,20 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     bad_tag,
-    read_array_length,
-    read_compact_array_length,
+    read_compact_i32s,
     read_compact_nullable_array_length,
     read_compact_string,
-    read_ints,
+    read_i32s,
     read_nullable_array_length,
     read_string,
     read_structs,
     read_tags,
     unknown_tags,
     unsupported_field,
-    write_array_length,
-    write_compact_array_length,
+    write_compact_i32s,
     write_compact_nullable_array_length,
     write_compact_string,
-    write_ints,
+    write_i32s,
     write_nullable_array_length,
     write_string,
     write_tags,
@@ -95,23 +93,20 @@ _pack_qq = _struct_qq.pack
 
 def _read_PartitionsSchema_v0(buf: bytes, pos: int) -> tuple[PartitionsSchema, int]:
     topic, pos = read_string(buf, pos)
-    _n, pos = read_array_length(buf, pos, 4)
-    partition_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_ids, pos = read_i32s(buf, pos)
     return PartitionsSchema(topic, partition_ids), pos
 
 
 def _write_PartitionsSchema_v0(self: PartitionsSchema, out: bytearray) -> None:
     write_string(out, self.topic)
-    write_array_length(out, self.partition_ids)
-    write_ints(out, self.partition_ids, "i")
+    write_i32s(out, self.partition_ids)
     if self.unknown_tagged_fields:
         raise unsupported_field("PartitionsSchema.unknown_tagged_fields", "0")
 
 
 def _read_PartitionsSchema_v1(buf: bytes, pos: int) -> tuple[PartitionsSchema, int]:
     topic, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_ids, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_ids, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -123,8 +118,7 @@ def _read_PartitionsSchema_v1(buf: bytes, pos: int) -> tuple[PartitionsSchema, i
 
 def _write_PartitionsSchema_v1(self: PartitionsSchema, out: bytearray) -> None:
     write_compact_string(out, self.topic)
-    write_compact_array_length(out, self.partition_ids)
-    write_ints(out, self.partition_ids, "i")
+    write_compact_i32s(out, self.partition_ids)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:

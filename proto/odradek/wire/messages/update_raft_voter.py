@@ -261,7 +261,7 @@ def _read_UpdateRaftVoterResponse_v0(buf: bytes, pos: int) -> tuple[UpdateRaftVo
 def _write_UpdateRaftVoterResponse_v0(self: UpdateRaftVoterResponse, out: bytearray) -> None:
     out += _pack_ih(self.throttle_time_ms, self.error_code)
     _known: list[tuple[int, bytearray]] = []
-    if self.current_leader != CurrentLeader():
+    if _is_set_CurrentLeader(self.current_leader):
         _t = bytearray()
         _write_CurrentLeader_v0(self.current_leader, _t)
         _known.append((0, _t))
@@ -269,6 +269,16 @@ def _write_UpdateRaftVoterResponse_v0(self: UpdateRaftVoterResponse, out: bytear
         write_tags(out, _known, self.unknown_tagged_fields)
     else:
         out.append(0)
+
+
+def _is_set_CurrentLeader(self: CurrentLeader) -> bool:
+    return bool(
+        self.leader_id != -1
+        or self.leader_epoch != -1
+        or self.host != ""
+        or self.port != 0
+        or self.unknown_tagged_fields
+    )
 
 
 UpdateRaftVoterResponse.READERS = (_read_UpdateRaftVoterResponse_v0,)

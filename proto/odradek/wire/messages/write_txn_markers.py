@@ -8,14 +8,14 @@ from odradek.wire.primitives import (
     Struct,
     UNSET,
     read_compact_array_length,
+    read_compact_i32s,
     read_compact_string,
-    read_ints,
     read_structs,
     read_tags,
     unknown_tags,
     write_compact_array_length,
+    write_compact_i32s,
     write_compact_string,
-    write_ints,
     write_tags,
 )
 
@@ -150,8 +150,7 @@ _pack_qho = _struct_qho.pack
 
 def _read_WritableTxnMarkerTopic_v1(buf: bytes, pos: int) -> tuple[WritableTxnMarkerTopic, int]:
     name, pos = read_compact_string(buf, pos)
-    _n, pos = read_compact_array_length(buf, pos, 4)
-    partition_indexes, pos = read_ints(buf, pos, _n, "i", 4)
+    partition_indexes, pos = read_compact_i32s(buf, pos)
     _unknown: dict[int, bytes] | None = None
     if buf[pos]:
         _tags, pos = read_tags(buf, pos)
@@ -163,8 +162,7 @@ def _read_WritableTxnMarkerTopic_v1(buf: bytes, pos: int) -> tuple[WritableTxnMa
 
 def _write_WritableTxnMarkerTopic_v1(self: WritableTxnMarkerTopic, out: bytearray) -> None:
     write_compact_string(out, self.name)
-    write_compact_array_length(out, self.partition_indexes)
-    write_ints(out, self.partition_indexes, "i")
+    write_compact_i32s(out, self.partition_indexes)
     if self.unknown_tagged_fields:
         write_tags(out, (), self.unknown_tagged_fields)
     else:
