@@ -43,6 +43,8 @@ def generate(jars: Iterable[str]) -> dict[str, str]:
     messages: dict[str, MessageSpec] = {}
     for jar in jars:
         for message in load_jar(jar):
+            if message.name in messages:
+                raise ValueError(f"{message.name} is defined twice")
             messages[message.name] = message
     ordered = [messages[name] for name in sorted(messages)]
     modules: dict[str, list[MessageSpec]] = {}

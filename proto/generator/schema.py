@@ -29,6 +29,13 @@ KINDS = {"request", "response", "header", "data", "coordinator-key", "coordinato
 """Definitions of Kafka's metadata records are left out: our metadata log has a format of its own."""
 
 
+FIELD_KEYS = {
+    *("name", "type", "fields", "versions", "nullableVersions", "taggedVersions", "tag", "flexibleVersions"),
+    *("default", "ignorable", "about", "entityType", "mapKey", "zeroCopy"),
+}
+"""What a field's definition may say. `about` to `zeroCopy` change nothing in our code."""
+
+
 @dataclass(frozen=True)
 class Versions:
     """A closed range of versions; empty when `low > high`."""
@@ -173,6 +180,8 @@ class _Parser:
         return spec
 
     def field(self, f: dict[str, Any]) -> Field:
+        if not f.keys() <= FIELD_KEYS:
+            raise ValueError(f"field {f['name']} says what we do not know: {f.keys() - FIELD_KEYS}")
         is_array = f["type"].startswith("[]")
         type_ = f["type"].removeprefix("[]")
         tagged = Versions.parse(f.get("taggedVersions"), NONE)
@@ -199,6 +208,8 @@ class _Parser:
     def nested(self, name: str, versions: Versions, f: dict[str, Any]) -> StructSpec:
         if "fields" in f:
             return self.struct(name, versions, f["fields"])
+        if name not in self.common:
+            raise ValueError(f"field {f['name']} has the unknown type {name}")
         if name not in self.structs:
             common = self.common[name]
             self.struct(name, Versions.parse(common["versions"], NONE), common["fields"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from generator.__main__ import ARTIFACTS, generate
 from interop import jvm
 from odradek.wire.messages._schema import MESSAGES

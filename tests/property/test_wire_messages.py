@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.messages._schema import MESSAGES
 from support.message_samples import Sampler, all_versions, message_class

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.messages._schema import MESSAGES, FieldInfo
 from odradek.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse, SupportedFeatureKey

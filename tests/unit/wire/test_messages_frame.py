@@ -1,6 +1,7 @@
 """Headers and frames, and the table of APIs."""
 
 import pytest
+
 from odradek.wire import apis, frame
 from odradek.wire.apis import APIS, ApiKey
 from odradek.wire.errors import MalformedMessage
