@@ -1,0 +1,1 @@
+"""Test tools that ship with the core: a replica on an in-memory disk, and a seeded cluster of them."""
