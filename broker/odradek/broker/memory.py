@@ -29,7 +29,8 @@ def tune_memory() -> bool:
         return False
     mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
     mallopt.restype = ctypes.c_int
-    return all([mallopt(option, value) == 1 for option, value in _SETTINGS])
+    taken = [mallopt(option, value) == 1 for option, value in _SETTINGS]
+    return all(taken)
 
 
 def tune_collector() -> None:

@@ -1,0 +1,162 @@
+"""/metrics, /health/live and /health/ready: a small HTTP server beside the broker's own port.
+
+GET /metrics        Prometheus' text format, or OpenMetrics where it is asked for GET /health/live    200 as
+long as the event loop turns GET /health/ready   200 when clients are served, else 503 with the reasons
+
+It answers one request per connection and gives a stranger little to hold on to: HEAD_BYTES_MAX of request,
+REQUEST_TIMEOUT_S to send it and to take the answer, CONNECTIONS_MAX at once. A port that is taken costs a
+warning and the endpoint, never the node: two nodes on one machine with default settings both start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from odradek.broker import metrics_export
+
+if TYPE_CHECKING:
+    from odradek.broker.config import BrokerConfig
+    from odradek.broker.logs import Log
+    from odradek.broker.node import Node
+
+HEAD_BYTES_MAX = 8192
+REQUEST_TIMEOUT_S = 5.0
+CONNECTIONS_MAX = 32
+
+Readiness = Callable[[], tuple[bool, list[str]]]
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""From an Accept header to a body and its content type."""
+
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+_PAGE = b"Odradek: /metrics /health/live /health/ready\n"
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+
+
+class HttpServer:
+    """`port` is the bound one, None where there is no server."""
+
+    def __init__(self, readiness: Readiness, metrics: Metrics, failed: Callable[[Exception], None]) -> None:
+        self.port: int | None = None
+        self._failed = failed
+        self._readiness = readiness
+        self._metrics = metrics
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def start(cls, config: BrokerConfig, node: Node, log: Log) -> HttpServer:
+        """Serve the node's numbers and health; a busy port is told and left."""
+
+        async def metrics(accept: str) -> tuple[bytes, str]:
+            found = metrics_export.snapshot(node)
+            loop = asyncio.get_running_loop()
+            # Formatting takes some 8 µs a sample: not on the thread that serves requests.
+            return await loop.run_in_executor(None, metrics_export.render, found, accept)
+
+        def failed(error: Exception) -> None:
+            log.limited_warning("a scrape failed", exc_info=error)
+
+        server = cls(node.readiness, metrics, failed)
+        host, port = config.odradek_metrics_host, config.odradek_metrics_port
+        try:
+            await server.listen(host, port)
+        except OSError as error:
+            log.warning(
+                "no metrics and health endpoint: its address cannot be used; set odradek.metrics.port",
+                address=f"{host}:{port}",
+                error=error.strerror or str(error),
+            )
+        return server
+
+    async def listen(self, host: str, port: int) -> None:
+        """OSError if the address cannot be bound."""
+        self._server = await asyncio.start_server(self._accepted, host or None, port, limit=HEAD_BYTES_MAX)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and drop what is open."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= CONNECTIONS_MAX:
+            writer.transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S * 2):
+                method, status, body, kind = await self._answer(reader)
+                writer.write(_head(status, kind, len(body)) + (b"" if method == "HEAD" else body))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):  # the peer went away, or does not read
+            pass
+        finally:
+            with contextlib.suppress(OSError):
+                writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[str, int, bytes, str]:
+        """Method, status, body and content type."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return "", 431, b"the request is too large\n", TEXT
+        except TimeoutError:
+            return "", 408, b"the request did not come in time\n", TEXT
+        lines = head.decode("latin-1").split("\r\n")
+        words = lines[0].split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return "", 400, b"not HTTP/1.x\n", TEXT
+        method, target = words[0], words[1]
+        if method not in ("GET", "HEAD"):
+            return method, 405, b"GET or HEAD only\n", TEXT
+        accept = next((line[7:].strip() for line in lines[1:] if line[:7].lower() == "accept:"), "")
+        try:
+            return method, *await self._route(target.partition("?")[0], accept)
+        except Exception as error:  # noqa: BLE001  whatever a scrape runs into, the node goes on
+            self._failed(error)
+            return method, 500, b"the node's log says what failed\n", TEXT
+
+    async def _route(self, path: str, accept: str) -> tuple[int, bytes, str]:
+        match path:
+            case "/metrics":
+                return 200, *await self._metrics(accept)
+            case "/health/live":
+                return 200, b'{"live": true}\n', JSON
+            case "/health/ready":
+                ready, reasons = self._readiness()
+                body = json.dumps({"ready": ready, "reasons": reasons}).encode() + b"\n"
+                return (200 if ready else 503), body, JSON
+            case "/":
+                return 200, _PAGE, TEXT
+            case _:
+                return 404, _PAGE, TEXT
+
+
+def _head(status: int, kind: str, length: int) -> bytes:
+    return (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n"
+        "Connection: close\r\n\r\n"
+    ).encode("latin-1")

@@ -1,0 +1,256 @@
+"""The node's numbers under the names Kafka's Prometheus exporters give them.
+
+Names are those of the JMX exporter's example rules (`kafka-2_0_0.yml`) and of Strimzi's, so that dashboards
+made for Kafka work. What Kafka has no name for starts with `odradek_`.
+
+`snapshot` reads the node on its own thread and is quick (plain attributes); `render` formats in any other
+thread. prometheus_client takes 65 ms and 14 MB to import, so only `render` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from odradek.broker.metrics import quantile_ms
+from odradek.wire.apis import APIS
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from odradek.broker.metrics import BrokerMetrics, TopicMetrics
+    from odradek.broker.node import Node
+
+QUANTILES = (0.5, 0.75, 0.95, 0.98, 0.99, 0.999)
+HISTOGRAM_BITS = range(14, 36)
+"""Buckets told as such: 16 µs to 34 s, each twice the one before it."""
+
+_TOPIC_COUNTERS = {
+    "messagesin": ("messages_in", "Messages appended."),
+    "bytesin": ("bytes_in", "Bytes appended."),
+    "bytesout": ("bytes_out", "Bytes fetched."),
+    "totalproducerequests": ("produce_requests", "Produce requests, one per topic named in them."),
+    "totalfetchrequests": ("fetch_requests", "Fetch requests, one per topic named in them."),
+    "failedproducerequests": ("failed_produce", "Produce requests answered with an error."),
+    "failedfetchrequests": ("failed_fetch", "Fetch requests answered with an error."),
+}
+_PARTITION_GAUGES = {
+    "size": "Bytes on disk.",
+    "logstartoffset": "First offset that can be read.",
+    "logendoffset": "Offset the next message gets.",
+}
+BROKER_RUNNING, BROKER_SHUTTING_DOWN, BROKER_STARTING = 3, 6, 1
+"""Kafka's BrokerState."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything one scrape tells, read in one go."""
+
+    all_topics: tuple[int, ...] = ()
+    """In the order of _TOPIC_COUNTERS."""
+    topics: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    partitions: list[tuple[str, int, tuple[int, int, int]]] = field(default_factory=list)
+    """Topic, partition, values in the order of _PARTITION_GAUGES."""
+    apis: list[tuple[str, int, int, int, list[int]]] = field(default_factory=list)
+    """Name, requests, errors, total ns, buckets."""
+    gauges: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Name → help and value."""
+    connections: dict[str, int] = field(default_factory=dict)
+    """By listener."""
+    counters: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+def snapshot(node: Node) -> Snapshot:
+    """Read the node. Only its own thread may call this."""
+    found = Snapshot()
+    _count(node.metrics, found)
+    for (topic, index), partition in node.partitions.items():
+        log = partition.log
+        values = (log.size_bytes, log.log_start_offset, log.log_end_offset)
+        found.partitions.append((topic, index, values))
+    for connection in node.connections:
+        found.connections[connection.listener] = found.connections.get(connection.listener, 0) + 1
+    found.gauges = {**_replica_gauges(node), **_controller_gauges(node), **_broker_gauges(node)}
+    return found
+
+
+def _count(metrics: BrokerMetrics, found: Snapshot) -> None:
+    def values(topic: TopicMetrics) -> tuple[int, ...]:
+        return tuple(getattr(topic, attribute) for attribute, _ in _TOPIC_COUNTERS.values())
+
+    found.all_topics = values(metrics.all_topics())
+    found.topics = [(name, values(topic)) for name, topic in metrics.by_topic()]
+    for key, api in sorted(metrics.apis.items()):
+        if api.requests or api.errors:
+            name = APIS[key].name if key in APIS else str(key)
+            found.apis.append((name, api.requests, api.errors, api.time_ns_total, list(api.buckets)))
+    found.counters = {
+        "odradek_connections_opened": ("Connections accepted.", metrics.connections_opened),
+        "odradek_bad_requests": ("Connections closed for what they sent.", metrics.bad_requests),
+    }
+
+
+def _replica_gauges(node: Node) -> dict[str, tuple[str, float]]:
+    leaders = under_replicated = under_min_isr = offline = 0
+    image, node_id = node.image, node.config.node_id
+    for (topic, index), partition in node.partitions.items():
+        offline += partition.log.offline
+        known = image.topics.get(topic)
+        state = known.partitions.get(index) if known is not None else None
+        if state is None or state.leader != node_id:
+            continue
+        leaders += 1
+        under_replicated += len(state.isr) < len(state.replicas)
+        under_min_isr += not state.isr
+    manager = "kafka_server_replicamanager_"
+    return {
+        f"{manager}partitioncount": ("Partitions on this broker.", len(node.partitions)),
+        f"{manager}leadercount": ("Partitions this broker leads.", leaders),
+        f"{manager}underreplicatedpartitions": (
+            "Led partitions with replicas out of sync.",
+            under_replicated,
+        ),
+        f"{manager}underminisrpartitioncount": ("Led partitions without in-sync replicas.", under_min_isr),
+        f"{manager}offlinereplicacount": ("Partitions in a failed directory.", offline),
+    }
+
+
+def _controller_gauges(node: Node) -> dict[str, tuple[str, float]]:
+    image = node.image
+    partitions = [state for topic in image.topics.values() for state in topic.partitions.values()]
+    fenced = sum(broker.fenced for broker in image.brokers.values())
+    controller = "kafka_controller_kafkacontroller_"
+    active = image.controller_id == node.config.node_id
+    return {
+        f"{controller}activecontrollercount": ("1 where the active controller is.", int(active)),
+        f"{controller}activebrokercount": ("Brokers that are not fenced.", len(image.brokers) - fenced),
+        f"{controller}fencedbrokercount": ("Registered brokers that are fenced.", fenced),
+        f"{controller}globaltopiccount": ("Topics of the cluster.", len(image.topics)),
+        f"{controller}globalpartitioncount": ("Partitions of the cluster.", len(partitions)),
+        f"{controller}offlinepartitionscount": (
+            "Partitions without a leader.",
+            sum(state.leader < 0 for state in partitions),
+        ),
+        f"{controller}preferredreplicaimbalancecount": (
+            "Partitions not led by their first replica.",
+            sum(state.leader != state.replicas[0] for state in partitions if state.replicas),
+        ),
+        "kafka_server_metadataloader_currentmetadataversion": (
+            "Finalized metadata.version.",
+            image.features.get("metadata.version", 0),
+        ),
+        "kafka_server_broker_metadata_metrics_last_applied_record_offset": (
+            "Offset of the newest metadata this broker has applied.",
+            image.offset,
+        ),
+    }
+
+
+def _broker_gauges(node: Node) -> dict[str, tuple[str, float]]:
+    state = BROKER_SHUTTING_DOWN if node.stopping else BROKER_RUNNING if node.unfenced else BROKER_STARTING
+    return {"kafka_server_kafkaserver_brokerstate": ("1 starting, 3 running, 6 shutting down.", state)}
+
+
+def render(found: Snapshot, accept: str = "") -> tuple[bytes, str]:
+    """The body and its content type, in the format the scraper accepts. Not for the node's own thread."""
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.process_collector import ProcessCollector
+    from prometheus_client.registry import CollectorRegistry
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    registry.register(_Collector(found))  # type: ignore[arg-type]
+    encoder, content_type = choose_encoder(accept)
+    return encoder(registry), content_type
+
+
+class _Collector:
+    """prometheus_client's collector protocol over one snapshot."""
+
+    def __init__(self, found: Snapshot) -> None:
+        self._found = found
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._topics()
+        yield from self._partitions()
+        yield from self._requests()
+        yield from self._single()
+
+    def _topics(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily
+
+        for at, (name, (_, text)) in enumerate(_TOPIC_COUNTERS.items()):
+            full = f"kafka_server_brokertopicmetrics_{name}"
+            family = CounterMetricFamily(full, f"{text} Without a topic: of all of them.")
+            family.add_sample(f"{full}_total", {}, self._found.all_topics[at])
+            for topic, values in self._found.topics:
+                family.add_sample(f"{full}_total", {"topic": topic}, values[at])
+            yield family
+
+    def _partitions(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
+        for at, (name, text) in enumerate(_PARTITION_GAUGES.items()):
+            family = GaugeMetricFamily(f"kafka_log_log_{name}", text, labels=("topic", "partition"))
+            for topic, index, values in self._found.partitions:
+                family.add_metric((topic, str(index)), values[at])
+            yield family
+
+    def _requests(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            HistogramMetricFamily,
+            SummaryMetricFamily,
+        )
+
+        network = "kafka_network_requestmetrics_"
+        requests = CounterMetricFamily(f"{network}requests", "Requests answered.", labels=("request",))
+        errors = CounterMetricFamily(f"{network}errors", "Requests that failed.", labels=("request",))
+        totals = SummaryMetricFamily(f"{network}totaltimems", "Time to answer, ms.")
+        seconds = HistogramMetricFamily(
+            "odradek_request_duration_seconds",
+            "From a request read to its response written.",
+            labels=("request",),
+        )
+        for name, count, failed, time_ns, buckets in self._found.apis:
+            seconds.add_metric((name,), _cumulative(buckets), time_ns / 1e9)
+            for alias in (name, "FetchConsumer") if name == "Fetch" else (name,):
+                requests.add_metric((alias,), count)
+                errors.add_metric((alias,), failed)
+                _add_summary(totals, {"request": alias}, count, time_ns, buckets)
+        yield from (requests, errors, totals, seconds)
+
+    def _single(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        for name, (text, value) in self._found.gauges.items():
+            yield GaugeMetricFamily(name, text, value=value)
+        for name, (text, count) in self._found.counters.items():
+            yield CounterMetricFamily(name, text, value=count)
+        family = GaugeMetricFamily(
+            "kafka_server_socketservermetrics_connection_count", "Open connections.", labels=("listener",)
+        )
+        for listener, open_now in sorted(self._found.connections.items()):
+            family.add_metric((listener,), open_now)
+        yield family
+
+
+def _add_summary(
+    family: Metric, labels: Mapping[str, str], count: int, time_ns: int, buckets: list[int]
+) -> None:
+    for quantile in QUANTILES:
+        value = quantile_ms(buckets, quantile)
+        family.add_sample(family.name, {**labels, "quantile": str(quantile)}, value)
+    family.add_sample(f"{family.name}_count", dict(labels), count)
+    family.add_sample(f"{family.name}_sum", dict(labels), time_ns / 1e6)
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    """Prometheus' buckets: how many took at most so many seconds."""
+    bounds = [(repr((1 << bits) / 1e9), float(sum(buckets[: bits + 1]))) for bits in HISTOGRAM_BITS]
+    return [*bounds, ("+Inf", float(sum(buckets)))]

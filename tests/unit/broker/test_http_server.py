@@ -1,0 +1,184 @@
+"""The HTTP endpoint over real sockets: routes, and what a stranger cannot do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from odradek.broker import http_server
+from odradek.broker.http_server import HttpServer
+
+READY: tuple[bool, list[str]] = (True, [])
+
+
+async def page(accept: str) -> tuple[bytes, str]:
+    return b"numbers for " + accept.encode(), "text/plain"
+
+
+async def broken(accept: str) -> tuple[bytes, str]:
+    raise RuntimeError("no numbers today")
+
+
+def run(
+    test: Callable[[HttpServer, int], Awaitable[None]],
+    *,
+    readiness: Callable[[], tuple[bool, list[str]]] = lambda: READY,
+    metrics: http_server.Metrics = page,
+    failures: list[Exception] | None = None,
+) -> None:
+    async def main() -> None:
+        seen: list[Exception] = [] if failures is None else failures
+        server = HttpServer(readiness, metrics, seen.append)
+        await server.listen("127.0.0.1", 0)
+        assert server.port is not None
+        try:
+            await test(server, server.port)
+        finally:
+            await server.close()
+
+    asyncio.run(main())
+
+
+async def exchange(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return int(lines[0].split(" ")[1]), headers, body
+
+
+def get(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *headers, "", "")).encode()
+
+
+def test_metrics_are_served_in_the_format_asked_for() -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        status, headers, body = await exchange(
+            port, get("/metrics?x=1", "ACCEPT: application/openmetrics-text")
+        )
+        assert (status, body) == (200, b"numbers for application/openmetrics-text")
+        assert headers["content-length"] == str(len(body))
+
+    run(test)
+
+
+def test_live_is_live_and_ready_is_what_the_node_says() -> None:
+    state: list[tuple[bool, list[str]]] = [(False, ["the metadata quorum has no leader"])]
+
+    async def test(server: HttpServer, port: int) -> None:
+        status, _, body = await exchange(port, get("/health/live"))
+        assert (status, json.loads(body)) == (200, {"live": True})
+        status, _, body = await exchange(port, get("/health/ready"))
+        assert status == 503
+        assert json.loads(body) == {"ready": False, "reasons": ["the metadata quorum has no leader"]}
+        state[0] = READY
+        status, _, body = await exchange(port, get("/health/ready"))
+        assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
+
+    run(test, readiness=lambda: state[0])
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (get("/nothing/here"), 404),
+        (get("/metrics", method="POST"), 405),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET /metrics\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
+    ],
+)
+def test_what_is_not_a_good_request_gets_an_answer_that_says_so(request_bytes: bytes, status: int) -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        assert (await exchange(port, request_bytes))[0] == status
+
+    run(test)
+
+
+def test_head_has_the_length_and_no_body() -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        status, headers, body = await exchange(port, get("/health/live", method="HEAD"))
+        assert (status, body) == (200, b"")
+        assert int(headers["content-length"]) > 0
+
+    run(test)
+
+
+def test_a_scrape_that_fails_is_an_error_for_the_scraper_only() -> None:
+    failures: list[Exception] = []
+
+    async def test(server: HttpServer, port: int) -> None:
+        assert (await exchange(port, get("/metrics")))[0] == 500
+        assert (await exchange(port, get("/health/live")))[0] == 200
+
+    run(test, metrics=broken, failures=failures)
+    assert [str(error) for error in failures] == ["no numbers today"]
+
+
+def test_a_request_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT_S", 0.05)
+
+    async def test(server: HttpServer, port: int) -> None:
+        assert (await exchange(port, b"GET /metrics HTTP/1.1\r\n"))[0] == 408
+
+    run(test)
+
+
+def test_connections_beyond_the_limit_are_dropped_and_the_limit_frees_up() -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(http_server.CONNECTIONS_MAX)]
+        for _ in range(100):  # until the server has seen them all
+            if len(server._tasks) == http_server.CONNECTIONS_MAX:
+                break
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionError):
+                if not await reader.read(1):
+                    raise ConnectionResetError
+        writer.close()
+        for _, each in held:
+            each.close()
+        await asyncio.wait(server._tasks, timeout=10)
+        assert (await exchange(port, get("/health/live")))[0] == 200
+
+    run(test)
+
+
+def test_a_peer_that_hangs_up_half_way_costs_nothing() -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /met")
+        writer.close()
+        await writer.wait_closed()
+        assert (await exchange(port, get("/health/live")))[0] == 200
+
+    run(test)
+
+
+def test_a_busy_port_is_a_warning_and_no_endpoint() -> None:
+    warnings: list[dict[str, Any]] = []
+    log: Any = SimpleNamespace(warning=lambda event, **values: warnings.append({"event": event, **values}))
+    node: Any = SimpleNamespace(readiness=lambda: READY)
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            config: Any = SimpleNamespace(odradek_metrics_host="127.0.0.1", odradek_metrics_port=port)
+            server = await HttpServer.start(config, node, log)
+            assert server.port is None
+            await server.close()
+            assert warnings[0]["address"] == f"127.0.0.1:{port}"
+            assert "odradek.metrics.port" in warnings[0]["event"]
+
+    asyncio.run(main())
