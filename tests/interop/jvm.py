@@ -99,8 +99,11 @@ def fetch(coordinates: tuple[str, ...], folder: Path, transitive: bool) -> None:
             raise Unavailable(
                 f"Maven cannot fetch {', '.join(coordinates)}: {(done.stdout + done.stderr)[-500:]}"
             )
-        if not folder.is_dir():  # another test process may have been first
+        try:
             target.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another test process was first
+                raise
 
 
 def pom_text(coordinates: tuple[str, ...]) -> str:
