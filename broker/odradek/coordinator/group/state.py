@@ -1,0 +1,137 @@
+"""The groups of one partition of `__consumer_offsets`: what they are made of, and how records become state.
+
+The steps of the protocol are functions over this object, one file each: `join`, `sync`, `leave`, `rebalance`,
+`offsets`, `admin`. Durable state is the two kinds of timeline dictionary, and `replay` is what changes it. Live, a
+classic group is changed by the steps themselves, as in Kafka: members, timers and waiting requests are not in the
+log, and a group's record is written when a generation is complete, so that the next coordinator finds the last one.
+`groups` then versions a group's presence, not its inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from sys import intern
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from odradek.coordinator.config import GroupConfig
+from odradek.coordinator.group.group import EMPTY, ClassicGroup
+from odradek.coordinator.group.records import GroupRecord, decode, group_from_record
+from odradek.coordinator.runtime import EventLog, Outcome
+from odradek.coordinator.timeline import Timeline, TimelineDict
+from odradek.ports.clock import Clock
+from odradek.ports.timers import Timer, TimerQueue
+from odradek.wire.messages.group_metadata_value import GroupMetadataValue
+from odradek.wire.messages.offset_commit_key import OffsetCommitKey
+from odradek.wire.messages.offset_commit_value import OffsetCommitValue
+
+R = TypeVar("R")
+TopicPartition: TypeAlias = tuple[str, int]
+Offsets: TypeAlias = TimelineDict[TopicPartition, OffsetCommitValue]
+
+
+def nothing() -> Outcome[None]:
+    """No records, and answers that were or will be given elsewhere."""
+    return Outcome(None)
+
+
+@dataclass(slots=True)
+class GroupMetrics:
+    """Counters since the start, named as Kafka's sensors."""
+
+    offset_commits: int = 0
+    offset_expired: int = 0
+    offset_deletions: int = 0
+    completed_rebalances: int = 0
+
+
+class ShardHost(Protocol):
+    """What the coordinator does for every shard."""
+
+    config: GroupConfig
+    timers: TimerQueue
+    clock: Clock
+    rng: Random
+    log: EventLog
+    metrics: GroupMetrics
+
+    def answer(self, done: Callable[[R], None], response: R) -> None:
+        """Answer a request once the state machine is at rest."""
+        ...
+
+    def submit(self, partition: int, operation: Callable[[Any], Outcome[None]]) -> None:
+        """Run an operation that no request asked for: a timer's."""
+        ...
+
+
+class ShardState:
+    """See the module."""
+
+    def __init__(self, partition: int, host: ShardHost) -> None:
+        self.partition = partition
+        self.config = host.config
+        self.rng = host.rng
+        self.log = host.log
+        self.metrics = host.metrics
+        self.timeline = Timeline()
+        self.groups: TimelineDict[str, ClassicGroup] = TimelineDict(self.timeline)
+        self.offsets: dict[str, Offsets] = {}
+        """By group id. An entry may be void (everything deleted); the retention sweep drops those."""
+        self._host = host
+
+    # -- replay --------------------------------------------------------------------------------------------------
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """One record of the log. MalformedMessage if it is damaged."""
+        record = decode(key, value)
+        if record is not None:
+            self.replay(record)
+
+    def replay(self, record: GroupRecord) -> None:
+        """Apply one record."""
+        key, value = record.key, record.value
+        if isinstance(key, OffsetCommitKey):
+            assert value is None or isinstance(value, OffsetCommitValue)
+            self._replay_offset(key, value)
+        elif value is None:
+            self.groups.remove(key.group)
+        else:
+            assert isinstance(value, GroupMetadataValue)
+            self.groups[key.group] = group_from_record(key.group, value)
+
+    def _replay_offset(self, key: OffsetCommitKey, value: OffsetCommitValue | None) -> None:
+        topic_partition = (intern(key.topic), key.partition)
+        offsets = self.offsets.get(key.group)
+        if value is None:
+            if offsets is not None:
+                offsets.remove(topic_partition)
+            return
+        if offsets is None:
+            offsets = self.offsets[key.group] = TimelineDict(self.timeline)
+        if key.group not in self.groups:
+            # A commit without a group makes a simple one: of consumers that choose their partitions themselves.
+            self.groups[key.group] = ClassicGroup(key.group, EMPTY, self.wall_ms())
+        offsets[topic_partition] = value
+
+    # -- time and answers for the steps --------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return self._host.clock.monotonic_ms()
+
+    def wall_ms(self) -> int:
+        return self._host.clock.wall_ms()
+
+    def at(self, deadline_ms: int, callback: Callable[[int], None]) -> Timer:
+        return self._host.timers.at(deadline_ms, callback)
+
+    def after(self, delay_ms: int, operation: Callable[[ShardState], Outcome[None]]) -> Timer:
+        """Run an operation `delay_ms` from now (a negative delay is none)."""
+        deadline_ms = self.now_ms() + max(delay_ms, 0)
+        return self._host.timers.at(deadline_ms, lambda _: self.submit(operation))
+
+    def submit(self, operation: Callable[[ShardState], Outcome[None]]) -> None:
+        self._host.submit(self.partition, operation)
+
+    def answer(self, done: Callable[[R], None], response: R) -> None:
+        self._host.answer(done, response)

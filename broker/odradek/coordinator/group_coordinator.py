@@ -1,0 +1,358 @@
+"""The group coordinator as the broker sees it: one method per API, and the loading of its partitions.
+
+Requests and responses are the generated messages; `done(response)` is called once, at once or later, in the form of
+the request's version. Everything that Kafka checks before it looks at a group is checked here (group ids, session
+timeouts, whether topics exist); everything else happens in the shard of the group's partition (`group/`), run by
+`CoordinatorRuntime`. FindCoordinator is the broker's: it knows who leads `partition_for(group_id)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+from odradek.coordinator.config import GroupConfig
+from odradek.coordinator.errors import client_error
+from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync
+from odradek.coordinator.group.context import GroupContext, TopicResolver
+from odradek.coordinator.group.shard import GroupShard
+from odradek.coordinator.group.state import GroupMetrics
+from odradek.coordinator.partitioning import partition_for
+from odradek.coordinator.runtime import CoordinatorRuntime, EventLog, NullLog, Outcome, PartitionWriter
+from odradek.ports.clock import Clock
+from odradek.ports.timers import TimerQueue
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.delete_groups import (
+    DeletableGroupResult,
+    DeleteGroupsRequest,
+    DeleteGroupsResponse,
+)
+from odradek.wire.messages.describe_groups import (
+    DescribedGroup,
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
+from odradek.wire.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+from odradek.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse
+from odradek.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity
+from odradek.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from odradek.wire.messages.offset_commit import OffsetCommitRequest, OffsetCommitResponse
+from odradek.wire.messages.offset_delete import OffsetDeleteRequest, OffsetDeleteResponse
+from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchResponse
+from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+
+R = TypeVar("R")
+OffsetsWriter = PartitionWriter
+__all__ = ["GroupConfig", "GroupContext", "GroupCoordinator", "OffsetsWriter", "TopicResolver"]
+
+
+class GroupCoordinator:
+    """See the module. All times are the clock's; all calls come from one thread."""
+
+    def __init__(
+        self,
+        config: GroupConfig,
+        timers: TimerQueue,
+        clock: Clock,
+        writer: OffsetsWriter,
+        rng: Random,
+        partition_count: int,
+        *,
+        topics: TopicResolver,
+        log: EventLog | None = None,
+        on_failed: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_failed(partition)`: a write was lost, the partition must be loaded again (with a higher epoch)."""
+        self.config = config
+        self.timers = timers
+        self.clock = clock
+        self.rng = rng
+        self.partition_count = partition_count
+        self.topics = topics
+        self.log: EventLog = log or NullLog()
+        self.metrics = GroupMetrics()
+        self.runtime: CoordinatorRuntime[GroupShard] = CoordinatorRuntime(
+            lambda partition: GroupShard(partition, self),
+            writer,
+            timers,
+            clock,
+            write_timeout_ms=config.offsets_commit_timeout_ms,
+            log=self.log,
+            on_failed=on_failed,
+        )
+
+    # -- partitions ----------------------------------------------------------------------------------------------
+
+    def partition_for(self, group_id: str) -> int:
+        """The partition of `__consumer_offsets` that a group belongs to, whoever leads it."""
+        return partition_for(group_id, self.partition_count)
+
+    def load_begin(self, partition: int, epoch: int) -> bool:
+        """See `CoordinatorRuntime.load_begin`."""
+        return self.runtime.load_begin(partition, epoch)
+
+    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None:
+        """The next record of the partition, in log order; its timestamp plays no part."""
+        self.runtime.load_record(partition, key, value)
+
+    def load_end(self, partition: int) -> None:
+        self.runtime.load_end(partition)
+
+    def unload(self, partition: int, epoch: int | None = None) -> None:
+        self.runtime.unload(partition, epoch)
+
+    def on_topics_deleted(
+        self, names: AbstractSet[str], topic_ids: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Forget the offsets of deleted topics; with their ids, what was committed for a namesake stays."""
+        for partition in self.runtime.partitions():
+            if self.runtime.error_of(partition) is ErrorCode.NONE:
+                self.runtime.read(partition).on_topics_deleted(names, topic_ids or {})
+
+    # -- members -------------------------------------------------------------------------------------------------
+
+    def join_group(
+        self, context: GroupContext, request: JoinGroupRequest, done: Callable[[JoinGroupResponse], None]
+    ) -> None:
+        """Answered when the join phase of the rebalance is over."""
+
+        def respond(response: JoinGroupResponse) -> None:
+            # Null where a version can say so, empty where it cannot.
+            name = response.protocol_name or None
+            response.protocol_name = (name or "") if context.api_version < 7 else name
+            done(response)
+
+        error = ErrorCode.NONE
+        config = self.config
+        if not request.group_id:
+            error = ErrorCode.INVALID_GROUP_ID
+        elif not (
+            config.group_min_session_timeout_ms
+            <= request.session_timeout_ms
+            <= config.group_max_session_timeout_ms
+        ):
+            error = ErrorCode.INVALID_SESSION_TIMEOUT
+        if error is not ErrorCode.NONE:
+            respond(JoinGroupResponse(error_code=error, member_id=request.member_id))
+            return
+        self._step(
+            request.group_id,
+            lambda shard: join.join_group(shard, context, request, respond),
+            lambda code: respond(JoinGroupResponse(error_code=code)),
+        )
+
+    def sync_group(
+        self, context: GroupContext, request: SyncGroupRequest, done: Callable[[SyncGroupResponse], None]
+    ) -> None:
+        """Answered when the leader's assignments are stored."""
+        error = ErrorCode.NONE
+        if context.api_version >= 5 and (request.protocol_type is None or request.protocol_name is None):
+            error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+        elif not request.group_id:
+            error = ErrorCode.INVALID_GROUP_ID
+        if error is not ErrorCode.NONE:
+            done(SyncGroupResponse(error_code=error))
+            return
+        self._step(
+            request.group_id,
+            lambda shard: sync.sync_group(shard, request, done),
+            lambda code: done(SyncGroupResponse(error_code=code)),
+        )
+
+    def heartbeat(
+        self, context: GroupContext, request: HeartbeatRequest, done: Callable[[HeartbeatResponse], None]
+    ) -> None:
+        """While the partition loads nobody is expired, so that a heartbeat is simply fine."""
+
+        def failed(code: ErrorCode) -> None:
+            loading = code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+            done(HeartbeatResponse(error_code=ErrorCode.NONE if loading else code))
+
+        if not request.group_id:
+            done(HeartbeatResponse(error_code=ErrorCode.INVALID_GROUP_ID))
+            return
+        self._write(request.group_id, lambda shard: sync.heartbeat(shard, request), done, failed)
+
+    def leave_group(
+        self, context: GroupContext, request: LeaveGroupRequest, done: Callable[[LeaveGroupResponse], None]
+    ) -> None:
+        """One member per request before version 3, whose error is that of the whole."""
+
+        def respond(response: LeaveGroupResponse) -> None:
+            if context.api_version < 3:
+                error = response.error_code or response.members[0].error_code
+                response = LeaveGroupResponse(error_code=error)
+            done(response)
+
+        def failed(code: ErrorCode) -> None:
+            respond(LeaveGroupResponse(error_code=code))
+
+        if not request.group_id:
+            failed(ErrorCode.INVALID_GROUP_ID)
+            return
+        if context.api_version < 3:
+            request = LeaveGroupRequest(request.group_id, members=[MemberIdentity(request.member_id)])
+        self._write(request.group_id, lambda shard: leave.leave_group(shard, request), respond, failed)
+
+    # -- offsets -------------------------------------------------------------------------------------------------
+
+    def commit_offsets(
+        self,
+        context: GroupContext,
+        request: OffsetCommitRequest,
+        done: Callable[[OffsetCommitResponse], None],
+    ) -> None:
+        """Answered when the offsets are committed. The empty group id is a group like any other here."""
+        known, answer = offset_requests.split_commit(context, request, self.topics)
+        if not known.topics:
+            done(answer)
+            return
+
+        def respond(response: OffsetCommitResponse) -> None:
+            done(offset_requests.merge_commit(context, answer, response))
+
+        def failed(code: ErrorCode) -> None:
+            respond(offset_requests.commit_error(known, code))
+
+        self._write(
+            request.group_id, lambda shard: offsets.commit_offsets(shard, context, known), respond, failed
+        )
+
+    def fetch_offsets(
+        self, context: GroupContext, request: OffsetFetchRequest, done: Callable[[OffsetFetchResponse], None]
+    ) -> None:
+        """Committed offsets of one group, or from version 8 on of several."""
+        offset_requests.fetch(self.runtime, self.partition_for, self.topics, context, request, done)
+
+    def delete_offsets(
+        self,
+        context: GroupContext,
+        request: OffsetDeleteRequest,
+        done: Callable[[OffsetDeleteResponse], None],
+    ) -> None:
+        def failed(code: ErrorCode) -> None:
+            done(OffsetDeleteResponse(error_code=code))
+
+        if not request.group_id:
+            failed(ErrorCode.INVALID_GROUP_ID)
+            return
+        known, answer = offset_requests.split_delete(request, self.topics)
+
+        def respond(response: OffsetDeleteResponse) -> None:
+            done(offset_requests.merge_delete(answer, response))
+
+        self._write(request.group_id, lambda shard: offsets.delete_offsets(shard, known), respond, failed)
+
+    # -- groups --------------------------------------------------------------------------------------------------
+
+    def describe_groups(
+        self,
+        context: GroupContext,
+        request: DescribeGroupsRequest,
+        done: Callable[[DescribeGroupsResponse], None],
+    ) -> None:
+        """At once, in the order of the request."""
+        response = DescribeGroupsResponse()
+        for group_id in request.groups:
+            try:
+                shard = self.runtime.read(self.partition_for(group_id))
+                described = admin.describe_group(shard, context, group_id)
+            except KafkaError as error:
+                described = DescribedGroup(group_id=group_id, error_code=client_error(error.code))
+            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
+                described.authorized_operations = context.authorized_operations
+            response.groups.append(described)
+        done(response)
+
+    def list_groups(
+        self, context: GroupContext, request: ListGroupsRequest, done: Callable[[ListGroupsResponse], None]
+    ) -> None:
+        """The groups of the partitions led here; an error without groups while one of them loads."""
+        groups: list[ListedGroup] = []
+        for partition in self.runtime.partitions():
+            error = self.runtime.error_of(partition)
+            if error is ErrorCode.NONE:
+                shard = self.runtime.read(partition)
+                groups += admin.list_groups(shard, request.states_filter, request.types_filter)
+            elif error is not ErrorCode.NOT_COORDINATOR:
+                done(ListGroupsResponse(error_code=error))
+                return
+        done(ListGroupsResponse(groups=groups))
+
+    def delete_groups(
+        self,
+        context: GroupContext,
+        request: DeleteGroupsRequest,
+        done: Callable[[DeleteGroupsResponse], None],
+    ) -> None:
+        """One write per partition; answered when all are committed. A group named twice counts once."""
+        by_partition: dict[int, list[str]] = {}
+        for group_id in dict.fromkeys(request.groups_names):
+            by_partition.setdefault(self.partition_for(group_id), []).append(group_id)
+        response = DeleteGroupsResponse()
+        waiting = len(by_partition)
+
+        def add(results: list[DeletableGroupResult]) -> None:
+            nonlocal waiting
+            response.results += results
+            waiting -= 1
+            if waiting == 0:
+                done(response)
+
+        def failed(group_ids: list[str], code: ErrorCode) -> None:
+            add([DeletableGroupResult(group_id, client_error(code)) for group_id in group_ids])
+
+        if not by_partition:
+            done(response)
+        for index, group_ids in by_partition.items():
+            operation = partial(admin.delete_groups, group_ids=group_ids)
+            self.runtime.write(index, operation, add, partial(failed, group_ids))
+
+    # -- for the shards (ShardHost) ------------------------------------------------------------------------------
+
+    def answer(self, done: Callable[[R], None], response: R) -> None:
+        self.runtime.answer(done, response)
+
+    def submit(self, partition: int, operation: Callable[[Any], Outcome[None]]) -> None:
+        self.runtime.write(partition, operation, _ignore, _ignore)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        group_id: str,
+        operation: Callable[[GroupShard], Outcome[R]],
+        done: Callable[[R], None],
+        failed: Callable[[ErrorCode], None],
+    ) -> None:
+        self.runtime.write(
+            self.partition_for(group_id), operation, done, lambda code: failed(client_error(code))
+        )
+
+    def _step(
+        self,
+        group_id: str,
+        operation: Callable[[GroupShard], Outcome[None]],
+        failed: Callable[[ErrorCode], None],
+    ) -> None:
+        """A join or sync: it answers for itself unless it could not even be decided."""
+        decided = False
+
+        def decide(shard: GroupShard) -> Outcome[None]:
+            nonlocal decided
+            outcome = operation(shard)
+            decided = True
+            return outcome
+
+        def undecided(code: ErrorCode) -> None:
+            if not decided:
+                failed(client_error(code))
+
+        self.runtime.write(self.partition_for(group_id), decide, _ignore, undecided)
+
+
+def _ignore(_: object) -> None:
+    """Nobody asked."""

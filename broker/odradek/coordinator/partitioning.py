@@ -1,0 +1,23 @@
+"""Which partition of an internal topic owns a group or transactional id."""
+
+from __future__ import annotations
+
+
+def java_string_hash(text: str) -> int:
+    """`String.hashCode()` of Java, a signed 32-bit number over UTF-16 units (a character beyond U+FFFF is two)."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    value = 0
+    for position in range(0, len(units), 2):
+        value = (value * 31 + (units[position] << 8 | units[position + 1])) & 0xFFFFFFFF
+    return value - 0x100000000 if value & 0x80000000 else value
+
+
+def partition_for(name: str, partition_count: int) -> int:
+    """Kafka's choice: the absolute hash modulo the count, where the one number without an absolute counts as 0."""
+    value = java_string_hash(name)
+    return (0 if value == -0x80000000 else abs(value)) % partition_count
+
+
+def utf16_length(text: str) -> int:
+    """The length that Java's `String.length()` gives, which is what Kafka's limits on strings count."""
+    return len(text) + sum(character > "\uffff" for character in text)
