@@ -1,0 +1,310 @@
+"""The active controller: decide, then replay.
+
+    request ── handler ──► (records, response) ── replay ──► state ── append ──► Raft
+                                                                                  │ committed
+                                                   response sent ◄── image published
+
+This file holds all state changes. A handler reads `ControllerState` and decides. Its records are replayed
+into the next image first (a record that cannot be replayed is our bug, and nothing has happened), then
+appended, and only then is that image the state that the next decision is made from. So decisions see
+everything appended, committed or not; clients and publishers see what is committed only. When leadership is
+lost, the uncommitted images are dropped, images being persistent: the state is again the committed image,
+and who waits gets NOT_CONTROLLER, which says nothing about whether his records will be committed after all.
+
+    state   | event                | next
+    standby | on_leader            | active: state = committed image; sessions start; an empty log is begun
+    active  | handle, session ends | active: records replayed and appended
+    active  | on_commit            | active: images published and responses sent, in order
+    active  | on_resign            | standby: waiting requests fail, uncommitted images go
+    standby | on_commit            | standby: the loader replays the records
+    standby | handle               | standby: NOT_CONTROLLER
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import Any, NamedTuple, Protocol
+
+from odradek.controller import brokers, features
+from odradek.controller.responses import error_response
+from odradek.controller.sessions import NEVER, Sessions
+from odradek.controller.settings import PENDING_REQUESTS_MAX, RECORDS_PER_REQUEST_MAX, ControllerConfig
+from odradek.controller.state import ControllerState, Decision
+from odradek.metadata.delta import MetadataDelta
+from odradek.metadata.image import MetadataImage
+from odradek.metadata.publisher import CommittedBatch, MetadataLoader
+from odradek.metadata.records import Record
+from odradek.ports.timers import Timer, TimerQueue
+from odradek.wire.apis import ApiKey
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.primitives import Message
+
+Done = Callable[[Any], None]
+Handler = Callable[[ControllerState, Any, int], Decision]
+
+
+class MetadataLog(Protocol):
+    """The replicated log, as its leader writes it."""
+
+    @property
+    def end_offset(self) -> int:
+        """Offset that the next record gets."""
+        ...
+
+    def append(self, records: list[bytes]) -> int:
+        """Append as one batch, all or nothing; the offset of the last one. OSError;
+        KafkaError(NOT_CONTROLLER) if this node no longer leads.
+        """
+        ...
+
+
+class _Appended(NamedTuple):
+    """Records that are in the log but not committed, and the image they give."""
+
+    base_offset: int
+    delta: MetadataDelta
+    image: MetadataImage
+    size: int
+
+
+class _Waiting(NamedTuple):
+    """A response that may be sent once `offset` is committed."""
+
+    offset: int
+    request: Message | None
+    response: Message
+    done: Done
+
+
+class QuorumController:
+    """The controller of one node: active while the node leads the metadata quorum, else standing by."""
+
+    def __init__(
+        self,
+        config: ControllerConfig,
+        rng: Random,
+        loader: MetadataLoader,
+        log: MetadataLog,
+        timers: TimerQueue,
+    ) -> None:
+        self.active = False
+        self._config = config
+        self._loader = loader
+        self._log = log
+        self._timers = timers
+        self._state = ControllerState(config, rng, loader.image, Sessions(config.broker_session_timeout_ms))
+        self._epoch = -1
+        self._committed = -1
+        self._uncommitted: deque[_Appended] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._draining = False
+        self._session_timer: Timer | None = None
+
+    @property
+    def state(self) -> ControllerState:
+        """What decisions are made from. For handlers and invariant checks; not to be changed."""
+        return self._state
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for the metadata log."""
+        return len(self._waiting)
+
+    # -- requests ------------------------------------------------------------------------------------------
+
+    def handle(self, request: Message, version: int, now_ms: int, done: Done) -> None:
+        """Decide a request; `done(response)` is called once, here or when what it wrote is committed."""
+        if not self.active:
+            done(error_response(request, ErrorCode.NOT_CONTROLLER))
+            return
+        if len(self._waiting) >= PENDING_REQUESTS_MAX:
+            why = f"{PENDING_REQUESTS_MAX} requests wait for the metadata log already."
+            done(error_response(request, ErrorCode.REQUEST_TIMED_OUT, why))
+            return
+        self._state.now_ms = now_ms
+        try:
+            decision = handler_of(request.API_KEY)(self._state, request, version)
+            self._write(decision)
+        except KafkaError as error:
+            done(error_response(request, error.code, error.message))
+            return
+        except OSError as error:
+            why = f"The metadata log cannot be written: {error}"
+            done(error_response(request, ErrorCode.KAFKA_STORAGE_ERROR, why))
+            return
+        assert decision.response is not None, "requests have responses"
+        waiting = _Waiting(self._state.next_offset - 1, request, decision.response, done)
+        if waiting.offset <= self._committed and not self._waiting:
+            done(decision.response)
+        else:
+            self._waiting.append(waiting)
+
+    def _write(self, decision: Decision) -> None:
+        """Replay and append. Each batch is replayed before it is appended, and is the state afterwards."""
+        state = self._state
+        for records in _batches(decision):
+            delta = MetadataDelta(state.image)
+            for record in records:
+                delta.replay(record)
+            last_offset = state.next_offset + len(records) - 1
+            image = delta.apply(last_offset, self._epoch)
+            encoded = [record.encode() for record in records]
+            base_offset = state.next_offset
+            self._uncommitted.append(_Appended(base_offset, delta, image, sum(map(len, encoded))))
+            try:
+                appended = self._log.append(encoded)
+            except BaseException:
+                self._uncommitted.pop()
+                raise
+            assert appended == last_offset, f"appended to {appended}, expected {last_offset}"
+            self._replayed(delta, image)
+        self._arm_session_timer()
+
+    def _replayed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """The appended image is the state from now on."""
+        state = self._state
+        state.image = image
+        state.next_offset = image.offset + 1
+        state.names.update(delta)
+        for broker_id in delta.brokers_changed:
+            broker = image.brokers.get(broker_id)
+            if broker is None:
+                state.sessions.remove(broker_id)
+            else:
+                state.sessions.register(broker_id, broker.epoch, broker.fenced, state.now_ms)
+
+    # -- Raft ----------------------------------------------------------------------------------------------
+
+    def on_leader(self, epoch: int, now_ms: int) -> None:
+        """This node leads, and everything before this epoch has come through `on_commit`."""
+        assert not self.active, "a leader is elected once an epoch"
+        state = self._state
+        self.active = True
+        self._epoch = epoch
+        self._committed = self._log.end_offset - 1
+        state.now_ms = now_ms
+        state.image = self._loader.image
+        state.next_offset = self._log.end_offset
+        state.names.rebuild(state.image.topics)
+        for broker in state.image.brokers.values():
+            state.sessions.register(broker.id, broker.epoch, broker.fenced, now_ms)
+        if not state.image.features:
+            self._write(Decision(features.bootstrap(state)))
+        self._arm_session_timer()
+
+    def on_resign(self) -> None:
+        """This node leads no longer: what is not committed may or may not come back through `on_commit`."""
+        self.active = False
+        self._uncommitted.clear()
+        self._state.image = self._loader.image
+        self._state.sessions.clear()
+        if self._session_timer is not None:
+            self._session_timer.cancel()
+            self._session_timer = None
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            if each.request is not None:
+                each.done(error_response(each.request, ErrorCode.NOT_CONTROLLER))
+
+    def on_commit(self, batches: Iterable[CommittedBatch]) -> None:
+        """Raft committed these batches. Images are published, then the responses that waited for them are
+        sent.
+        """
+        foreign = []
+        for batch in batches:
+            if self._uncommitted and batch.base_offset >= self._uncommitted[0].base_offset:
+                self._committed = max(self._committed, batch.last_offset)
+            else:
+                foreign.append(batch)
+        if foreign:
+            self._loader.on_commit(foreign)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Publish and answer, in order. What a publisher or a client does in reaction may commit more: that
+        is left to the call under way.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._uncommitted and self._uncommitted[0].image.offset <= self._committed:
+                appended = self._uncommitted.popleft()
+                self._loader.bytes_since_snapshot += appended.size
+                self._loader.publish(appended.delta, appended.image)
+                self._answer(appended.image.offset)
+            if not self._uncommitted:
+                self._answer(self._committed)
+        finally:
+            self._draining = False
+
+    def _answer(self, offset: int) -> None:
+        while self._waiting and self._waiting[0].offset <= offset:
+            waiting = self._waiting.popleft()
+            waiting.done(waiting.response)
+
+    # -- sessions ------------------------------------------------------------------------------------------
+
+    def _arm_session_timer(self) -> None:
+        if self._session_timer is None and self.active:
+            deadline = self._state.sessions.next_check_ms()
+            if deadline != NEVER:
+                self._session_timer = self._timers.at(deadline, self._check_sessions)
+
+    def _check_sessions(self, now_ms: int) -> None:
+        """Fence brokers that were not heard of in time."""
+        self._session_timer = None
+        self._state.now_ms = now_ms
+        while self.active and (decision := brokers.fence_stale(self._state)) is not None:
+            self._write(decision)
+        self._arm_session_timer()
+
+
+def _batches(decision: Decision) -> Iterator[list[Record]]:
+    """The records of a decision in pieces that Raft takes at once."""
+    records = decision.records
+    if decision.atomic or len(records) <= RECORDS_PER_REQUEST_MAX:
+        if records:
+            yield records
+        return
+    for start in range(0, len(records), RECORDS_PER_REQUEST_MAX):
+        yield records[start : start + RECORDS_PER_REQUEST_MAX]
+
+
+def handler_of(api_key: int) -> Handler:
+    """The function that decides requests of an API. KafkaError(UNSUPPORTED_VERSION) if there is none.
+
+    Imports are made on first use: a node that starts needs registration and heartbeats only.
+    """
+    match api_key:
+        case ApiKey.BROKER_REGISTRATION:
+            return brokers.register_broker
+        case ApiKey.BROKER_HEARTBEAT:
+            return brokers.heartbeat
+        case ApiKey.UNREGISTER_BROKER:
+            return brokers.unregister_broker
+        case ApiKey.UPDATE_FEATURES:
+            return features.update_features
+        case ApiKey.ALLOCATE_PRODUCER_IDS:
+            from odradek.controller import producer_ids
+
+            return producer_ids.allocate_producer_ids
+        case ApiKey.CREATE_TOPICS | ApiKey.DELETE_TOPICS:
+            from odradek.controller import topics
+
+            return topics.create_topics if api_key == ApiKey.CREATE_TOPICS else topics.delete_topics
+        case ApiKey.ALTER_CONFIGS | ApiKey.INCREMENTAL_ALTER_CONFIGS:
+            from odradek.controller import configs
+
+            legacy = api_key == ApiKey.ALTER_CONFIGS
+            return configs.alter_configs if legacy else configs.incremental_alter_configs
+        case ApiKey.CREATE_PARTITIONS | ApiKey.ELECT_LEADERS | ApiKey.ALTER_PARTITION:
+            from odradek.controller import partitions
+
+            if api_key == ApiKey.ALTER_PARTITION:
+                return partitions.alter_partition
+            creates = api_key == ApiKey.CREATE_PARTITIONS
+            return partitions.create_partitions if creates else partitions.elect_leaders
+    raise KafkaError(ErrorCode.UNSUPPORTED_VERSION, f"The controller does not serve API {api_key}.")
