@@ -160,6 +160,9 @@ class _Builder:
         self.judge_together()
         self.let_defaults_give_way(values)
         static = {key: setting.value for key, setting in self.settings.items()}
+        static.setdefault("node.id", str(values["node_id"]))
+        static.setdefault("broker.id", static["node.id"])  # one stands for the other, as in Kafka
+        static.setdefault("process.roles", "broker,controller")
         return BrokerConfig(**values, static=static, warnings=tuple(self.warnings))
 
     def let_defaults_give_way(self, values: dict[str, Any]) -> None:
