@@ -209,7 +209,7 @@ class RaftCore(LogCore):
         if self.state is not State.FAILED:
             self._maybe_sync()
             self._maybe_fetch(now_ms)
-            known = (self.epoch, self._known_leader())
+            known = (self.epoch, self.known_leader)
             if known != self._announced:
                 self._announced = known
                 self._out.append(LeaderChanged(*known))
@@ -310,7 +310,8 @@ class RaftCore(LogCore):
 
     # ---- what the moving of the log asks of the state machine
 
-    def _known_leader(self) -> int:
+    @property
+    def known_leader(self) -> int:
         return NO_LEADER if self.state is State.RESIGNED else self.leader_id
 
     def _fetch_source(self, now_ms: int) -> ReplicaKey | None:

@@ -132,7 +132,7 @@ class LogCore:
     def _response(
         self, request: Message, kind: type[AnyResponse], error: ErrorCode, **fields: object
     ) -> AnyResponse:
-        leader_id = self._known_leader()
+        leader_id = self.known_leader
         return kind(self.me, self.epoch, request.request_id, leader_id, error, **fields)
 
     def _request_id(self) -> int:
@@ -467,7 +467,8 @@ class LogCore:
 
     # ---- what `core.py` decides
 
-    def _known_leader(self) -> int:
+    @property
+    def known_leader(self) -> int:
         raise NotImplementedError
 
     def _fetch_source(self, now_ms: int) -> ReplicaKey | None:
