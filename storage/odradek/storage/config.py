@@ -1,0 +1,110 @@
+"""What a log is told by its topic's configuration. Kafka's names, units and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UNLIMITED = (1 << 63) - 1
+CREATE_TIME = "CreateTime"
+LOG_APPEND_TIME = "LogAppendTime"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Resolved topic configuration of one log; times in ms, sizes in bytes. Kafka's key is the name with dots."""
+
+    segment_bytes: int = 1 << 30
+    """`segment.bytes`: no segment grows beyond this, unless one batch alone does."""
+    segment_ms: int = 7 * 24 * 3600 * 1000
+    segment_jitter_ms: int = 0
+    segment_index_bytes: int = 10 * 1024 * 1024
+    index_interval_bytes: int = 4096
+    retention_ms: int = 7 * 24 * 3600 * 1000
+    """-1: unlimited."""
+    retention_bytes: int = -1
+    """-1: unlimited."""
+    cleanup_delete: bool = True
+    cleanup_compact: bool = False
+    max_message_bytes: int = 1048588
+    """`max.message.bytes`: the largest batch, header included."""
+    timestamp_type: str = CREATE_TIME
+    timestamp_before_max_ms: int = UNLIMITED
+    timestamp_after_max_ms: int = 3600 * 1000
+    flush_messages: int = UNLIMITED
+    flush_ms: int = UNLIMITED
+    file_delete_delay_ms: int = 60_000
+    compression_type: str = "producer"
+    delete_retention_ms: int = 24 * 3600 * 1000
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = UNLIMITED
+    min_cleanable_dirty_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name.replace('_', '.')}: {value} is below {least}")
+        if self.timestamp_type not in (CREATE_TIME, LOG_APPEND_TIME):
+            raise ValueError(f"message.timestamp.type: {self.timestamp_type!r} is neither of Kafka's two")
+
+    @classmethod
+    def from_topic_configs(cls, configs: Mapping[str, str]) -> LogConfig:
+        """From resolved `topic` configs as strings; keys that do not concern the log are ignored.
+
+        ValueError names the key whose value does not parse.
+        """
+        values: dict[str, int | str | bool | float] = {}
+        for key, text in configs.items():
+            if (field := _NUMBERS.get(key)) is not None:
+                try:
+                    values[field] = int(text)
+                except ValueError:
+                    raise ValueError(f"{key}: {text!r} is not a number") from None
+        if (policy := configs.get("cleanup.policy")) is not None:
+            policies = {part.strip() for part in policy.split(",")}
+            values["cleanup_delete"] = "delete" in policies
+            values["cleanup_compact"] = "compact" in policies
+        if (timestamp_type := configs.get("message.timestamp.type")) is not None:
+            values["timestamp_type"] = timestamp_type
+        if (compression := configs.get("compression.type")) is not None:
+            values["compression_type"] = compression
+        if (ratio := configs.get("min.cleanable.dirty.ratio")) is not None:
+            values["min_cleanable_dirty_ratio"] = float(ratio)
+        return cls(**values)  # type: ignore[arg-type]  # names and types are those of the tables below
+
+
+_NUMBERS = {
+    "segment.bytes": "segment_bytes",
+    "segment.ms": "segment_ms",
+    "segment.jitter.ms": "segment_jitter_ms",
+    "segment.index.bytes": "segment_index_bytes",
+    "index.interval.bytes": "index_interval_bytes",
+    "retention.ms": "retention_ms",
+    "retention.bytes": "retention_bytes",
+    "max.message.bytes": "max_message_bytes",
+    "message.timestamp.before.max.ms": "timestamp_before_max_ms",
+    "message.timestamp.after.max.ms": "timestamp_after_max_ms",
+    "flush.messages": "flush_messages",
+    "flush.ms": "flush_ms",
+    "file.delete.delay.ms": "file_delete_delay_ms",
+    "delete.retention.ms": "delete_retention_ms",
+    "min.compaction.lag.ms": "min_compaction_lag_ms",
+    "max.compaction.lag.ms": "max_compaction_lag_ms",
+}
+
+_LEAST = {
+    "segment_bytes": 14,
+    "segment_ms": 1,
+    "segment_jitter_ms": 0,
+    "segment_index_bytes": 4,
+    "index_interval_bytes": 0,
+    "retention_ms": -1,
+    "retention_bytes": -1,
+    "max_message_bytes": 0,
+    "timestamp_before_max_ms": 0,
+    "timestamp_after_max_ms": 0,
+    "flush_messages": 1,
+    "flush_ms": 0,
+    "file_delete_delay_ms": 0,
+}

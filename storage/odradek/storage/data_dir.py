@@ -1,0 +1,166 @@
+"""One data directory: its lock, identity, clean-shutdown marker and checkpoint files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from odradek.ports.disk import Disk
+from odradek.storage import checkpoints, layout
+from odradek.storage.checkpoints import CheckpointError, TopicPartition
+from odradek.wire.uuid import ZERO_UUID, random_uuid, uuid_from_string, uuid_to_string
+
+
+class DataDirError(Exception):
+    """A data directory cannot be used; the text tells the person at the terminal which, and why."""
+
+
+class DataDir:
+    """A path that this process owns while it holds the lock."""
+
+    __slots__ = (
+        "_disk", "_release", "broker_epoch", "clean", "directory_id", "high_watermarks", "log_start_offsets",
+        "notes", "offline", "path", "recovery_points",
+    )  # fmt: skip
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk = disk
+        self.path = path
+        self.directory_id = ZERO_UUID
+        self.clean = False
+        """The last process left its marker: every log is whole."""
+        self.broker_epoch = -1
+        """The epoch the marker names, for the next registration (KIP-966)."""
+        self.offline = False
+        self.recovery_points: dict[TopicPartition, int] = {}
+        self.log_start_offsets: dict[TopicPartition, int] = {}
+        self.high_watermarks: dict[TopicPartition, int] = {}
+        self.notes: list[str] = []
+        """What was found damaged and ignored, for a log line."""
+        self._release: Callable[[], None] | None = None
+
+    def take(self) -> None:
+        """Create and lock the directory. DataDirError if that cannot be."""
+        try:
+            if self._disk.exists(self.path) and not self._disk.isdir(self.path):
+                raise DataDirError(f"{self.path} is not a directory.")
+            if not self._disk.isdir(self.path):
+                self._disk.makedirs(self.path)
+                self._disk.sync_dir(self.path.rpartition("/")[0] or "/")
+            self._release = self._disk.lock(self._file(layout.LOCK_FILE))
+        except OSError as error:
+            raise DataDirError(
+                f"The data directory {self.path} cannot be used: {error.strerror or error}."
+            ) from error
+        if self._release is None:
+            raise DataDirError(
+                f"Failed to acquire lock on file {layout.LOCK_FILE} in {self.path}. Another process is using this "
+                "directory: stop that one or choose another directory."
+            )
+
+    def release(self) -> None:
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+    def read_meta(self, node_id: int) -> str | None:
+        """The cluster id in meta.properties, None if there is no such file. DataDirError if it is not this node's."""
+        path = self._file(layout.META_PROPERTIES)
+        if not self._disk.exists(path):
+            return None
+        try:
+            values = self._read_properties(path)
+            if values.get("version") not in ("0", "1"):
+                raise CheckpointError(f"version is {values.get('version')!r}, not 1")
+            owner = int(values.get("node.id", values.get("broker.id", str(node_id))))
+            if "directory.id" in values:
+                self.directory_id = uuid_from_string(values["directory.id"])
+        except (ValueError, OSError) as error:
+            raise DataDirError(f"{path} cannot be read: {error}.") from error
+        if owner != node_id:
+            raise DataDirError(
+                f"Stored node id {owner} doesn't match node id {node_id} in {path}: this directory belongs to another "
+                "node. If you moved it, configure node.id to match."
+            )
+        return values.get("cluster.id") or None
+
+    def write_meta(self, node_id: int, cluster_id: str, rng: Random) -> None:
+        """Make meta.properties complete, drawing a directory id if there is none. Durable."""
+        if self.directory_id == ZERO_UUID:
+            self.directory_id = random_uuid(rng)
+        values = {
+            "version": "1",
+            "cluster.id": cluster_id,
+            "node.id": str(node_id),
+            "directory.id": uuid_to_string(self.directory_id),
+        }
+        path = self._file(layout.META_PROPERTIES)
+        try:
+            if not self._disk.exists(path) or self._read_properties(path) != values:
+                self._disk.write_file_atomic(
+                    path, checkpoints.render_properties(values).encode(), durable=True
+                )
+        except OSError as error:
+            raise DataDirError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    def read_state(self) -> None:
+        """Checkpoints and the marker; the marker is removed, durably, before anything can be written.
+
+        A damaged checkpoint counts as missing: recovery then scans more.
+        """
+        self.recovery_points = self._read_offsets(layout.RECOVERY_POINT_CHECKPOINT)
+        self.log_start_offsets = self._read_offsets(layout.LOG_START_OFFSET_CHECKPOINT)
+        self.high_watermarks = self._read_offsets(layout.HIGH_WATERMARK_CHECKPOINT)
+        marker = self._file(layout.CLEAN_SHUTDOWN_MARKER)
+        self.clean = self._disk.exists(marker)
+        if not self.clean:
+            return
+        try:
+            self.broker_epoch = checkpoints.parse_clean_shutdown(
+                self._disk.read_file(marker).decode("utf-8", "replace")
+            )
+            self._disk.unlink(marker)
+            self._disk.sync_dir(self.path)
+        except OSError as error:
+            raise DataDirError(f"{marker} cannot be removed: {error.strerror or error}.") from error
+
+    def mark_clean(self, broker_epoch: int) -> None:
+        text = checkpoints.render_clean_shutdown(broker_epoch)
+        self._disk.write_file_atomic(self._file(layout.CLEAN_SHUTDOWN_MARKER), text.encode(), durable=True)
+
+    def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int], *, durable: bool) -> None:
+        text = checkpoints.render_offsets(offsets)
+        self._disk.write_file_atomic(self._file(name), text.encode(), durable=durable)
+
+    def read_topic_id(self, log_dir: str) -> bytes | None:
+        """From partition.metadata; None if the file is missing or damaged (the metadata log knows better)."""
+        try:
+            text = self._disk.read_file(f"{log_dir}/{layout.PARTITION_METADATA}").decode("utf-8", "replace")
+            return checkpoints.parse_partition_metadata(text)
+        except FileNotFoundError:
+            return None
+        except CheckpointError as error:
+            self.notes.append(f"{log_dir}/{layout.PARTITION_METADATA}: {error}")
+            return None
+
+    def write_topic_id(self, log_dir: str, topic_id: bytes) -> None:
+        text = checkpoints.render_partition_metadata(topic_id)
+        self._disk.write_file_atomic(f"{log_dir}/{layout.PARTITION_METADATA}", text.encode(), durable=False)
+
+    def _read_offsets(self, name: str) -> dict[TopicPartition, int]:
+        path = self._file(name)
+        try:
+            return checkpoints.parse_offsets(self._disk.read_file(path).decode("utf-8", "replace"))
+        except FileNotFoundError:
+            return {}
+        except CheckpointError as error:
+            self.notes.append(f"{path}: {error}")
+            return {}
+        except OSError as error:
+            raise DataDirError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def _read_properties(self, path: str) -> dict[str, str]:
+        return checkpoints.parse_properties(self._disk.read_file(path).decode("utf-8"))
+
+    def _file(self, name: str) -> str:
+        return f"{self.path}/{name}"

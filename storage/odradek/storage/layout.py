@@ -1,0 +1,74 @@
+"""Names of the files in a log directory: Kafka's, byte for byte."""
+
+from __future__ import annotations
+
+LOG_SUFFIX = ".log"
+INDEX_SUFFIX = ".index"
+TIME_INDEX_SUFFIX = ".timeindex"
+TXN_INDEX_SUFFIX = ".txnindex"
+SNAPSHOT_SUFFIX = ".snapshot"
+DELETED_SUFFIX = ".deleted"
+CLEANED_SUFFIX = ".cleaned"
+SWAP_SUFFIX = ".swap"
+TEMPORARY_SUFFIX = ".tmp"
+
+DELETE_DIR_SUFFIX = "-delete"
+FUTURE_DIR_SUFFIX = "-future"
+STRAY_DIR_SUFFIX = "-stray"
+
+LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"
+PARTITION_METADATA = "partition.metadata"
+RECOVERY_POINT_CHECKPOINT = "recovery-point-offset-checkpoint"
+LOG_START_OFFSET_CHECKPOINT = "log-start-offset-checkpoint"
+HIGH_WATERMARK_CHECKPOINT = "replication-offset-checkpoint"
+CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
+META_PROPERTIES = "meta.properties"
+LOCK_FILE = ".lock"
+
+DATA_DIR_FILES = frozenset(
+    (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
+     META_PROPERTIES, LOCK_FILE, "cleaner-offset-checkpoint", "bootstrap.checkpoint", "lost+found")
+)  # fmt: skip
+"""What may lie beside the log directories without being foreign."""
+
+METADATA_LOG_DIR = "__cluster_metadata-0"
+"""Belongs to the Raft driver, which opens it itself."""
+
+_DIR_NAME_MAX = 255
+SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
+
+
+def file_name(offset: int, suffix: str) -> str:
+    """`00000000000000000042.log` and its like."""
+    return f"{offset:020d}{suffix}"
+
+
+def file_offset(name: str) -> int | None:
+    """The offset a file is named by, or None if the name does not start with 20 digits and a dot."""
+    digits, dot, _ = name.partition(".")
+    return int(digits) if dot and len(digits) == 20 and digits.isascii() and digits.isdigit() else None
+
+
+def log_dir_name(topic: str, partition: int) -> str:
+    return f"{topic}-{partition}"
+
+
+def parse_log_dir_name(name: str) -> tuple[str, int] | None:
+    """(topic, partition) of a directory of a live log; None for anything else."""
+    topic, dash, digits = name.rpartition("-")
+    if not (topic and dash and digits.isascii() and digits.isdigit()):
+        return None
+    if len(digits) > 10 or (len(digits) > 1 and digits[0] == "0"):
+        return None
+    return topic, int(digits)
+
+
+def marked_dir_name(topic: str, partition: int, unique: str, suffix: str) -> str:
+    """`topic-N.<32 hex digits>-delete` (or -future, -stray), the topic cut so that the name fits a file system."""
+    tail = f"-{partition}.{unique}{suffix}"
+    return topic[: _DIR_NAME_MAX - len(tail)] + tail
+
+
+def is_marked_dir(name: str, suffix: str) -> bool:
+    head, dot, tail = name.rpartition(".")
+    return bool(head and dot) and tail.endswith(suffix) and len(tail) == 32 + len(suffix)

@@ -1,0 +1,446 @@
+"""The log of one partition: a directory of segments. `Log.open` recovers it; see appends.py and reads.py for its use.
+
+Not thread-safe: one owner (the event loop) calls everything. What blocks for the medium goes through a Syncer.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+
+from odradek.ports.disk import Disk, Syncer
+from odradek.storage import layout
+from odradek.storage.appends import AppendResult, LogAppends
+from odradek.storage.batch import Damage
+from odradek.storage.config import UNLIMITED, LogConfig
+from odradek.storage.producers import ProducerEntry
+from odradek.storage.reads import Location, ReadResult
+from odradek.storage.segment import NEVER, FilePool, Segment
+from odradek.storage.state import NO_LIMIT, SyncTicket
+from odradek.wire.errors import ErrorCode, KafkaError
+
+__all__ = ["AppendResult", "Location", "Log", "ReadResult"]
+
+Done = Callable[[OSError | None], None]
+
+
+def _ignore(_: OSError | None) -> None:
+    """For work whose failure costs nothing: a leftover file is removed at the next start."""
+
+
+class Log(LogAppends):
+    """One partition on one disk. Appends and reads are synchronous and hit the page cache."""
+
+    __slots__ = ()
+
+    @classmethod
+    def open(
+        cls, disk: Disk, directory: str, config: LogConfig, *, topic: str, partition: int, wall_ms: int,
+        recovery_point: int = 0, log_start_offset: int = 0, clean: bool = False, pool: FilePool | None = None,
+        syncer: Syncer | None = None,
+    ) -> Log:  # fmt: skip
+        """Open or create the log in `directory`.
+
+        With `clean` (the last stop wrote its marker) nothing is read but names and sizes; otherwise every segment
+        from `recovery_point` on is scanned, a torn tail cut and all derived files rebuilt. `syncer` flushes rolled
+        segments in the background; without it they wait for the next `sync`. OSError if the disk fails.
+        """
+        from odradek.storage.recovery import open_log
+
+        log = cls(pool or FilePool(disk), directory, config, topic=topic, partition=partition, syncer=syncer)
+        open_log(log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean)
+        return log
+
+    # Segments ---------------------------------------------------------------------------------------------------
+
+    def activate(self) -> None:
+        """Make an active segment that was opened after a clean stop writable; the first append does it."""
+        from odradek.storage.recovery import activate
+
+        activate(self)
+        self._refresh_fast_limit()
+
+    def add_segment(self, base_offset: int, wall_ms: int) -> Segment:
+        """A new, empty active segment. Its directory entry becomes durable with the next `sync`."""
+        segment = Segment(self.dir, base_offset, 0, wall_ms)
+        segment.begin_index()
+        self._pool.open(segment, create=True)
+        self._segments.append(segment)
+        self._bases.append(base_offset)
+        if self.dir not in self._dirs_to_sync:
+            self._dirs_to_sync.append(self.dir)
+        return segment
+
+    def roll(self, wall_ms: int, base_offset: int | None = None) -> Segment:
+        """Close the active segment and open one at the log end. OSError takes the log offline."""
+        self.write_staged()
+        base_offset = self.log_end_offset if base_offset is None else base_offset
+        old = self._segments[-1]
+        if old.size == 0 and old.base_offset == base_offset:
+            return old
+        try:
+            old.save_index(self._pool.disk)
+            old.index = None
+            self.write_producer_snapshot(base_offset)
+            segment = self.add_segment(base_offset, wall_ms)
+        except OSError as error:
+            self.fail(error)
+            raise
+        self._refresh_fast_limit()
+        if self._syncer is not None:
+            self._sync_segments(self._syncer, self._segments[:-1], base_offset, _ignore)
+        return segment
+
+    def write_producer_snapshot(self, offset: int) -> None:
+        path = f"{self.dir}/{layout.file_name(offset, layout.SNAPSHOT_SUFFIX)}"
+        self._pool.disk.write_file_atomic(path, self.producers.encode_snapshot(), durable=False)
+
+    # Durability -------------------------------------------------------------------------------------------------
+
+    @property
+    def must_flush(self) -> bool:
+        """`flush.messages` is reached: call `sync` and acknowledge only when it is done."""
+        return self.log_end_offset - self.recovery_point >= self.config.flush_messages
+
+    def flush_is_due(self, wall_ms: int) -> bool:
+        """`flush.ms` is over for something unflushed."""
+        config = self.config
+        return (
+            config.flush_ms < UNLIMITED
+            and self.recovery_point < self.log_end_offset
+            and wall_ms - self.last_flush_ms >= config.flush_ms
+        )
+
+    def sync(self, syncer: Syncer, done: Done) -> None:
+        """fsync everything written so far; `done` once it is, with `recovery_point` advanced over it.
+
+        A failure takes the log offline and is told to `done`; it is never tried again.
+        """
+        try:
+            self.write_staged()
+        except OSError as error:
+            done(error)
+            return
+        self._sync_segments(syncer, self._segments, self.written_end_offset, done)
+
+    def _sync_segments(self, syncer: Syncer, segments: list[Segment], end: int, done: Done) -> None:
+        dirty = [segment for segment in segments if segment.dirty]
+        dirs, self._dirs_to_sync = self._dirs_to_sync, []
+        ticket = SyncTicket(end, self._truncations, len(dirty) + bool(dirs), done)
+        self._syncs.append(ticket)
+
+        def one_done(error: OSError | None) -> None:
+            ticket.waiting -= 1
+            ticket.failure = ticket.failure or error
+            self._complete_syncs()
+
+        def segment_done(segment: Segment, error: OSError | None) -> None:
+            self._pool.unpin(segment)
+            one_done(error)
+
+        if dirs:
+            syncer.run(partial(_sync_dirs, self._pool.disk, dirs), one_done)
+        for segment in dirty:
+            segment.dirty = False
+            file = segment.file or self._pool.open(segment)
+            segment.pins += 1
+            syncer.sync(file, partial(segment_done, segment))
+        self._complete_syncs()
+
+    def _complete_syncs(self) -> None:
+        while self._syncs and self._syncs[0].waiting == 0:
+            ticket = self._syncs.pop(0)
+            if ticket.failure is not None:
+                self.fail(ticket.failure)
+            if self.offline:
+                ticket.done(ticket.failure or OSError(errno.EIO, "the log is offline", self.dir))
+                continue
+            if ticket.truncations == self._truncations:
+                self._advance_recovery_point(ticket.end)
+            ticket.done(None)
+
+    def _advance_recovery_point(self, end: int) -> None:
+        """Never over damage: the next start must find it again."""
+        self.recovery_point = max(self.recovery_point, min(end, self.readable_end))
+
+    def flush_blocking(self) -> None:
+        """As `sync`, here and now; for stops and tests. OSError takes the log offline."""
+        self.write_staged()
+        try:
+            for segment in self._segments:
+                if segment.dirty:
+                    (segment.file or self._pool.open(segment)).sync()
+                    segment.dirty = False
+            dirs, self._dirs_to_sync = self._dirs_to_sync, []
+            _sync_dirs(self._pool.disk, dirs)
+        except OSError as error:
+            self.fail(error)
+            raise
+        self._advance_recovery_point(self.written_end_offset)
+
+    def close(self) -> None:
+        """A clean stop: flush, save indexes and producer state, close files. A log nobody touched costs nothing."""
+        if not self.offline:
+            active = self._segments[-1]
+            touched = active.index is not None
+            self.flush_blocking()
+            if touched and self.readable_end == NO_LIMIT:
+                active.save_index(self._pool.disk)
+                self.write_producer_snapshot(self.log_end_offset)
+        self.close_files()
+
+    def retire(self) -> None:
+        """The log is deleted: nothing may touch its files any more, and no callback is called."""
+        self.on_failure = self.on_removed = self.on_truncated = None
+        self.offline = True
+        self._staged.clear()
+        self._refresh_fast_limit()
+        self.close_files()
+
+    def close_files(self) -> None:
+        """Give the descriptors back; nothing is written."""
+        for segment in self._segments:
+            self._pool.close(segment)
+
+    # Cutting ----------------------------------------------------------------------------------------------------
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop everything at and after `offset`: a follower found that its leader has something else. Blocking."""
+        self._drop_staged()
+        if offset >= self.log_end_offset:
+            return
+        if offset <= self.log_start_offset or offset <= self._bases[0]:
+            self.truncate_fully_and_start_at(offset)
+            return
+        try:
+            self._truncate(offset)
+        except OSError as error:
+            self.fail(error)
+            raise self._storage_error(error) from error
+
+    def _truncate(self, offset: int) -> None:
+        from odradek.storage.recovery import rebuild_producers
+
+        self._truncations += 1
+        self._hints.clear()
+        while len(self._segments) > 1 and self._bases[-1] >= offset:
+            self._remove_files([self._pop_segment(-1)])
+        active = self._segments[-1]
+        try:
+            found = active.find(self._pool, offset)
+        except Damage as damage:
+            found = damage.position, -1
+        if active.index is None:
+            self.activate()
+        if found is not None:
+            (active.file or self._pool.open(active)).truncate(found[0])
+            self.size_bytes -= active.size - found[0]
+            active.size = active.written = found[0]
+            active.dirty = True
+            assert active.index is not None
+            active.index.truncate(offset - active.base_offset, found[0])
+            active.recount(self._pool)
+            if active.size == 0:
+                active.roll_after_timestamp = NEVER
+        self._cut_at(offset)
+        rebuild_producers(self)
+        self._refresh_fast_limit()
+        if self.on_truncated is not None:
+            self.on_truncated(self)
+
+    def _cut_at(self, offset: int) -> None:
+        """The log now ends at `offset` (or where its last batch ends)."""
+        self.log_end_offset = self.written_end_offset = offset
+        self.recovery_point = min(self.recovery_point, offset)
+        self.epochs.truncate_from_end(offset)
+        if self.corrupt_offset is not None and self.corrupt_offset >= offset:
+            self.corrupt_offset = None
+        if self.readable_end >= offset:
+            self.readable_end = NO_LIMIT
+
+    def truncate_fully_and_start_at(self, offset: int, wall_ms: int = 0) -> None:
+        """Drop everything; the log is empty and continues at `offset`. Blocking."""
+        self._drop_staged()
+        try:
+            self._truncations += 1
+            self._hints.clear()
+            self._remove_files([self._pop_segment(-1) for _ in range(len(self._segments))])
+            for name in self._pool.disk.listdir(self.dir):
+                if name.endswith(layout.SNAPSHOT_SUFFIX) and layout.file_offset(name) is not None:
+                    self._pool.disk.unlink(f"{self.dir}/{name}")
+            self.producers.clear()
+            self.epochs.clear()
+            self.add_segment(offset, wall_ms)
+        except OSError as error:
+            self.fail(error)
+            raise self._storage_error(error) from error
+        self._cut_at(offset)
+        self.recovery_point = self.log_start_offset = offset
+        self.size_bytes = 0
+        self._refresh_fast_limit()
+        if self.on_truncated is not None:
+            self.on_truncated(self)
+
+    def _drop_staged(self) -> None:
+        if self.offline:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.topic}-{self.partition} is offline")
+        self.write_staged()
+
+    def advance_log_start(self, offset: int) -> bool:
+        """DeleteRecords and retention: nothing below `offset` is readable any more; whether that changed anything.
+
+        KafkaError OFFSET_OUT_OF_RANGE above the log end. Segments go with the next `delete_old_segments`.
+        """
+        if offset > self.log_end_offset:
+            raise KafkaError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"Cannot increment the log start offset to {offset} of {self.topic}-{self.partition}: the log ends at "
+                f"{self.log_end_offset}",
+            )
+        if offset <= self.log_start_offset:
+            return False
+        self.log_start_offset = offset
+        try:
+            self.epochs.truncate_from_start(offset)
+        except OSError as error:
+            self.fail(error)
+            raise self._storage_error(error) from error
+        return True
+
+    # Retention --------------------------------------------------------------------------------------------------
+
+    def delete_old_segments(self, wall_ms: int, high_watermark: int | None = None) -> int:
+        """Retention by time, size and log start, oldest segments first, never at or above the high watermark.
+
+        How many segments went. Their files are renamed to `.deleted` and unlinked later.
+        """
+        if self.offline or self.readable_end < NO_LIMIT:
+            return 0
+        limit = (
+            self.written_end_offset
+            if high_watermark is None
+            else min(high_watermark, self.written_end_offset)
+        )
+        count = self._expired_count(wall_ms, limit)
+        if count == 0:
+            return 0
+        if count == len(self._segments):
+            self.roll(wall_ms)  # the newest may go too, but a log has always one to write to
+        start = self._bases[count]
+        try:
+            self._hints.clear()
+            self._remove_files([self._pop_segment(0) for _ in range(count)])
+        except OSError as error:
+            self.fail(error)
+            raise self._storage_error(error) from error
+        self.advance_log_start(start)
+        return count
+
+    def _expired_count(self, wall_ms: int, limit: int) -> int:
+        config = self.config
+        excess = self.size_bytes - config.retention_bytes if config.retention_bytes >= 0 else -1
+        by_time = config.cleanup_delete and config.retention_ms >= 0
+        count = 0
+        for at, segment in enumerate(self._segments):
+            last = at + 1 == len(self._segments)
+            end = self.written_end_offset if last else self._bases[at + 1]
+            if end > limit:
+                break
+            below_start = not last and end <= self.log_start_offset
+            too_large = config.cleanup_delete and not last and excess - segment.size >= 0
+            too_old = by_time and segment.size > 0 and self._is_old(segment, wall_ms - config.retention_ms)
+            if not (below_start or too_large or too_old):
+                break
+            excess -= segment.size
+            count += 1
+        return count
+
+    def _is_old(self, segment: Segment, before_ms: int) -> bool:
+        """By its largest record timestamp, or if records have none by the time it was opened here."""
+        timestamp = self._max_timestamp(segment)
+        return (timestamp if timestamp >= 0 else segment.created_ms) < before_ms
+
+    def _pop_segment(self, at: int) -> Segment:
+        segment = self._segments.pop(at)
+        self._bases.pop(at)
+        self.size_bytes -= segment.size
+        return segment
+
+    def _remove_files(self, segments: list[Segment]) -> None:
+        """Rename to `.deleted` at once; unlink later, off the request path."""
+        disk = self._pool.disk
+        renamed: list[str] = []
+        for segment in segments:
+            self._pool.close(segment)
+            for suffix in (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX):
+                path = segment.path(suffix)
+                if disk.exists(path):
+                    disk.rename(path, path + layout.DELETED_SUFFIX)
+                    renamed.append(path + layout.DELETED_SUFFIX)
+        if self.dir not in self._dirs_to_sync:
+            self._dirs_to_sync.append(self.dir)
+        if self.on_removed is not None:
+            self.on_removed(self, renamed)
+        elif self._syncer is not None:
+            self._syncer.run(partial(unlink_all, disk, renamed), _ignore)
+        else:
+            unlink_all(disk, renamed)
+
+    # Others -----------------------------------------------------------------------------------------------------
+
+    def active_producers(self) -> list[ProducerEntry]:
+        """For DescribeProducers."""
+        return list(self.producers.entries.values())
+
+    def assign_epoch(self, epoch: int, syncer: Syncer, done: Done) -> None:
+        """This replica leads from here on: note (epoch, log end) and call `done` once that is durable.
+
+        The same as `epochs.assign`, without blocking for the fsync; many partitions become leader at a time.
+        """
+        try:
+            news = self.epochs.assign(epoch, self.log_end_offset, durable=False)
+        except OSError as error:
+            self.fail(error)
+            done(error)
+            return
+        if not news:
+            done(None)
+            return
+        path = f"{self.dir}/{layout.LEADER_EPOCH_CHECKPOINT}"
+
+        def written(error: OSError | None) -> None:
+            if error is not None:
+                self.fail(error)
+            done(error)
+
+        syncer.run(partial(_sync_path, self._pool.disk, path, self.dir), written)
+
+    def batch_base_before(self, offset: int) -> int:
+        """Base offset of the batch that holds `offset`; for those who must cut at a batch boundary."""
+        at = bisect_right(self._bases, offset) - 1
+        found = self._segments[at].header_at(self._pool, offset)
+        return found[1].base_offset if found is not None else offset
+
+
+def unlink_all(disk: Disk, paths: list[str]) -> None:
+    for path in paths:
+        try:
+            disk.unlink(path)
+        except FileNotFoundError:
+            continue
+
+
+def _sync_dirs(disk: Disk, dirs: list[str]) -> None:
+    for path in dirs:
+        disk.sync_dir(path)
+
+
+def _sync_path(disk: Disk, path: str, directory: str) -> None:
+    file = disk.open(path)
+    try:
+        file.sync()
+    finally:
+        file.close()
+    disk.sync_dir(directory)

@@ -1,0 +1,379 @@
+"""All logs of a node: its data directories, what opens and closes them, their checkpoints.
+
+    start()        lock each directory, read or write its meta.properties, read the clean-shutdown marker
+    open_all()     open every log in them, recovering after a crash
+    create_log, delete_log, checkpoint*, tick   while it runs
+    close()        flush, checkpoint, clean-shutdown marker (last), unlock
+
+A directory whose disk fails goes offline alone; its logs answer KAFKA_STORAGE_ERROR.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+
+from odradek.ports.disk import Disk, Syncer
+from odradek.storage import layout
+from odradek.storage.checkpoints import TopicPartition
+from odradek.storage.config import LogConfig
+from odradek.storage.data_dir import DataDir, DataDirError
+from odradek.storage.log import Log, unlink_all
+from odradek.storage.segment import FilePool
+from odradek.storage.state import LogState
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.uuid import random_uuid, uuid_to_string
+
+Progress = Callable[[int, int, str], None]
+"""(logs opened, logs in all, name of the last one)."""
+ConfigFor = Callable[[str], LogConfig]
+
+
+class OpenReport:
+    """What `open_all` met: for the log lines at start."""
+
+    __slots__ = ("failed", "foreign", "opened", "recovered")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.recovered = 0
+        """Logs that were not closed cleanly, and so were scanned."""
+        self.foreign: list[str] = []
+        """Paths that belong to no log; left alone."""
+        self.failed: list[tuple[str, str]] = []
+        """(log directory, reason): these partitions are offline."""
+
+
+class LogManager:
+    """Every `Log` of this node by (topic, partition)."""
+
+    def __init__(
+        self, disk: Disk, syncer: Syncer, dirs: list[str], *, rng: Random, default_config: LogConfig | None = None,
+        open_files_max: int = 4096,
+    ) -> None:  # fmt: skip
+        """`dirs`: absolute paths, no trailing slash, the first ones preferred for new logs if equally full."""
+        self.logs: dict[TopicPartition, Log] = {}
+        self.default_config = default_config or LogConfig()
+        self.dirs = [DataDir(disk, path) for path in dirs]
+        self.cluster_id = ""
+        self.on_dir_failure: Callable[[DataDir, OSError], None] | None = None
+        """Called once when a directory goes offline."""
+        self.high_watermarks: dict[TopicPartition, int] = {}
+        """As the last process checkpointed them; what replication starts from."""
+        self._disk = disk
+        self._syncer = syncer
+        self._rng = rng
+        self._pool = FilePool(disk, open_files_max)
+        self._doomed: deque[tuple[int, list[str], bool]] = deque()
+        """(deadline in wall ms, paths, whether they are directories), ascending."""
+        self._wall_ms = 0
+
+    # Start ------------------------------------------------------------------------------------------------------
+
+    def start(self, *, node_id: int, cluster_id: str | None) -> str:
+        """Take the directories; the cluster id they belong to (drawn if they and the caller have none).
+
+        DataDirError for one that is locked by another process, belongs to another node or cluster, or is
+        not writable; nothing stays locked then.
+        """
+        try:
+            for data_dir in self.dirs:
+                data_dir.take()
+            known = {cluster for data_dir in self.dirs if (cluster := data_dir.read_meta(node_id))}
+            if cluster_id is not None:
+                known.add(cluster_id)
+            if len(known) > 1:
+                raise DataDirError(
+                    f"The data directories {', '.join(d.path for d in self.dirs)} belong to different clusters: "
+                    f"{', '.join(sorted(known))}."
+                )
+            self.cluster_id = known.pop() if known else uuid_to_string(random_uuid(self._rng))
+            for data_dir in self.dirs:
+                data_dir.write_meta(node_id, self.cluster_id, self._rng)
+                data_dir.read_state()
+                self.high_watermarks.update(data_dir.high_watermarks)
+        except BaseException:
+            for data_dir in self.dirs:
+                data_dir.release()
+            raise
+        return self.cluster_id
+
+    @property
+    def clean(self) -> bool:
+        """Whether every directory was left by a clean stop."""
+        return all(data_dir.clean for data_dir in self.dirs)
+
+    def open_all(
+        self, wall_ms: int, config_for: ConfigFor | None = None, progress: Progress | None = None
+    ) -> OpenReport:
+        """Open every log of every directory. A log that cannot be opened is reported, and is not in `logs`.
+
+        The metadata log is the Raft driver's. Half-done deletions are completed in the background.
+        """
+        self._wall_ms = wall_ms
+        report = OpenReport()
+        found: list[tuple[DataDir, str, TopicPartition]] = []
+        for data_dir in self.dirs:
+            for name in self._disk.listdir(data_dir.path):
+                self._sort_entry(data_dir, name, found, report)
+        for number, (data_dir, name, key) in enumerate(found, 1):
+            self._open_one(data_dir, key, config_for, report)
+            if progress is not None:
+                progress(number, len(found), name)
+        return report
+
+    def _sort_entry(
+        self,
+        data_dir: DataDir,
+        name: str,
+        found: list[tuple[DataDir, str, TopicPartition]],
+        report: OpenReport,
+    ) -> None:
+        path = f"{data_dir.path}/{name}"
+        if name in layout.DATA_DIR_FILES or name == layout.METADATA_LOG_DIR:
+            return
+        if not self._disk.isdir(path):
+            if name.removesuffix(layout.TEMPORARY_SUFFIX) not in layout.DATA_DIR_FILES:
+                report.foreign.append(path)
+        elif layout.is_marked_dir(name, layout.DELETE_DIR_SUFFIX):
+            self._doomed.append((self._wall_ms, [path], True))
+        elif (key := layout.parse_log_dir_name(name)) is not None:
+            found.append((data_dir, name, key))
+        else:
+            report.foreign.append(path)
+
+    def _open_one(
+        self, data_dir: DataDir, key: TopicPartition, config_for: ConfigFor | None, report: OpenReport
+    ) -> None:
+        topic, partition = key
+        config = config_for(topic) if config_for is not None else self.default_config
+        try:
+            if key in self.logs:
+                raise DataDirError(f"{topic}-{partition} is in {self.logs[key].dir} too")
+            log = self._open(data_dir, key, config, clean=data_dir.clean)
+            log.topic_id = data_dir.read_topic_id(log.dir)
+        except (OSError, KafkaError, DataDirError) as error:
+            report.failed.append((f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", str(error)))
+            return
+        report.opened += 1
+        report.recovered += not data_dir.clean
+        report.foreign.extend(f"{log.dir}/{name}" for name in log.foreign_files)
+
+    def _open(self, data_dir: DataDir, key: TopicPartition, config: LogConfig, *, clean: bool) -> Log:
+        topic, partition = key
+        log = Log.open(
+            self._disk, f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", config, topic=topic,
+            partition=partition, wall_ms=self._wall_ms, recovery_point=data_dir.recovery_points.get(key, 0),
+            log_start_offset=data_dir.log_start_offsets.get(key, 0), clean=clean, pool=self._pool,
+            syncer=self._syncer,
+        )  # fmt: skip
+        log.dir_id = data_dir.directory_id
+        log.on_failure = self._log_failed
+        log.on_removed = self._files_removed
+        log.on_truncated = self._log_truncated
+        self.logs[key] = log
+        return log
+
+    # While it runs ----------------------------------------------------------------------------------------------
+
+    def get(self, topic: str, partition: int) -> Log | None:
+        return self.logs.get((topic, partition))
+
+    def create_log(
+        self, topic: str, partition: int, topic_id: bytes, config: LogConfig | None = None, *, wall_ms: int,
+        dir_id: bytes | None = None,
+    ) -> Log:  # fmt: skip
+        """A new, empty log, in the directory named by `dir_id` or the one with the fewest logs.
+
+        An existing one of the same topic id is returned as it is. KafkaError KAFKA_STORAGE_ERROR if the disk
+        fails, INCONSISTENT_TOPIC_ID if the directory holds another incarnation of the topic.
+        """
+        self._wall_ms = wall_ms
+        key = topic, partition
+        log = self.logs.get(key)
+        if log is not None:
+            if log.topic_id not in (None, topic_id):
+                raise KafkaError(
+                    ErrorCode.INCONSISTENT_TOPIC_ID, f"The log of {topic}-{partition} has another topic id."
+                )
+            return log
+        data_dir = self._choose_dir(dir_id)
+        data_dir.recovery_points.pop(key, None)
+        data_dir.log_start_offsets.pop(key, None)
+        try:
+            log = self._open(data_dir, key, config or self.default_config, clean=False)
+            log.topic_id = topic_id
+            data_dir.write_topic_id(log.dir, topic_id)
+        except OSError as error:
+            self.logs.pop(key, None)
+            self._dir_failed(data_dir, error)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
+        return log
+
+    def delete_log(self, topic: str, partition: int, *, wall_ms: int) -> bool:
+        """Rename the directory away at once, remove it after `file.delete.delay.ms`; whether there was one."""
+        self._wall_ms = wall_ms
+        log = self.logs.pop((topic, partition), None)
+        if log is None:
+            return False
+        unique = random_uuid(self._rng).hex()
+        doomed = layout.marked_dir_name(topic, partition, unique, layout.DELETE_DIR_SUFFIX)
+        path = f"{log.dir.rpartition('/')[0]}/{doomed}"
+        log.retire()
+        data_dir = self._dir_of(log)
+        try:
+            self._disk.rename(log.dir, path)
+        except OSError as error:
+            self._dir_failed(data_dir, error)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
+        log.dir = path
+        self._syncer.run(partial(self._disk.sync_dir, data_dir.path), partial(self._dir_synced, data_dir))
+        self._doom(log.config.file_delete_delay_ms, [path], True)
+        return True
+
+    def tick(self, wall_ms: int) -> None:
+        """Once a second or so: unlink what is due, start flushes that `flush.ms` asks for."""
+        self._wall_ms = wall_ms
+        while self._doomed and self._doomed[0][0] <= wall_ms:
+            _, paths, directories = self._doomed.popleft()
+            work = (
+                partial(_remove_trees, self._disk, paths)
+                if directories
+                else partial(unlink_all, self._disk, paths)
+            )
+            self._syncer.run(work, _ignore)
+        for log in self.logs.values():
+            if log.flush_is_due(wall_ms) and not log.offline:
+                log.last_flush_ms = wall_ms
+                log.sync(self._syncer, _ignore)
+
+    def delete_old_segments(
+        self, wall_ms: int, high_watermarks: Mapping[TopicPartition, int] | None = None
+    ) -> int:
+        """Retention over all logs (`log.retention.check.interval.ms`); how many segments went."""
+        self._wall_ms = wall_ms
+        count = 0
+        for key, log in self.logs.items():
+            limit = high_watermarks.get(key) if high_watermarks is not None else None
+            count += log.delete_old_segments(wall_ms, limit)
+        return count
+
+    def checkpoint(self, high_watermarks: Mapping[TopicPartition, int] | None = None) -> None:
+        """Write the recovery points, log starts and (if given) high watermarks of every directory. Blocking, small.
+
+        Not fsynced while running: an old checkpoint only means more to scan.
+        """
+        for data_dir in self.dirs:
+            if not data_dir.offline:
+                self._checkpoint_dir(data_dir, high_watermarks, durable=False)
+
+    def _checkpoint_dir(
+        self, data_dir: DataDir, high_watermarks: Mapping[TopicPartition, int] | None, *, durable: bool
+    ) -> None:
+        logs = [log for log in self.logs.values() if log.dir_id == data_dir.directory_id]
+        try:
+            data_dir.write_offsets(
+                layout.RECOVERY_POINT_CHECKPOINT,
+                {log.key: log.recovery_point for log in logs},
+                durable=durable,
+            )
+            starts = {
+                log.key: log.log_start_offset
+                for log in logs
+                if log.log_start_offset > log.segments[0].base_offset
+            }
+            data_dir.write_offsets(layout.LOG_START_OFFSET_CHECKPOINT, starts, durable=durable)
+            if high_watermarks is not None:
+                mine = {log.key: high_watermarks[log.key] for log in logs if log.key in high_watermarks}
+                data_dir.write_offsets(layout.HIGH_WATERMARK_CHECKPOINT, mine, durable=durable)
+        except OSError as error:
+            self._dir_failed(data_dir, error)
+
+    def close(
+        self, high_watermarks: Mapping[TopicPartition, int] | None = None, *, broker_epoch: int = -1
+    ) -> list[tuple[str, str]]:
+        """A clean stop: every log flushed and closed, checkpoints, then the marker, then the locks.
+
+        (directory, reason) of those that could not be left clean; they are recovered at the next start.
+        """
+        unclean: list[tuple[str, str]] = []
+        for log in self.logs.values():
+            try:
+                log.close()
+            except OSError as error:
+                self._dir_failed(self._dir_of(log), error)
+        for data_dir in self.dirs:
+            if not data_dir.offline:
+                self._checkpoint_dir(data_dir, high_watermarks, durable=True)
+            try:
+                if data_dir.offline:
+                    unclean.append((data_dir.path, "offline"))
+                else:
+                    data_dir.mark_clean(broker_epoch)
+            except OSError as error:
+                unclean.append((data_dir.path, str(error)))
+            data_dir.release()
+        self.logs.clear()
+        return unclean
+
+    # Failures ---------------------------------------------------------------------------------------------------
+
+    def _log_failed(self, log: LogState, error: OSError) -> None:
+        self._dir_failed(self._dir_of(log), error)
+
+    def _dir_failed(self, data_dir: DataDir, error: OSError) -> None:
+        if data_dir.offline:
+            return
+        data_dir.offline = True
+        for log in self.logs.values():
+            if log.dir_id == data_dir.directory_id:
+                log.fail(error)
+        if self.on_dir_failure is not None:
+            self.on_dir_failure(data_dir, error)
+
+    def _log_truncated(self, log: LogState) -> None:
+        """A recovery point on disk must never lie above what was synced since the cut."""
+        self._checkpoint_dir(self._dir_of(log), None, durable=True)
+
+    def _dir_synced(self, data_dir: DataDir, error: OSError | None) -> None:
+        if error is not None:
+            self._dir_failed(data_dir, error)
+
+    def _dir_of(self, log: LogState) -> DataDir:
+        return next(data_dir for data_dir in self.dirs if data_dir.directory_id == log.dir_id)
+
+    def _choose_dir(self, dir_id: bytes | None) -> DataDir:
+        online = [d for d in self.dirs if not d.offline and (dir_id is None or d.directory_id == dir_id)]
+        if not online:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "No log directory is online.")
+        if len(online) == 1:
+            return online[0]
+        counts = {d.directory_id: 0 for d in online}
+        for log in self.logs.values():
+            if log.dir_id in counts:
+                counts[log.dir_id] += 1
+        return min(online, key=lambda d: counts[d.directory_id])
+
+    def _files_removed(self, log: LogState, paths: list[str]) -> None:
+        if paths:
+            self._doom(log.config.file_delete_delay_ms, paths, False)
+
+    def _doom(self, delay_ms: int, paths: list[str], directories: bool) -> None:
+        deadline = self._wall_ms + delay_ms
+        if self._doomed and deadline < self._doomed[-1][0]:
+            deadline = self._doomed[-1][0]  # kept ascending; a little late is no matter
+        self._doomed.append((deadline, paths, directories))
+
+
+def _remove_trees(disk: Disk, paths: list[str]) -> None:
+    for path in paths:
+        try:
+            disk.rmtree(path)
+        except FileNotFoundError:
+            continue
+
+
+def _ignore(_: OSError | None) -> None:
+    """What could not be unlinked is unlinked at the next start; a failed flush has taken its log offline itself."""

@@ -1,0 +1,288 @@
+"""Producer state of a log: what makes a retry a duplicate and not a second copy (KIP-98, KIP-360).
+
+State is a pure function of the log's prefix: `replay` of every batch rebuilds it, a `.snapshot` file is a shortcut
+that keeps the last batch of each producer. Checks are for what a client sends to a leader; replicated and recovered
+batches were checked once and are only replayed.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from struct import error as struct_error
+
+from crc32c import crc32c
+
+from odradek.ports.disk import Buffer
+from odradek.storage.batch import CONTROL_BIT, HEADER_SIZE, SEQUENCE_MAX, TRANSACTIONAL_BIT, Header
+from odradek.wire.errors import ErrorCode, KafkaError
+
+BATCHES_RETAINED = 5
+_SNAPSHOT_VERSION = 1
+_SNAPSHOT_HEAD = Struct(">hII")
+_SNAPSHOT_ENTRY = Struct(">qhiqiqiq")
+_CRC_FROM = 6
+_MARKER_KEY = Struct(">hh")
+_MARKER_VALUE = Struct(">hi")
+ABORT, COMMIT = 0, 1
+
+Batch = tuple[int, int, int, int, int]
+"""(first sequence, last sequence, first offset, last offset, max timestamp) of a batch written."""
+
+
+class SnapshotError(ValueError):
+    """A producer snapshot is damaged; an older one and a replay take its place."""
+
+
+class ProducerEntry:
+    """What is known of one producer id. `next_sequence` is -1 when any sequence is in order."""
+
+    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp", "next_sequence", "producer_id",
+                 "transaction_start")  # fmt: skip
+
+    def __init__(self, producer_id: int, epoch: int = -1) -> None:
+        self.producer_id = producer_id
+        self.epoch = epoch
+        self.coordinator_epoch = -1
+        self.last_timestamp = -1
+        self.transaction_start = -1
+        """First offset of the transaction under way, or -1."""
+        self.batches: list[Batch] = []
+        self.next_sequence = -1
+
+    def copy(self) -> ProducerEntry:
+        other = ProducerEntry(self.producer_id, self.epoch)
+        other.coordinator_epoch = self.coordinator_epoch
+        other.last_timestamp = self.last_timestamp
+        other.transaction_start = self.transaction_start
+        other.batches = self.batches.copy()
+        other.next_sequence = self.next_sequence
+        return other
+
+    @property
+    def last_sequence(self) -> int:
+        return self.batches[-1][1] if self.batches else -1
+
+    @property
+    def last_offset(self) -> int:
+        return self.batches[-1][3] if self.batches else -1
+
+    def duplicate_of(self, header: Header) -> Batch | None:
+        """The retained batch with exactly the same epoch and sequences."""
+        if header.producer_epoch == self.epoch:
+            last = header.last_sequence
+            for batch in self.batches:
+                if batch[0] == header.base_sequence and batch[1] == last:
+                    return batch
+        return None
+
+    def add(self, epoch: int, first: int, last: int, offset: int, last_offset: int, timestamp: int) -> None:
+        """A data batch was written. Keeps the last five of this epoch."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches.clear()
+        elif len(self.batches) >= BATCHES_RETAINED:
+            del self.batches[0]
+        self.batches.append((first, last, offset, last_offset, timestamp))
+        self.next_sequence = (last + 1) & SEQUENCE_MAX
+        self.last_timestamp = timestamp
+
+    def check(self, header: Header, where: str, *, sequences: bool = True) -> None:
+        """Kafka's rules for a data batch that is not replicated. Offset commits of the coordinator carry no sequences.
+
+        KafkaError INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE.
+        """
+        epoch, sequence = header.producer_epoch, header.base_sequence
+        if epoch < self.epoch:
+            raise KafkaError(
+                ErrorCode.INVALID_PRODUCER_EPOCH,
+                f"Epoch of producer {self.producer_id} {where} is {epoch}, which is smaller than the last seen "
+                f"epoch {self.epoch}",
+            )
+        if epoch != self.epoch:
+            in_order = sequence == 0 or self.epoch == -1
+        else:
+            in_order = sequence == (self.next_sequence if self.batches else 0)
+        if sequences and not in_order:
+            expected = 0 if epoch != self.epoch else self.next_sequence if self.batches else 0
+            raise KafkaError(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+                f"Out of order sequence number for producer {self.producer_id} {where}: {sequence} (incoming seq. "
+                f"number), {expected} (expected)",
+            )
+        if self.transaction_start >= 0 and not header.is_transactional:
+            raise KafkaError(
+                ErrorCode.INVALID_TXN_STATE,
+                f"Expected transactional write from producer {self.producer_id} {where}",
+            )
+
+    def check_marker(self, header: Header, coordinator_epoch: int, where: str) -> None:
+        """Kafka's rules for an end-of-transaction marker that is not replicated."""
+        if header.producer_epoch < self.epoch:
+            raise KafkaError(
+                ErrorCode.INVALID_PRODUCER_EPOCH,
+                f"Epoch of producer {self.producer_id} {where} is {header.producer_epoch}, which is smaller than the "
+                f"last seen epoch {self.epoch}",
+            )
+        if coordinator_epoch < self.coordinator_epoch:
+            raise KafkaError(
+                ErrorCode.TRANSACTION_COORDINATOR_FENCED,
+                f"Invalid coordinator epoch for producer {self.producer_id} {where}: {coordinator_epoch} (zombie), "
+                f"{self.coordinator_epoch} (current)",
+            )
+
+
+class ProducerStates:
+    """All producers of a log, its transactions under way, and those completed but not yet replicated."""
+
+    __slots__ = ("completed", "entries", "ongoing")
+
+    def __init__(self) -> None:
+        self.entries: dict[int, ProducerEntry] = {}
+        self.ongoing: dict[int, int] = {}
+        """Producer id → first offset of its transaction."""
+        self.completed: list[tuple[int, int]] = []
+        """(first offset, marker offset) of ended transactions whose marker may lie above the high watermark."""
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self.ongoing.clear()
+        self.completed.clear()
+
+    def replay(self, header: Header, base_offset: int, batch: Buffer) -> tuple[int, int, bool] | None:
+        """Apply a batch that is in the log. (first offset, marker offset, aborted) if it ended a transaction.
+
+        The place where an aborted transaction gets its entry in the transaction index (issue of transactions).
+        """
+        producer_id = header.producer_id
+        if producer_id < 0:
+            return None
+        entry = self.entries.get(producer_id)
+        if entry is None:
+            entry = self.entries[producer_id] = ProducerEntry(producer_id)
+        if header.attributes & CONTROL_BIT:
+            return self._end(entry, header, base_offset, batch)
+        last = base_offset + header.last_offset_delta
+        entry.add(header.producer_epoch, header.base_sequence, header.last_sequence, base_offset, last,
+                  header.max_timestamp)  # fmt: skip
+        if header.attributes & TRANSACTIONAL_BIT and entry.transaction_start < 0:
+            entry.transaction_start = base_offset
+            self.ongoing[producer_id] = base_offset
+        return None
+
+    def _end(
+        self, entry: ProducerEntry, header: Header, offset: int, batch: Buffer
+    ) -> tuple[int, int, bool] | None:
+        marker = end_transaction_marker(batch)
+        if marker is None:
+            return None
+        kind, coordinator_epoch = marker
+        if header.producer_epoch != entry.epoch:
+            entry.epoch = header.producer_epoch
+            entry.batches.clear()
+            entry.next_sequence = -1
+        entry.coordinator_epoch = coordinator_epoch
+        entry.last_timestamp = header.max_timestamp
+        start, entry.transaction_start = entry.transaction_start, -1
+        self.ongoing.pop(entry.producer_id, None)
+        if start < 0:
+            return None
+        self.completed.append((start, offset))
+        return start, offset, kind == ABORT
+
+    def first_unstable_offset(self, high_watermark: int) -> int | None:
+        """The earliest transactional offset whose outcome is unknown, or known only above the high watermark."""
+        if self.completed:
+            self.completed = [pair for pair in self.completed if pair[1] >= high_watermark]
+        firsts = list(self.ongoing.values())
+        firsts.extend(first for first, _ in self.completed)
+        return min(firsts) if firsts else None
+
+    def expire(self, wall_ms: int, expiration_ms: int) -> None:
+        """Forget producers that wrote nothing for `producer.id.expiration.ms`, unless in a transaction."""
+        idle = [
+            producer_id
+            for producer_id, entry in self.entries.items()
+            if entry.transaction_start < 0 and wall_ms - entry.last_timestamp >= expiration_ms
+        ]
+        for producer_id in idle:
+            del self.entries[producer_id]
+
+    def encode_snapshot(self) -> bytes:
+        """Kafka's producer snapshot, version 1."""
+        body = [
+            _SNAPSHOT_ENTRY.pack(
+                entry.producer_id,
+                entry.epoch,
+                entry.last_sequence,
+                entry.last_offset,
+                (entry.batches[-1][3] - entry.batches[-1][2]) if entry.batches else 0,
+                entry.last_timestamp,
+                entry.coordinator_epoch,
+                entry.transaction_start,
+            )
+            for entry in self.entries.values()
+        ]
+        data = bytearray(_SNAPSHOT_HEAD.pack(_SNAPSHOT_VERSION, 0, len(body)) + b"".join(body))
+        data[2:6] = crc32c(memoryview(data)[_CRC_FROM:]).to_bytes(4, "big")
+        return bytes(data)
+
+    def load_snapshot(self, data: bytes) -> None:
+        """Replace everything by what a snapshot says. SnapshotError leaves the state as it was."""
+        try:
+            version, crc, count = _SNAPSHOT_HEAD.unpack_from(data)
+        except struct_error:
+            raise SnapshotError(f"{len(data)} bytes") from None
+        if version != _SNAPSHOT_VERSION:
+            raise SnapshotError(f"version {version}")
+        if crc32c(memoryview(data)[_CRC_FROM:]) != crc:
+            raise SnapshotError("the CRC does not match")
+        if len(data) != _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size:
+            raise SnapshotError(f"{count} entries in {len(data)} bytes")
+        self.clear()
+        for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size :]):
+            producer_id, epoch, sequence, offset, delta, timestamp, coordinator_epoch, start = fields
+            entry = ProducerEntry(producer_id, epoch)
+            entry.coordinator_epoch = coordinator_epoch
+            entry.last_timestamp = timestamp
+            entry.transaction_start = start
+            if offset >= 0:
+                first = (sequence - delta) & SEQUENCE_MAX
+                entry.batches.append((first, sequence, offset - delta, offset, timestamp))
+                entry.next_sequence = (sequence + 1) & SEQUENCE_MAX
+            if start >= 0:
+                self.ongoing[producer_id] = start
+            self.entries[producer_id] = entry
+
+
+def end_transaction_marker(batch: Buffer) -> tuple[int, int] | None:
+    """(ABORT or COMMIT, coordinator epoch) of a control batch; None for other control records."""
+    try:
+        _, at = _varint(batch, HEADER_SIZE)
+        _, at = _varint(batch, at + 1)
+        _, at = _varint(batch, at)
+        key_size, at = _varint(batch, at)
+        if key_size < _MARKER_KEY.size:
+            return None
+        _, kind = _MARKER_KEY.unpack_from(batch, at)
+        if kind not in (ABORT, COMMIT):
+            return None
+        value_size, at = _varint(batch, at + key_size)
+        if value_size < _MARKER_VALUE.size:
+            return None
+        return kind, _MARKER_VALUE.unpack_from(batch, at)[1]
+    except (IndexError, struct_error):
+        return None
+
+
+def _varint(data: Buffer, at: int) -> tuple[int, int]:
+    """A zigzag varint and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+        shift += 7
+        if shift > 63:
+            raise IndexError("varint too long")

@@ -1,0 +1,381 @@
+"""Opening a log: what the last process left, made consistent again.
+
+After a clean stop names and sizes suffice. After a crash the segments from the recovery point on are scanned. Bytes
+that are no valid batch are either a torn tail (nothing valid follows: the write that the crash cut, never
+acknowledged as durable, is removed) or damage in the middle (valid batches follow: removing them could remove what was
+acknowledged, so everything is kept and the log leaves service from that offset on).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Set
+
+from odradek.storage import layout
+from odradek.storage.batch import Damage, Header, scan_batches, walk_headers
+from odradek.storage.epochs import LeaderEpochCache
+from odradek.storage.log import Log, unlink_all
+from odradek.storage.producers import SnapshotError
+from odradek.storage.segment import NEVER, Segment
+from odradek.wire.errors import ErrorCode, KafkaError
+
+_SEARCH_CHUNK = 1 << 20
+
+
+def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool) -> None:
+    """Fill `log` from its directory, creating that if it is not there."""
+    disk = log._pool.disk
+    log.last_flush_ms = wall_ms
+    if not disk.isdir(log.dir):
+        disk.makedirs(log.dir)
+        log._dirs_to_sync.append(log.dir.rpartition("/")[0])
+    without_producers: set[Segment] = set()
+    names = _clear_leftovers(log, disk.listdir(log.dir))
+    log.foreign_files = [name for name in names if not _belongs(name)]
+    log.epochs = LeaderEpochCache.load(disk, log.dir)
+    _load_segments(log, names, wall_ms)
+    if not log._segments:
+        log.add_segment(log_start_offset, wall_ms)
+        log._cut_at(log_start_offset)
+        recovery_point = log_start_offset
+    elif clean and _is_trustworthy(log, recovery_point, names):
+        log.log_end_offset = recovery_point
+    else:
+        without_producers = _recover(log, recovery_point)
+    log.written_end_offset = log.log_end_offset
+    log.size_bytes = sum(segment.size for segment in log._segments)
+    log.recovery_point = min(recovery_point, log.log_end_offset)
+    _set_log_start(log, log_start_offset, wall_ms)
+    log.epochs.truncate_from_end(log.log_end_offset, write=False)
+    if not log.epochs and log.size_bytes:
+        _rebuild_epochs(log)
+    rebuild_producers(log, names, without_producers)
+    log._refresh_fast_limit()
+
+
+def activate(log: Log) -> None:
+    """Make the active segment writable after a clean stop: its index in memory, its tail looked at.
+
+    If the tail is not where the clean stop said it is, the log leaves service: KafkaError KAFKA_STORAGE_ERROR.
+    """
+    active = log._segments[-1]
+    if not active.load_saved_index(log._pool.disk):
+        active.rebuild_index(log._pool, log._interval)
+    try:
+        end = active.recount(log._pool)
+        reason = f"{active} ends at offset {end}, the clean stop said {log.log_end_offset}"
+    except Damage as damage:
+        end = -1
+        reason = f"{active} has no valid tail at {damage.position}: {damage.reason}"
+    if end != log.log_end_offset and active.size > 0:
+        log.corrupt_offset = log.readable_end = log.log_end_offset
+        log._refresh_fast_limit()
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, reason)
+    _find_roll_time(log, active)
+
+
+def _find_roll_time(log: Log, active: Segment) -> None:
+    if active.written:
+        file = active.file or log._pool.open(active)
+        _, header = next(walk_headers(file, 0, active.written, chunk=64))
+        log._set_roll_time(active, header.max_timestamp)
+
+
+def rebuild_producers(log: Log, names: list[str] | None = None, skip: Set[Segment] = frozenset()) -> None:
+    """Producer state at the log end: the latest good snapshot, and a replay of what follows it.
+
+    Removes snapshots that no segment begins with, the latest excepted, as Kafka does. `skip`: segments known to
+    hold no batch of a producer.
+    """
+    disk = log._pool.disk
+    end = log.log_end_offset
+    present: list[int] = []
+    for name in names if names is not None else disk.listdir(log.dir):
+        offset = layout.file_offset(name)
+        if offset is not None and name.endswith(layout.SNAPSHOT_SUFFIX):
+            present.append(offset)
+    usable = [offset for offset in sorted(present) if offset <= end and offset >= log._bases[0]]
+    log.producers.clear()
+    start = log.log_start_offset
+    while usable:
+        path = f"{log.dir}/{layout.file_name(usable[-1], layout.SNAPSHOT_SUFFIX)}"
+        try:
+            log.producers.load_snapshot(disk.read_file(path))
+            start = usable[-1]
+            break
+        except (SnapshotError, FileNotFoundError):
+            usable.pop()
+    keep = {*log._bases, *usable[-1:]}
+    stray = [offset for offset in present if offset not in keep or offset > end]
+    unlink_all(disk, [f"{log.dir}/{layout.file_name(offset, layout.SNAPSHOT_SUFFIX)}" for offset in stray])
+    _replay_producers(log, start, end, skip)
+
+
+def _replay_producers(log: Log, start: int, end: int, skip: Set[Segment]) -> None:
+    """Batches in [start, end) into the producer state. Headers only; damage ends it (reads will find it)."""
+    for segment in log._segments[log._segment_index(start) :]:
+        if segment.written == 0 or start >= end or segment in skip:
+            continue
+        try:
+            found = log._find(segment, start)
+            if found is None:
+                continue
+            file = segment.file or log._pool.open(segment)
+            for position, header in walk_headers(file, found[0], segment.written, chunk=1 << 16):
+                if header.producer_id >= 0 and header.base_offset >= start:
+                    batch = file.pread(header.size, position) if header.is_control else b""
+                    log.producers.replay(header, header.base_offset, batch)
+        except Damage:
+            return
+
+
+def _rebuild_epochs(log: Log) -> None:
+    """The checkpoint is lost or damaged: the batches say which epoch began where."""
+    for segment in log._segments:
+        file = segment.file or log._pool.open(segment)
+        try:
+            for _, header in walk_headers(file, 0, segment.written, chunk=1 << 16):
+                log.epochs.note(header.leader_epoch, header.base_offset)
+        except Damage:
+            break
+    if log.epochs:
+        log.epochs.write(durable=False)
+
+
+# What lies in the directory --------------------------------------------------------------------------------------
+
+
+def _belongs(name: str) -> bool:
+    if name in (layout.LEADER_EPOCH_CHECKPOINT, layout.PARTITION_METADATA):
+        return True
+    suffixes = (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX)
+    return layout.file_offset(name) is not None and name[20:] in suffixes
+
+
+def _clear_leftovers(log: Log, names: list[str]) -> list[str]:
+    """Finish deletions and swaps that the last process had begun; the names that remain.
+
+    `.deleted` and `.cleaned` files go. `.swap` files are complete compacted segments about to replace others: the
+    replaced segments go and they take their place, as Kafka does.
+    """
+    disk = log._pool.disk
+    ours = [name for name in names if layout.file_offset(name) is not None]
+    temporary = {layout.LEADER_EPOCH_CHECKPOINT + layout.TEMPORARY_SUFFIX,
+                 layout.PARTITION_METADATA + layout.TEMPORARY_SUFFIX}  # fmt: skip
+    cleaned = [layout.file_offset(name) or 0 for name in ours if name.endswith(layout.CLEANED_SUFFIX)]
+    least_cleaned = min(cleaned, default=1 << 63)
+    swaps: list[str] = []
+    for name in names:
+        path = f"{log.dir}/{name}"
+        if (
+            name in ours
+            and name.endswith(layout.SWAP_SUFFIX)
+            and (layout.file_offset(name) or 0) < least_cleaned
+        ):
+            swaps.append(name)
+        elif name in temporary or (
+            name in ours
+            and name.endswith((layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, ".tmp"))
+            and not name.endswith(".checkpoint.deleted")
+        ):
+            disk.unlink(path)
+    if swaps:
+        _finish_swaps(log, swaps)
+    return disk.listdir(log.dir) if swaps else [name for name in names if disk.exists(f"{log.dir}/{name}")]
+
+
+def _finish_swaps(log: Log, swaps: list[str]) -> None:
+    disk = log._pool.disk
+    low, high = 1 << 63, -1
+    for name in swaps:
+        if name.endswith(layout.LOG_SUFFIX + layout.SWAP_SUFFIX):
+            base = layout.file_offset(name) or 0
+            low = min(low, base)
+            file = disk.open(f"{log.dir}/{name}")
+            try:
+                for _, header in walk_headers(file, 0, file.size(), chunk=1 << 16):
+                    high = max(high, header.last_offset + 1)
+            except Damage:
+                pass
+            finally:
+                file.close()
+    for name in disk.listdir(log.dir):
+        offset = layout.file_offset(name)
+        if offset is not None and name[20:] in layout.SEGMENT_SUFFIXES and low <= offset < high:
+            disk.unlink(f"{log.dir}/{name}")
+    for name in swaps:
+        disk.rename(f"{log.dir}/{name}", f"{log.dir}/{name.removesuffix(layout.SWAP_SUFFIX)}")
+    disk.sync_dir(log.dir)
+
+
+def _load_segments(log: Log, names: list[str], wall_ms: int) -> None:
+    """Segments by name and size; indexes without a log go, logs without an index get one."""
+    disk = log._pool.disk
+    present = set(names)
+    for name in names:
+        offset = layout.file_offset(name)
+        if offset is None:
+            continue
+        if name[20:] == layout.LOG_SUFFIX:
+            log._segments.append(Segment(log.dir, offset, disk.size(f"{log.dir}/{name}"), wall_ms))
+            log._bases.append(offset)
+        elif (
+            name[20:] in layout.SEGMENT_SUFFIXES
+            and layout.file_name(offset, layout.LOG_SUFFIX) not in present
+        ):
+            disk.unlink(f"{log.dir}/{name}")
+    for segment in log._segments[:-1]:
+        stem = layout.file_name(segment.base_offset, "")
+        if stem + layout.INDEX_SUFFIX not in present or stem + layout.TIME_INDEX_SUFFIX not in present:
+            log._rebuild(segment)
+
+
+def _set_log_start(log: Log, log_start_offset: int, wall_ms: int) -> None:
+    log.log_start_offset = max(log_start_offset, log._bases[0])
+    if log.log_start_offset > log.log_end_offset:
+        # Files vanished below a checkpoint: as Kafka, begin anew there rather than hand out offsets twice.
+        log.truncate_fully_and_start_at(log.log_start_offset, wall_ms)
+
+
+def _is_trustworthy(log: Log, recovery_point: int, names: list[str]) -> bool:
+    """After a clean stop everything is flushed, so the recovery point is the log end; two witnesses say so.
+
+    The stop wrote a producer snapshot of that very offset, or rolled there. Without one the log was put here by
+    other means (a restored copy, a checkpoint lost) and is scanned.
+    """
+    active = log._segments[-1]
+    if active.size == 0:
+        return recovery_point == active.base_offset
+    snapshot = layout.file_name(recovery_point, layout.SNAPSHOT_SUFFIX)
+    return recovery_point > active.base_offset and snapshot in names
+
+
+# The scan --------------------------------------------------------------------------------------------------------
+
+
+def _recover(log: Log, recovery_point: int) -> set[Segment]:
+    """Scan from the segment that holds the recovery point; sets the log end.
+
+    The segments without any batch of a producer, for `rebuild_producers` to skip.
+    """
+    first = log._segment_index(recovery_point)
+    expected = log._bases[first]
+    without_producers: set[Segment] = set()
+    for at in range(first, len(log._segments)):
+        segment = log._segments[at]
+        log.log_end_offset = max(expected, segment.base_offset)
+        damage, producers = _scan(log, segment, log.log_end_offset)
+        expected = log.log_end_offset
+        if not producers:
+            without_producers.add(segment)
+        if damage is None:
+            segment.dirty = True
+            if at + 1 < len(log._segments):
+                segment.save_index(log._pool.disk)
+                segment.index = None
+        elif _valid_follows(log, at, damage.position, expected):
+            _leave_service(log, at, damage.position, expected)
+            break
+        else:
+            _cut_tail(log, at, damage.position)
+            break
+    if log._segments[-1].index is None and log.corrupt_offset is None:
+        log.activate()
+    return without_producers
+
+
+def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, bool]:
+    """Verify a segment batch by batch, rebuilding its index and the epochs; sets `log_end_offset` as it goes.
+
+    The damage that ended it, and whether a batch of a producer was seen.
+    """
+    segment.begin_index()
+    file = segment.file or log._pool.open(segment)
+    epoch = -1
+    producers = False
+    try:
+        for position, header, _ in scan_batches(file, 0, segment.written):
+            if header.base_offset < expected:
+                return Damage(position, f"base offset {header.base_offset}, expected {expected}"), producers
+            if header.leader_epoch < epoch:
+                return Damage(position, f"leader epoch {header.leader_epoch} after {epoch}"), producers
+            if header.leader_epoch > epoch:
+                epoch = header.leader_epoch
+                log.epochs.note(epoch, header.base_offset)
+            producers = producers or header.producer_id >= 0
+            segment.note_batch(header.last_offset, header.max_timestamp, position, header.size, log._interval)
+            if segment.roll_after_timestamp == NEVER:
+                log._set_roll_time(segment, header.max_timestamp)
+            expected = log.log_end_offset = header.last_offset + 1
+    except Damage as damage:
+        return damage, producers
+    return None, producers
+
+
+def _cut_tail(log: Log, at: int, position: int) -> None:
+    """Remove the torn rest of a segment, and segments behind it (they hold no valid batch)."""
+    segment = log._segments[at]
+    file = segment.file or log._pool.open(segment)
+    file.truncate(position)
+    segment.size = segment.written = position
+    segment.dirty = True
+    for later in log._segments[at + 1 :]:
+        log._pool.close(later)
+        suffixes = (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX)
+        unlink_all(log._pool.disk, [later.path(suffix) for suffix in suffixes])
+    del log._segments[at + 1 :], log._bases[at + 1 :]
+    log.epochs.truncate_from_end(log.log_end_offset)
+
+
+def _leave_service(log: Log, at: int, position: int, offset: int) -> None:
+    """Damage in the middle: keep every byte, serve what is below, refuse the rest and all appends."""
+    log.corrupt_offset = log.readable_end = offset
+    end = log._bases[-1]
+    for later in log._segments[at:]:
+        for header in _valid_batches(log, later, position if later is log._segments[at] else 0):
+            end = max(end, header.last_offset + 1)
+    log.log_end_offset = max(end, offset)
+
+
+def _valid_follows(log: Log, at: int, position: int, expected: int) -> bool:
+    """Whether any batch with a right CRC and a plausible offset lies behind a bad place."""
+    if any(header.base_offset >= expected for header in _valid_batches(log, log._segments[at], position + 1)):
+        return True
+    return any(
+        header.base_offset >= later.base_offset
+        for later in log._segments[at + 1 :]
+        for header in _valid_batches(log, later, 0)
+    )
+
+
+def _valid_batches(log: Log, segment: Segment, position: int) -> Iterator[Header]:
+    """Batches found by search from `position` on: bytes that look like a header of this segment and pass the CRC."""
+    file = segment.file or log._pool.open(segment)
+    # The upper half of a base offset is that of the segment's, give or take one carry; magic is 2.
+    high = segment.base_offset >> 32
+    heads = b"|".join(re.escape(value.to_bytes(4, "big")) for value in (high, high + 1))
+    pattern = re.compile(b"(?=(?:" + heads + b").{12}\x02)", re.DOTALL)
+    while position < segment.written:
+        start = position
+        data = file.pread(_SEARCH_CHUNK + 17, start)
+        position += _SEARCH_CHUNK
+        for match in pattern.finditer(data):
+            if (after := start + match.start()) < start + _SEARCH_CHUNK:
+                for at, header in _run(log, segment, after):
+                    yield header
+                    after = at + header.size
+                if after > start + match.start():
+                    position = after
+                    break
+
+
+def _run(log: Log, segment: Segment, position: int) -> Iterator[tuple[int, Header]]:
+    """Valid batches in a row from `position` on."""
+    file = segment.file or log._pool.open(segment)
+    try:
+        for at, header, _ in scan_batches(file, position, segment.written):
+            if not segment.base_offset <= header.base_offset <= segment.offset_max:
+                return
+            yield at, header
+    except Damage:
+        return

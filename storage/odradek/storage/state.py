@@ -1,0 +1,190 @@
+"""The state of one log, shared by the files that read it (reads.py), append to it (appends.py) and keep it (log.py)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Final
+
+from odradek.ports.disk import Buffer, Syncer
+from odradek.storage.config import CREATE_TIME, UNLIMITED, LogConfig
+from odradek.storage.epochs import LeaderEpochCache
+from odradek.storage.producers import ProducerStates
+from odradek.storage.segment import FilePool, Segment
+from odradek.wire.errors import ErrorCode, KafkaError
+
+NO_LIMIT: Final = (1 << 63) - 1
+
+
+class SyncTicket:
+    """One `sync` under way. Tickets complete in order, so that the recovery point never passes an older one."""
+
+    __slots__ = ("done", "end", "failure", "truncations", "waiting")
+
+    def __init__(
+        self, end: int, truncations: int, waiting: int, done: Callable[[OSError | None], None]
+    ) -> None:
+        self.end = end
+        self.truncations = truncations
+        self.waiting = waiting
+        self.done = done
+        self.failure: OSError | None = None
+
+
+class LogState:
+    """Fields of a log. Plain attributes are read on the hot path; only the classes in this package write them."""
+
+    __slots__ = (
+        "_after_ms",
+        "_bases",
+        "_dirs_to_sync",
+        "_fast_limit",
+        "_hints",
+        "_interval",
+        "_pool",
+        "_segments",
+        "_staged",
+        "_syncer",
+        "_syncs",
+        "_truncations",
+        "config",
+        "corrupt_offset",
+        "dir",
+        "dir_id",
+        "epochs",
+        "foreign_files",
+        "last_flush_ms",
+        "log_end_offset",
+        "log_start_offset",
+        "offline",
+        "on_failure",
+        "on_removed",
+        "on_truncated",
+        "partition",
+        "producers",
+        "readable_end",
+        "recovery_point",
+        "size_bytes",
+        "topic",
+        "topic_id",
+        "written_end_offset",
+    )
+
+    def __init__(
+        self,
+        pool: FilePool,
+        directory: str,
+        config: LogConfig,
+        *,
+        topic: str,
+        partition: int,
+        syncer: Syncer | None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.topic_id: bytes | None = None
+        self.dir = directory
+        self.dir_id: bytes | None = None
+        """The directory id of the data directory (KIP-858), set by the manager."""
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        """Next offset to assign; counts staged batches."""
+        self.written_end_offset = 0
+        """What readers may see: everything below is in the file."""
+        self.recovery_point = 0
+        """Everything below is fsynced."""
+        self.size_bytes = 0
+        self.offline = False
+        """An append or fsync failed: nothing works until the directory is opened anew."""
+        self.corrupt_offset: int | None = None
+        """Where a read or recovery has found damage. Never served."""
+        self.readable_end = NO_LIMIT
+        """Recovery found damage in the middle: reads from here on are refused, appends altogether."""
+        self.foreign_files: list[str] = []
+        """Names in the directory that no log has; left alone."""
+        self.epochs = LeaderEpochCache(pool.disk, directory)
+        self.producers = ProducerStates()
+        self.on_failure: Callable[[LogState, OSError], None] | None = None
+        self.on_removed: Callable[[LogState, list[str]], None] | None = None
+        """Takes the paths of `.deleted` files, to unlink them after `file.delete.delay.ms`."""
+        self.on_truncated: Callable[[LogState], None] | None = None
+        """The log was cut: recovery points noted elsewhere are to be written anew before more is appended."""
+        self.last_flush_ms = 0
+        self._pool = pool
+        self._syncer = syncer
+        self._segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._staged: list[Buffer] = []
+        self._hints: dict[int, tuple[Segment, int]] = {}
+        self._truncations = 0
+        self._syncs: list[SyncTicket] = []
+        self._dirs_to_sync: list[str] = []
+        self._fast_limit = -1
+        self.set_config(config)
+
+    def __repr__(self) -> str:
+        return f"Log({self.dir}, [{self.log_start_offset}, {self.log_end_offset}))"
+
+    def set_config(self, config: LogConfig) -> None:
+        """Live: the next append goes by it."""
+        self.config = config
+        self._interval = config.index_interval_bytes
+        self._after_ms = min(config.timestamp_after_max_ms, NO_LIMIT >> 1)
+        self._refresh_fast_limit()
+
+    def _refresh_fast_limit(self) -> None:
+        """The largest batch of the fast append; -1 sends everything through the complete checks."""
+        config = self.config
+        plain = (
+            config.timestamp_type == CREATE_TIME
+            and config.timestamp_before_max_ms >= UNLIMITED
+            and not config.cleanup_compact
+        )
+        usable = not self.offline and self.readable_end == NO_LIMIT
+        ready = bool(self._segments) and self._segments[-1].index is not None
+        limit = min(config.max_message_bytes, config.segment_bytes)
+        self._fast_limit = limit if plain and usable and ready else -1
+
+    @property
+    def active_segment(self) -> Segment:
+        return self._segments[-1]
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return tuple(self._segments)
+
+    @property
+    def first_base_offset(self) -> int:
+        return self._bases[0]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.topic, self.partition
+
+    def last_stable_offset(self, high_watermark: int) -> int:
+        """Exclusive end of what a read_committed consumer may see."""
+        if not self.producers.ongoing and not self.producers.completed:
+            return high_watermark
+        first = self.producers.first_unstable_offset(high_watermark)
+        return high_watermark if first is None else min(first, high_watermark)
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        """(largest epoch ≤ `epoch`, its end offset) as KIP-101 and KIP-279 have it; (-1, -1) if unknown."""
+        return self.epochs.end_offset_for(epoch, self.log_end_offset)
+
+    def fail(self, error: OSError) -> None:
+        """An append or fsync failed: the tail is unknown, the log is out until it is opened anew (never retried)."""
+        if self.offline:
+            return
+        self.offline = True
+        self._staged.clear()
+        self._fast_limit = -1
+        if self.on_failure is not None:
+            self.on_failure(self, error)
+
+    def _segment_index(self, offset: int) -> int:
+        """Index of the segment that would hold `offset`."""
+        return max(0, bisect_right(self._bases, offset) - 1)
+
+    def _storage_error(self, error: OSError) -> KafkaError:
+        return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.topic}-{self.partition}: {error}")

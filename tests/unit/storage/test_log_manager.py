@@ -1,0 +1,285 @@
+"""Data directories: whose they are, what lies in them, how they are left and taken again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from odradek.storage.config import LogConfig
+from odradek.storage.data_dir import DataDirError
+from odradek.storage.manager import LogManager
+from odradek.storage.memory_disk import MemoryDisk, StepSyncer
+from odradek.storage.real_disk import RealDisk
+from odradek.wire.errors import KafkaError
+from odradek.wire.records import simple_batch
+
+NOW = 1_700_000_000_000
+TOPIC_ID = bytes(range(16))
+CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
+
+
+class Node:
+    def __init__(self, disk: Any, root: str, dirs: int = 1) -> None:
+        self.disk = disk
+        self.dirs = [f"{root}/d{number}" for number in range(dirs)]
+        self.syncer = StepSyncer()
+        self.seed = 0
+
+    def manager(self, node_id: int = 1, cluster_id: str | None = CLUSTER, start: bool = True) -> LogManager:
+        self.seed += 1
+        manager = LogManager(self.disk, self.syncer, self.dirs, rng=Random(self.seed))
+        if start:
+            manager.start(node_id=node_id, cluster_id=cluster_id)
+        return manager
+
+
+@pytest.fixture(params=["memory", "real"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Node:
+    if request.param == "real":
+        return Node(RealDisk(), str(tmp_path))
+    return Node(MemoryDisk(), "/data")
+
+
+def append(log: Any, *values: str) -> None:
+    batch = simple_batch([(b"k", value.encode()) for value in values], base_offset=0, timestamp=NOW)
+    log.append_as_leader(memoryview(batch), 0, NOW)
+    log.write_staged()
+
+
+def test_a_node_keeps_its_cluster_and_directory_ids(node: Node) -> None:
+    first = node.manager(cluster_id=None)
+    cluster, directory = first.cluster_id, first.dirs[0].directory_id
+    assert len(cluster) == 22
+    first.close()
+    second = node.manager(cluster_id=None)
+    assert (second.cluster_id, second.dirs[0].directory_id) == (cluster, directory)
+    text = node.disk.read_file(f"{node.dirs[0]}/meta.properties").decode()
+    assert "version=1\n" in text
+    assert f"cluster.id={cluster}\n" in text
+
+
+def test_a_directory_of_another_node_or_cluster_is_refused_and_unlocked(node: Node) -> None:
+    node.manager(1).close()
+    with pytest.raises(DataDirError, match="Stored node id 1 doesn't match node id 2"):
+        node.manager(2)
+    with pytest.raises(DataDirError, match="different clusters"):
+        node.manager(1, "AAAAAAAAAAAAAAAAAAAAAA")
+    node.manager(1).close()
+
+
+def test_a_directory_in_use_is_refused(node: Node) -> None:
+    first = node.manager()
+    with pytest.raises(DataDirError, match="Another process is using this directory"):
+        node.manager()
+    first.close()
+    node.manager().close()
+
+
+def test_a_damaged_meta_properties_names_the_file(node: Node) -> None:
+    node.manager().close()
+    path = f"{node.dirs[0]}/meta.properties"
+    for text in (
+        b"version=1\nnode.id=x\n",
+        b"nonsense\n",
+        b"version=9\n",
+        b"\xff\n",
+        b"version=1\ndirectory.id=?\n",
+    ):
+        node.disk.write_file_atomic(path, text, durable=False)
+        with pytest.raises(DataDirError, match=r"meta\.properties"):
+            node.manager()
+
+
+def test_a_path_that_is_a_file_is_refused(node: Node) -> None:
+    node.disk.makedirs(node.dirs[0].rpartition("/")[0])
+    node.disk.write_file_atomic(node.dirs[0], b"", durable=False)
+    with pytest.raises(DataDirError, match="not a directory"):
+        node.manager()
+
+
+def test_an_unwritable_directory_is_refused(tmp_path: Path) -> None:
+    node = Node(RealDisk(), str(tmp_path / "missing\0name"))
+    with pytest.raises((DataDirError, ValueError)):
+        node.manager()
+
+
+def test_logs_come_back_after_a_clean_stop_without_recovery(node: Node) -> None:
+    manager = node.manager()
+    for partition in range(3):
+        log = manager.create_log("t", partition, TOPIC_ID, wall_ms=NOW)
+        append(log, *"abc"[: partition + 1])
+    log.advance_log_start(1)
+    manager.close({("t", 0): 1}, broker_epoch=77)
+    names = node.disk.listdir(node.dirs[0])
+    assert {
+        ".kafka_cleanshutdown",
+        "recovery-point-offset-checkpoint",
+        "replication-offset-checkpoint",
+    } <= set(names)
+
+    manager = node.manager()
+    assert manager.clean
+    assert manager.dirs[0].broker_epoch == 77
+    assert ".kafka_cleanshutdown" not in node.disk.listdir(node.dirs[0])
+    seen: list[tuple[int, int, str]] = []
+    report = manager.open_all(NOW, progress=lambda *step: seen.append(step))
+    assert (report.opened, report.recovered, report.failed) == (3, 0, [])
+    assert seen[-1] == (3, 3, "t-2")
+    assert {key: log.log_end_offset for key, log in manager.logs.items()} == {
+        ("t", 0): 1,
+        ("t", 1): 2,
+        ("t", 2): 3,
+    }
+    assert manager.logs["t", 2].log_start_offset == 1
+    assert manager.logs["t", 0].topic_id == TOPIC_ID
+    assert manager.high_watermarks == {("t", 0): 1}
+
+
+def test_logs_come_back_after_a_kill() -> None:
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a", "b")
+    node.disk.kill()
+    manager = node.manager()
+    report = manager.open_all(NOW)
+    assert (report.opened, report.recovered) == (1, 1)
+    assert manager.logs["t", 0].log_end_offset == 2
+    assert manager.logs["t", 0].topic_id == TOPIC_ID
+
+
+def test_a_deleted_log_is_renamed_at_once_and_unlinked_after_the_delay(node: Node) -> None:
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    assert manager.delete_log("t", 0, wall_ms=NOW)
+    assert not manager.delete_log("t", 0, wall_ms=NOW)
+    [doomed] = [name for name in node.disk.listdir(node.dirs[0]) if name.endswith("-delete")]
+    assert doomed.startswith("t-0.")
+    again = manager.create_log("t", 0, bytes(16), wall_ms=NOW)
+    assert again.log_end_offset == 0
+    manager.tick(NOW + 59_000)
+    node.syncer.drain()
+    assert doomed in node.disk.listdir(node.dirs[0])
+    manager.tick(NOW + 60_000)
+    node.syncer.drain()
+    assert doomed not in node.disk.listdir(node.dirs[0])
+
+
+def test_a_deletion_cut_short_is_completed_at_the_next_start(node: Node) -> None:
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    manager.delete_log("t", 0, wall_ms=NOW)
+    manager.close()
+    manager = node.manager()
+    manager.open_all(NOW)
+    assert manager.logs == {}
+    manager.tick(NOW)
+    node.syncer.drain()
+    assert not [name for name in node.disk.listdir(node.dirs[0]) if name.endswith("-delete")]
+
+
+def test_what_is_foreign_is_reported_and_left_alone(node: Node) -> None:
+    manager = node.manager()
+    manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    manager.close()
+    root = node.dirs[0]
+    for name in ("photos", "t-01", "-3", "t-x", "__cluster_metadata-0"):
+        node.disk.makedirs(f"{root}/{name}")
+    node.disk.write_file_atomic(f"{root}/todo.txt", b"x", durable=False)
+    manager = node.manager()
+    report = manager.open_all(NOW)
+    assert list(manager.logs) == [("t", 0)]
+    assert sorted(report.foreign) == [
+        f"{root}/{name}" for name in ("-3", "photos", "t-01", "t-x", "todo.txt")
+    ]
+    assert node.disk.exists(f"{root}/todo.txt")
+
+
+def test_the_same_log_in_two_directories_is_reported(tmp_path: Path) -> None:
+    node = Node(MemoryDisk(), "/data", dirs=2)
+    manager = node.manager()
+    manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    manager.close()
+    other = next(path for path in node.dirs if not node.disk.exists(f"{path}/t-0"))
+    node.disk.makedirs(f"{other}/t-0")
+    report = node.manager().open_all(NOW)
+    assert report.opened == 1
+    assert "is in" in report.failed[0][1]
+
+
+def test_a_log_of_another_topic_id_is_not_handed_out(node: Node) -> None:
+    manager = node.manager()
+    log = manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    assert manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW) is log
+    with pytest.raises(KafkaError, match="INCONSISTENT_TOPIC_ID"):
+        manager.create_log("t", 0, bytes(16), wall_ms=NOW)
+
+
+def test_new_logs_spread_over_directories() -> None:
+    node = Node(MemoryDisk(), "/data", dirs=3)
+    manager = node.manager()
+    for partition in range(9):
+        manager.create_log("t", partition, TOPIC_ID, wall_ms=NOW)
+    assert [len([n for n in node.disk.listdir(path) if n.startswith("t-")]) for path in node.dirs] == [
+        3,
+        3,
+        3,
+    ]
+
+
+def test_one_failing_disk_takes_only_its_logs_offline() -> None:
+    node = Node(MemoryDisk(), "/data", dirs=2)
+    manager = node.manager()
+    logs = [manager.create_log("t", partition, TOPIC_ID, wall_ms=NOW) for partition in range(4)]
+    failed: list[str] = []
+    manager.on_dir_failure = lambda data_dir, error: failed.append(data_dir.path)
+    node.disk.faults.fail_change_at = node.disk.faults.changes
+    node.disk.faults.sticky = False
+    with pytest.raises((OSError, KafkaError), match="injected"):
+        append(logs[0], "a")
+    broken = logs[0].dir.rpartition("/")[0]
+    assert failed == [broken]
+    assert [log.offline for log in logs] == [log.dir.startswith(broken) for log in logs]
+    with pytest.raises(KafkaError, match="KAFKA_STORAGE_ERROR"):
+        append(logs[2], "a")
+    append(logs[1], "a")
+    new = manager.create_log("u", 0, TOPIC_ID, wall_ms=NOW)
+    assert not new.dir.startswith(broken)
+    assert [path for path, _ in manager.close()] == [broken]
+    assert node.disk.exists(f"{logs[1].dir.rpartition('/')[0]}/.kafka_cleanshutdown")
+    assert not node.disk.exists(f"{broken}/.kafka_cleanshutdown")
+
+
+def test_old_segments_go_to_the_delayed_unlink(node: Node) -> None:
+    manager = node.manager()
+    config = LogConfig(segment_bytes=200, retention_ms=1000)
+    log = manager.create_log("t", 0, TOPIC_ID, config, wall_ms=NOW)
+    for number in range(10):
+        append(log, f"v{number}")
+    assert manager.delete_old_segments(NOW + 2000, {("t", 0): 8}) > 0
+    assert 0 < log.log_start_offset <= 8
+    assert [name for name in node.disk.listdir(log.dir) if name.endswith(".deleted")]
+    manager.tick(NOW + 62_000)
+    node.syncer.drain()
+    assert not [name for name in node.disk.listdir(log.dir) if name.endswith(".deleted")]
+    append(log, "more")
+    assert log.log_end_offset == 11
+
+
+def test_damaged_checkpoints_only_mean_a_scan(node: Node) -> None:
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    manager.close()
+    for name in (
+        "recovery-point-offset-checkpoint",
+        "log-start-offset-checkpoint",
+        "replication-offset-checkpoint",
+    ):
+        node.disk.write_file_atomic(f"{node.dirs[0]}/{name}", b"0\n5\nt 0 9\n", durable=False)
+    manager = node.manager()
+    report = manager.open_all(NOW)
+    assert report.failed == []
+    assert manager.logs["t", 0].log_end_offset == 1
+    assert len(manager.dirs[0].notes) == 3
