@@ -411,6 +411,13 @@ BROKER_DEFS = (
     define("odradek.metrics.port", INT, -1, low=-1, high=65535),
 )
 
+DYNAMIC_ONLY_DEFS = (
+    define("follower.replication.throttled.rate", LONG, MAX_LONG, low=0),
+    define("leader.replication.throttled.rate", LONG, MAX_LONG, low=0),
+    define("replica.alter.log.dirs.io.max.bytes.per.second", LONG, MAX_LONG, low=0),
+)
+"""Keys that exist only while they are set dynamically."""
+
 PER_BROKER = frozenset(
     (
         "cordoned.log.dirs",

@@ -106,6 +106,8 @@ group.min.session.timeout.ms: The smallest session timeout a member may ask for.
 initial.broker.registration.timeout.ms: How long a broker may take to register before it gives up.
 inter.broker.listener.name: The listener brokers use among themselves.
 leader.imbalance.check.interval.seconds: How often leadership is compared with the preferred replicas.
+follower.replication.throttled.rate: Bytes a second that throttled followers may fetch.
+leader.replication.throttled.rate: Bytes a second that leaders may serve to throttled followers.
 listener.security.protocol.map: Which security protocol each listener name stands for: NAME:PLAINTEXT,…
 listeners: What is bound: NAME://host:port,… An empty host is every interface, port 0 any free port.
 log.cleaner.backoff.ms: How long the cleaner sleeps when nothing is dirty.
@@ -169,6 +171,7 @@ producer.id.expiration.ms: A producer id idle for this long is forgotten.
 queued.max.request.bytes: Bytes of requests being received or handled, above which nothing is read. Not positive is no
     limit, as is Kafka's default.
 queued.max.requests: Requests waiting for their answer, above which nothing is read.
+replica.alter.log.dirs.io.max.bytes.per.second: Bytes a second moved between directories.
 replica.fetch.backoff.ms: The wait after a fetch from a leader that failed.
 replica.fetch.max.bytes: The most fetched for one partition at a time.
 replica.fetch.min.bytes: The least a fetch from a leader waits for.

@@ -16,13 +16,14 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from odradek.metadata.config_def import ConfigDef, ConfigError, ConfigType, Update, Value, canonical, parse
-from odradek.metadata.config_defs_broker import BROKER_DEFS, CLUSTER_WIDE, PER_BROKER
+from odradek.metadata.config_defs_broker import BROKER_DEFS, CLUSTER_WIDE, DYNAMIC_ONLY_DEFS, PER_BROKER
 from odradek.metadata.config_defs_topic import TOPIC_DEFS, TOPIC_SYNONYMS
 from odradek.wire.errors import ErrorCode, KafkaError
 
 TOPICS: dict[str, ConfigDef] = {definition.name: definition for definition in TOPIC_DEFS}
 BROKERS: dict[str, ConfigDef] = {definition.name: definition for definition in BROKER_DEFS}
 
+_DYNAMIC_ONLY = {definition.name: definition for definition in DYNAMIC_ONLY_DEFS}
 _EMPTY: Mapping[str, str] = {}
 _LISTENER_OVERRIDE = re.compile(r"listener\.name\.[^.]*\.(.*)", re.DOTALL)
 _PER_LISTENER = ("ssl.keystore.", "ssl.truststore.", "ssl.key.")
@@ -219,6 +220,13 @@ def topic_synonyms(name: str, overrides: Mapping[str, str], broker: BrokerLayers
 # --- Brokers ---
 
 
+def broker_definition(name: str) -> ConfigDef | None:
+    """What is known of a broker key, as it stands or after a listener's prefix."""
+    matched = _LISTENER_OVERRIDE.fullmatch(name)
+    base = matched[1] if matched else name
+    return BROKERS.get(base) or _DYNAMIC_ONLY.get(base)
+
+
 def update_mode(name: str) -> Update:
     """Whether a broker key can be changed while the broker runs."""
     if name in PER_BROKER or _LISTENER_OVERRIDE.fullmatch(name):
@@ -230,8 +238,7 @@ def validate_broker_config(name: str, value: str) -> None:
     """KafkaError(INVALID_REQUEST, as Kafka answers) for a value that does not fit. Unknown names are let
     through.
     """
-    matched = _LISTENER_OVERRIDE.fullmatch(name)
-    definition = BROKERS.get(matched[1] if matched else name)
+    definition = broker_definition(name)
     if definition is None:
         return
     try:
@@ -278,9 +285,11 @@ def resolve_broker_configs(broker: BrokerLayers) -> dict[str, str | None]:
     }
     for layer in reversed(broker):
         resolved.update(layer)
-    return {
-        name: _usable(BROKERS[name], value) if name in BROKERS else value for name, value in resolved.items()
-    }
+    for name, value in resolved.items():
+        definition = broker_definition(name)
+        if definition is not None:
+            resolved[name] = _usable(definition, value)
+    return resolved
 
 
 def broker_synonyms(name: str, broker: BrokerLayers) -> list[Synonym]:
@@ -312,13 +321,12 @@ _LAYER_SOURCES = (
 
 
 def is_known_broker_config(name: str) -> bool:
-    """Whether Kafka knows the key, as it stands or after a listener's prefix."""
+    """Whether the key can stand in a broker's properties, with or without a listener's prefix."""
     matched = _LISTENER_OVERRIDE.fullmatch(name)
     return (matched[1] if matched else name) in BROKERS
 
 
 def is_sensitive(name: str) -> bool:
     """A value never shown: passwords, and broker keys whose type nobody knows."""
-    matched = _LISTENER_OVERRIDE.fullmatch(name)
-    definition = BROKERS.get(matched[1] if matched else name)
+    definition = broker_definition(name)
     return definition is None or definition.sensitive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
 from odradek.broker.config_builder import build_config, require_single_node, settings_of, zero_config
 from odradek.broker.listeners import Listener, Voter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from odradek.metadata import configs
 from odradek.metadata.config_def import ConfigError, ConfigType, Update, canonical, java_double
 from odradek.metadata.configs import BROKERS, TOPICS, BrokerLayers, ConfigSource, Synonym
@@ -225,6 +226,12 @@ def test_a_value_that_comes_from_a_coarser_unit_alone_has_no_synonyms_as_in_kafk
             True,
             "Configuration 'listeners' must not be empty. Valid values include: any non-empty value",
         ),
+        (
+            "leader.replication.throttled.rate",
+            "-1",
+            True,
+            "Invalid value -1 for configuration leader.replication.throttled.rate: Value must be at least 0",
+        ),
         ("node.id", "3", True, "Cannot update these configs dynamically: [node.id]"),
         ("log.retention.hours", "3", False, "Cannot update these configs dynamically: [log.retention.hours]"),
         (
@@ -254,6 +261,7 @@ def test_a_dynamic_broker_config_is_refused_with_the_text_of_kafka(
 def test_dynamic_broker_configs_that_kafka_accepts_are_accepted() -> None:
     configs.validate_broker_configs({"log.retention.ms": "5", "foo.bar": "x"}, per_broker=False)
     configs.validate_broker_configs({"listener.name.a.ssl.keystore.location": "x"}, per_broker=True)
+    configs.validate_broker_configs({"leader.replication.throttled.rate": "0"}, per_broker=False)
 
 
 def test_every_default_is_a_valid_value_and_is_written_canonically() -> None:
@@ -264,12 +272,7 @@ def test_every_default_is_a_valid_value_and_is_written_canonically() -> None:
 
 def test_every_dynamic_key_and_every_synonym_exists() -> None:
     assert set(BROKERS) >= configs.PER_BROKER
-    quota_rates = {
-        "leader.replication.throttled.rate",
-        "follower.replication.throttled.rate",
-        "replica.alter.log.dirs.io.max.bytes.per.second",
-    }
-    assert set(BROKERS) | quota_rates >= configs.CLUSTER_WIDE
+    assert all(configs.broker_definition(name) for name in configs.CLUSTER_WIDE)
     for name, synonyms in configs.TOPIC_SYNONYMS.items():
         assert name in TOPICS
         for broker_name, factor in synonyms:

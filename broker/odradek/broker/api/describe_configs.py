@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from odradek.controller.topic_names import topic_name_error
 from odradek.metadata import configs
 from odradek.metadata.config_def import ConfigDef, Update
-from odradek.metadata.configs import BROKERS, TOPICS, BrokerLayers, ConfigSource, ResourceType, Synonym
+from odradek.metadata.configs import TOPICS, BrokerLayers, ConfigSource, ResourceType, Synonym
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -135,7 +135,7 @@ def _broker(wanted: Callable[[Iterable[str]], list[str]], layers: BrokerLayers) 
     values = configs.resolve_broker_configs(layers)
     entries = []
     for key in wanted(values):
-        entry = _entry(key, values[key], BROKERS.get(key), configs.broker_synonyms(key, layers))
+        entry = _entry(key, values[key], configs.broker_definition(key), configs.broker_synonyms(key, layers))
         entry.read_only = configs.update_mode(key) is Update.READ_ONLY
         entries.append(entry)
     return entries
@@ -147,7 +147,7 @@ def _cluster_defaults(wanted: Callable[[Iterable[str]], list[str]], layers: Brok
     for key in wanted(layers.dynamic_default):
         source = ConfigSource.DYNAMIC_DEFAULT_BROKER
         synonyms = [each for each in configs.broker_synonyms(key, layers) if each.source is source]
-        entry = _entry(key, layers.dynamic_default[key], BROKERS.get(key), synonyms)
+        entry = _entry(key, layers.dynamic_default[key], configs.broker_definition(key), synonyms)
         entry.read_only = configs.update_mode(key) is Update.READ_ONLY
         entries.append(entry)
     return entries
