@@ -87,7 +87,7 @@ def describe_new_topic(state: ControllerState, overrides: Mapping[str, str]) -> 
     """Every configuration a new topic has and where it comes from, by name (KIP-525)."""
     fallback = layers(state)
     described = []
-    for name in sorted(TOPICS):
+    for name in sorted(name for name, definition in TOPICS.items() if not definition.internal):
         synonyms = topic_synonyms(name, overrides, fallback)
         source = synonyms[0].source if synonyms else ConfigSource.DEFAULT
         described.append(
@@ -224,13 +224,11 @@ def _check_topic(state: ControllerState, name: str, after: Mapping[str, str]) ->
 def _check_broker(state: ControllerState, name: str, after: Mapping[str, str]) -> None:
     if name:
         if not _INTEGER.fullmatch(name):
-            why = "Unable to parse broker name as a base 10 number."
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"Node id must be an integer, but it is: {name}")
+        node_id = state.config.node_id
+        if int(name) not in state.image.brokers and int(name) != node_id:
+            why = f"Unexpected broker id, expected {node_id}, but received {name}"
             raise KafkaError(ErrorCode.INVALID_REQUEST, why)
-        broker_id = int(name)
-        if broker_id < 0:
-            raise KafkaError(ErrorCode.INVALID_REQUEST, "Invalid negative broker ID.")
-        if broker_id not in state.image.brokers and broker_id != state.config.node_id:
-            raise KafkaError(ErrorCode.BROKER_ID_NOT_REGISTERED, f"No broker with id {broker_id} found.")
     validate_broker_configs(after, per_broker=bool(name))
 
 
@@ -289,4 +287,6 @@ def _items(value: str | None) -> list[str]:
 def _not_a_list(type_: int, operation: Operation, name: str) -> str:
     if type_ == ResourceType.TOPIC:
         return f"Can't {operation.name} to key {name} because its type is not LIST."
+    if name not in BROKERS:
+        return f"Unknown config name: {name}"
     return f"Config value {operation.name.lower()} is not allowed for config key: {name}"

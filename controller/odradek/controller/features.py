@@ -46,7 +46,7 @@ def update_features(state: ControllerState, request: UpdateFeaturesRequest, vers
             )
             raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, why)
         records.append(FeatureLevelRecord(update.feature, update.max_version_level))
-    response = UpdateFeaturesResponse(error_message="")
+    response = UpdateFeaturesResponse(error_message=None)
     if version < 2:
         response.results = [UpdatableFeatureResult(update.feature) for update in request.feature_updates]
     return Decision([] if request.validate_only else records, response)

@@ -73,7 +73,7 @@ class _Waiting(NamedTuple):
     """A response that may be sent once `offset` is committed."""
 
     offset: int
-    request: Message | None
+    request: Message
     response: Message
     done: Done
 
@@ -135,11 +135,10 @@ class QuorumController:
             done(error_response(request, ErrorCode.KAFKA_STORAGE_ERROR, why))
             return
         assert decision.response is not None, "requests have responses"
-        waiting = _Waiting(self._state.next_offset - 1, request, decision.response, done)
-        if waiting.offset <= self._committed and not self._waiting:
-            done(decision.response)
+        if self._uncommitted:
+            self._waiting.append(_Waiting(self._state.next_offset - 1, request, decision.response, done))
         else:
-            self._waiting.append(waiting)
+            done(decision.response)
 
     def _write(self, decision: Decision) -> None:
         """Replay and append. Each batch is replayed before it is appended, and is the state afterwards."""
@@ -153,14 +152,18 @@ class QuorumController:
             encoded = [record.encode() for record in records]
             base_offset = state.next_offset
             self._uncommitted.append(_Appended(base_offset, delta, image, sum(map(len, encoded))))
+            held, self._draining = self._draining, True  # a log that commits at once must not get ahead of us
             try:
                 appended = self._log.append(encoded)
             except BaseException:
                 self._uncommitted.pop()
                 raise
+            finally:
+                self._draining = held
             assert appended == last_offset, f"appended to {appended}, expected {last_offset}"
             self._replayed(delta, image)
         self._arm_session_timer()
+        self._drain()
 
     def _replayed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """The appended image is the state from now on."""
@@ -205,8 +208,7 @@ class QuorumController:
             self._session_timer = None
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
-            if each.request is not None:
-                each.done(error_response(each.request, ErrorCode.NOT_CONTROLLER))
+            each.done(error_response(each.request, ErrorCode.NOT_CONTROLLER))
 
     def on_commit(self, batches: Iterable[CommittedBatch]) -> None:
         """Raft committed these batches. Images are published, then the responses that waited for them are
@@ -218,8 +220,8 @@ class QuorumController:
                 self._committed = max(self._committed, batch.last_offset)
             else:
                 foreign.append(batch)
-        if foreign:
-            self._loader.on_commit(foreign)
+        assert not (foreign and self.active), "a leader has seen everything before its epoch"
+        self._loader.on_commit(foreign)
         self._drain()
 
     def _drain(self) -> None:
@@ -234,16 +236,11 @@ class QuorumController:
                 appended = self._uncommitted.popleft()
                 self._loader.bytes_since_snapshot += appended.size
                 self._loader.publish(appended.delta, appended.image)
-                self._answer(appended.image.offset)
-            if not self._uncommitted:
-                self._answer(self._committed)
+                while self._waiting and self._waiting[0].offset <= appended.image.offset:
+                    waiting = self._waiting.popleft()
+                    waiting.done(waiting.response)
         finally:
             self._draining = False
-
-    def _answer(self, offset: int) -> None:
-        while self._waiting and self._waiting[0].offset <= offset:
-            waiting = self._waiting.popleft()
-            waiting.done(waiting.response)
 
     # -- sessions ------------------------------------------------------------------------------------------
 

@@ -24,8 +24,6 @@ PENDING_REQUESTS_MAX = 10_000
 
 PRODUCER_ID_BLOCK = 1_000
 
-_NO_CONFIGS: Mapping[str, str] = MappingProxyType({})
-
 SUPPORTED_FEATURES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
         METADATA_VERSION: (METADATA_VERSION_LEVEL, METADATA_VERSION_LEVEL),
@@ -76,7 +74,7 @@ class ControllerConfig:
     """
     snapshot_interval_ms: int = 3_600_000
     """metadata.log.max.snapshot.interval.ms: or after this time, if anything is new; 0: only by size."""
-    static_configs: Mapping[str, str] = field(default=_NO_CONFIGS)
+    static_configs: Mapping[str, str] = field(default_factory=dict)
     """The node's own server.properties, as text: what topics without a configuration of their own fall back
     to.
     """
