@@ -23,7 +23,6 @@ from odradek.wire.records import (
     read_records,
     simple_batch,
 )
-from odradek.wire.uuid import ZERO_UUID
 
 Buffer = bytes | bytearray | memoryview
 
@@ -93,18 +92,13 @@ def _voter_struct(voter: Voter) -> voters_record.Voter:
 
 
 def _encode_leader_change(change: LeaderChange) -> bytes:
-    """Version 1 carries directory ids; with static voters there are none, and it is version 0."""
-    version = 1 if change.voters.has_all_directories else 0
+    """Version 0, as Kafka writes it to this day: ids alone, the directories are in the voters record."""
     return leader_change_message.LeaderChangeMessage(
-        version,
+        0,
         change.leader.id,
-        [_change_voter(voter.key, version) for voter in change.voters.voters],
-        [_change_voter(key, version) for key in change.granted],
-    ).encode(version)
-
-
-def _change_voter(key: ReplicaKey, version: int) -> leader_change_message.Voter:
-    return leader_change_message.Voter(key.id, key.directory_id if version > 0 else ZERO_UUID)
+        [leader_change_message.Voter(voter_id) for voter_id in change.voters.ids],
+        [leader_change_message.Voter(key.id) for key in change.granted],
+    ).encode(0)
 
 
 # Reading

@@ -99,7 +99,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ballots:
     """Answers to one round of (pre-)votes."""
 

@@ -8,8 +8,7 @@ completion comes late: completions name the sequence number or the generation th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from odradek.raft.log_index import SnapshotId
 from odradek.raft.messages import Batch, Message
@@ -20,39 +19,33 @@ from odradek.wire.errors import ErrorCode
 # ---- in
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """Time has passed; due at `RaftCore.next_deadline_ms`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Propose:
+class Propose(NamedTuple):
     """Leader only: append one batch of `count` records. The core assigns offset and epoch."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls on it
     data: object
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumStatePersisted:
+class QuorumStatePersisted(NamedTuple):
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogSynced:
+class LogSynced(NamedTuple):
     generation: int
     end_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotCreated:
+class SnapshotCreated(NamedTuple):
     """A local snapshot of committed records is durable under its final name."""
 
     snapshot: SnapshotId
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInstalled:
+class SnapshotInstalled(NamedTuple):
     """The downloaded snapshot is durable and the log restarted at its end; or it was damaged (`ok` false)."""
 
     snapshot: SnapshotId
@@ -60,23 +53,19 @@ class SnapshotInstalled:
     voters: VoterSet | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AddVoter:
+class AddVoter(NamedTuple):
     voter: Voter
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveVoter:
+class RemoveVoter(NamedTuple):
     key: ReplicaKey
 
 
-@dataclass(frozen=True, slots=True)
-class Resign:
+class Resign(NamedTuple):
     """Give up leadership, if there is any: a graceful stop, or the application failed to lead."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerUnreachable:
+class PeerUnreachable(NamedTuple):
     """The operating system refused the connection: this node's process is gone, no need to wait for a
     timeout.
     """
@@ -101,24 +90,21 @@ Event: TypeAlias = (
 # ---- out
 
 
-@dataclass(frozen=True, slots=True)
-class PersistQuorumState:
+class PersistQuorumState(NamedTuple):
     """Write the vote file; when it is durable, answer with `QuorumStatePersisted(sequence)`, in sequence."""
 
     sequence: int
     state: QuorumState
 
 
-@dataclass(frozen=True, slots=True)
-class AppendEntries:
+class AppendEntries(NamedTuple):
     """Append to the page cache. `as_leader`: encode and stamp (else the bytes are stored as they came)."""
 
     batches: tuple[Batch, ...]
     as_leader: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(NamedTuple):
     """fsync the log up to `end_offset`, then answer with `LogSynced(generation, end_offset)`. One is under
     way at most.
     """
@@ -127,13 +113,11 @@ class Sync:
     end_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class TruncateLog:
+class TruncateLog(NamedTuple):
     end_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogRange:
+class LogRange(NamedTuple):
     """Whole batches from `offset`, below `end_offset`; about `max_bytes`, but at least one."""
 
     offset: int
@@ -141,15 +125,13 @@ class LogRange:
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRange:
+class SnapshotRange(NamedTuple):
     snapshot: SnapshotId
     position: int
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendMessage:
+class SendMessage(NamedTuple):
     """Send once vote-file write `after` is durable (0: at once), with the records or snapshot bytes named,
     if any.
     """
@@ -160,36 +142,31 @@ class SendMessage:
     read: LogRange | SnapshotRange | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """The high watermark rose: everything below may be shown to the application."""
 
     high_watermark: int
 
 
-@dataclass(frozen=True, slots=True)
-class BecameLeader:
+class BecameLeader(NamedTuple):
     """The application leads once it has seen everything up to and with `epoch_start_offset` committed."""
 
     epoch: int
     epoch_start_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class LostLeadership:
+class LostLeadership(NamedTuple):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderChanged:
+class LeaderChanged(NamedTuple):
     """The epoch or the known leader (-1: none) changed."""
 
     epoch: int
     leader_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSnapshotChunk:
+class WriteSnapshotChunk(NamedTuple):
     """Append to the temporary file of a download (position 0 starts it anew)."""
 
     snapshot: SnapshotId
@@ -197,8 +174,7 @@ class WriteSnapshotChunk:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class InstallSnapshot:
+class InstallSnapshot(NamedTuple):
     """The download is complete: check, fsync, rename, restart the log at its end, answer
     `SnapshotInstalled`.
     """
@@ -206,24 +182,21 @@ class InstallSnapshot:
     snapshot: SnapshotId
 
 
-@dataclass(frozen=True, slots=True)
-class AdvanceLogStart:
+class AdvanceLogStart(NamedTuple):
     """Delete the log below `start`, then the snapshots in `obsolete`."""
 
     start: SnapshotId
     obsolete: tuple[SnapshotId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VoterChangeEnded:
+class VoterChangeEnded(NamedTuple):
     """An `AddVoter` or `RemoveVoter` is committed (`NONE`) or was refused or given up, with the reason."""
 
     error: ErrorCode
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Fatal:
+class Fatal(NamedTuple):
     """A promise would be broken: stop the process. The core takes no further events."""
 
     reason: str

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from odradek.raft.log_index import SnapshotId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Download:
     """A snapshot on its way from the leader."""
 
@@ -20,7 +20,7 @@ class Download:
     """All bytes are here; nothing is fetched, and no election is held, until the log restarts at its end."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Fetcher:
     """At most one fetch is under way; its answer is known by its request id."""
 

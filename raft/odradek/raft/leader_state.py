@@ -13,7 +13,7 @@ from odradek.raft.messages import FetchRequest
 from odradek.raft.voters import ReplicaKey, Voter, VoterSet
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReplicaProgress:
     """One follower or observer as this leader sees it, in this epoch."""
 
@@ -26,7 +26,7 @@ class ReplicaProgress:
     parked_until_ms: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LeaderState:
     """Leadership of one epoch, from election to resignation."""
 

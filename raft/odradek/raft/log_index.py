@@ -37,7 +37,7 @@ class SnapshotId(NamedTuple):
         return f"{self.offset}-{self.epoch}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LogIndex:
     """Start, end, fsynced end, epochs with their first offsets, retained snapshots (oldest first)."""
 

@@ -3,12 +3,16 @@
 
 Every message names its sender and the sender's epoch. `request_id` ties an answer to its question: an
 answer that was not asked for, or is late, is dropped after its epoch has been looked at.
+
+Nobody changes a message. The classes are not frozen because that quadruples what each of them costs at
+start-up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from odradek.raft.log_index import OffsetAndEpoch, SnapshotId
 from odradek.raft.voters import ReplicaKey, VoterSet
@@ -25,8 +29,7 @@ class ControlKind(Enum):
     VOTERS = "voters"
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderChange:
+class LeaderChange(NamedTuple):
     """Content of the leader change record: who leads, who could vote, who granted."""
 
     leader: ReplicaKey
@@ -34,8 +37,7 @@ class LeaderChange:
     granted: tuple[ReplicaKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Consecutive records of one epoch; the unit that is appended, sent and truncated.
 
     `data` is the encoded record batch, or None for a control batch that the driver has yet to encode. The
@@ -43,7 +45,7 @@ class Batch:
     """
 
     base_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls on it
     epoch: int
     data: object = None
     control: ControlKind = ControlKind.NONE
@@ -54,21 +56,21 @@ class Batch:
         return self.base_offset + self.count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Message:
     sender: ReplicaKey
     epoch: int
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Response(Message):
     leader_id: int
     """The leader of `epoch` as far as the sender knows, or -1."""
     error: ErrorCode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class VoteRequest(Message):
     """With `pre_vote`, a question that binds nobody: would you vote for me in the next epoch?"""
 
@@ -79,35 +81,35 @@ class VoteRequest(Message):
     """The directory id that the candidate takes the receiver to have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class VoteResponse(Response):
     pre_vote: bool
     granted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BeginQuorumEpochRequest(Message):
     """The sender leads `epoch`. Repeated to voters that do not fetch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BeginQuorumEpochResponse(Response):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class EndQuorumEpochRequest(Message):
     """The sender no longer leads `epoch`; `successors` are ordered by how far they fetched, best first."""
 
     successors: tuple[ReplicaKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class EndQuorumEpochResponse(Response):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class FetchRequest(Message):
     """Pull. A voter's `fetch_offset` is an acknowledgement: everything below it is fsynced there."""
 
@@ -117,7 +119,7 @@ class FetchRequest(Message):
     """What the sender knows; a leader that knows more answers at once (KIP-1166)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class FetchResponse(Response):
     """Exactly one of: an error, a `diverging` point, a `snapshot` to load first, or batches (or none)."""
 
@@ -128,13 +130,13 @@ class FetchResponse(Response):
     """Filled in by the driver from the log, see `SendMessage.records`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class FetchSnapshotRequest(Message):
     snapshot: SnapshotId
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class FetchSnapshotResponse(Response):
     """`data` from byte `position` of a snapshot of `size` bytes; filled in by the driver."""
 

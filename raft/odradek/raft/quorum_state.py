@@ -8,7 +8,7 @@ before any message leaves that depends on it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from odradek.raft.voters import ReplicaKey
 from odradek.wire.uuid import ZERO_UUID, uuid_from_string, uuid_to_string
@@ -21,8 +21,7 @@ class CorruptQuorumState(ValueError):  # noqa: N818 - named after what was found
     """The vote file cannot be read; guessing its content could vote twice in one epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumState:
+class QuorumState(NamedTuple):
     """Epoch, its leader if known (else `NO_LEADER`), and who got this replica's vote in it."""
 
     epoch: int = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol
@@ -102,8 +102,7 @@ class Transport(Protocol):
     def send(self, to: ReplicaKey, message: Message) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
+class ReplicaStatus(NamedTuple):
     """One line of DescribeQuorum (KIP-595, 836). Times are wall-clock ms, -1 if not known."""
 
     key: ReplicaKey
@@ -112,8 +111,7 @@ class ReplicaStatus:
     last_caught_up_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuorumStatus:
+class QuorumStatus(NamedTuple):
     leader_id: int
     epoch: int
     high_watermark: int
@@ -480,7 +478,7 @@ class RaftDriver:
             size, data = log.read_chunk(send.read)
             error = ErrorCode.NONE if data else ErrorCode.POSITION_OUT_OF_RANGE
             message = replace(message, size=size, data=data, error=error)
-        filled = replace(send, message=message, read=None)
+        filled = send._replace(message=message, read=None)
         if send.after > self._persisted_sequence:
             self._held.append(filled)
         else:

@@ -8,7 +8,7 @@ epoch is the snapshot's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from odradek.raft.control_records import (
     BATCH_BYTES_MAX,
@@ -32,8 +32,7 @@ _BATCH_BYTES = 256 * 1024
 _NAME_LENGTH = 20 + 1 + 10 + len(SUFFIX)
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotContent:
+class SnapshotContent(NamedTuple):
     records: list[bytes]
     voters: VoterSet | None
     """None if no record of the prefix had set any."""

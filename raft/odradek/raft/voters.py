@@ -33,8 +33,7 @@ class Endpoint(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Voter:
+class Voter(NamedTuple):
     """One member of the quorum. A voter whose directory id is unknown is matched by its id alone."""
 
     key: ReplicaKey
@@ -113,7 +112,7 @@ class VoterSet:
         return len({voter.key for voter in self.voters} ^ {voter.key for voter in other.voters})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class VoterHistory:
     """The voter sets of the log by the offset of their record, above the static or bootstrap set."""
 

@@ -253,7 +253,7 @@ class MemoryReplica:
     def _append(self, batches: tuple[Batch, ...]) -> None:
         for batch in batches:
             if not isinstance(batch.data, int):  # a control batch: content enough to tell two leaders apart
-                batch = replace(batch, data=self._rng.getrandbits(60))
+                batch = batch._replace(data=self._rng.getrandbits(60))
             digest = hash((self.end_digest, batch.base_offset, batch.count, batch.epoch, batch.data))
             self.entries.append(Entry(batch, digest))
 
@@ -262,16 +262,16 @@ class MemoryReplica:
         if isinstance(read, LogRange):
             assert isinstance(message, FetchResponse)
             found = [e.batch for e in self.entries if read.offset <= e.batch.base_offset < read.end_offset]
-            return replace(
-                send, message=replace(message, batches=tuple(found[: max(read.max_bytes // 100, 1)]))
+            return send._replace(
+                message=replace(message, batches=tuple(found[: max(read.max_bytes // 100, 1)]))
             )
         if isinstance(read, SnapshotRange):
             assert isinstance(message, FetchSnapshotResponse)
             data = self.disk.snapshots[read.snapshot].data
             if read.position >= len(data):
-                return replace(send, message=replace(message, error=ErrorCode.POSITION_OUT_OF_RANGE))
+                return send._replace(message=replace(message, error=ErrorCode.POSITION_OUT_OF_RANGE))
             chunk = data[read.position : read.position + read.max_bytes]
-            return replace(send, message=replace(message, size=len(data), data=chunk))
+            return send._replace(message=replace(message, size=len(data), data=chunk))
         return send
 
     def _common_prefix(self) -> list[Entry]:
