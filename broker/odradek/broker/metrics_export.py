@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from odradek.broker.metrics import quantile_ms
+from odradek.coordinator.group.group import GroupState
 from odradek.wire.apis import APIS
+from odradek.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.node import Node
+    from odradek.coordinator.group_coordinator import GroupCoordinator
 
 QUANTILES = (0.5, 0.75, 0.95, 0.98, 0.99, 0.999)
 HISTOGRAM_BITS = range(14, 36)
@@ -35,6 +38,7 @@ _TOPIC_COUNTERS = {
     "failedproducerequests": ("failed_produce", "Produce requests answered with an error."),
     "failedfetchrequests": ("failed_fetch", "Fetch requests answered with an error."),
 }
+_COORDINATOR = "kafka_server_group_coordinator_metrics_"
 _PARTITION_GAUGES = {
     "size": "Bytes on disk.",
     "logstartoffset": "First offset that can be read.",
@@ -72,7 +76,20 @@ def snapshot(node: Node) -> Snapshot:
         found.partitions.append((topic, index, values))
     for connection in node.connections:
         found.connections[connection.listener] = found.connections.get(connection.listener, 0) + 1
-    found.gauges = {**_replica_gauges(node), **_controller_gauges(node), **_broker_gauges(node)}
+    found.gauges = {
+        **_replica_gauges(node),
+        **_controller_gauges(node),
+        **_broker_gauges(node),
+        **_group_gauges(node.coordinator),
+    }
+    done = node.coordinator.metrics
+    found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
+    found.counters[f"{_COORDINATOR}offset_expiration_count"] = ("Offsets expired.", done.offset_expired)
+    found.counters[f"{_COORDINATOR}offset_deletion_count"] = ("Offsets deleted.", done.offset_deletions)
+    found.counters[f"{_COORDINATOR}group_completed_rebalance_count"] = (
+        "Rebalances completed.",
+        done.completed_rebalances,
+    )
     return found
 
 
@@ -148,6 +165,22 @@ def _controller_gauges(node: Node) -> dict[str, tuple[str, float]]:
     }
 
 
+def _group_gauges(coordinator: GroupCoordinator) -> dict[str, tuple[str, float]]:
+    """Groups of the partitions of __consumer_offsets that are led here."""
+    states = dict.fromkeys((state.value for state in GroupState), 0)
+    runtime = coordinator.runtime
+    for partition in runtime.partitions():
+        if runtime.error_of(partition) is not ErrorCode.NONE:  # still loading
+            continue
+        for group in runtime.read(partition).groups.values():
+            states[group.state.value] += 1
+    manager = "kafka_coordinator_group_groupmetadatamanager_numgroups"
+    found: dict[str, tuple[str, float]] = {manager: ("Consumer groups.", sum(states.values()))}
+    for state, count in states.items():
+        found[manager + state.lower()] = (f"Consumer groups in state {state}.", count)
+    return found
+
+
 def _broker_gauges(node: Node) -> dict[str, tuple[str, float]]:
     state = BROKER_SHUTTING_DOWN if node.stopping else BROKER_RUNNING if node.unfenced else BROKER_STARTING
     return {"kafka_server_kafkaserver_brokerstate": ("1 starting, 3 running, 6 shutting down.", state)}
@@ -161,7 +194,7 @@ def render(found: Snapshot, accept: str = "") -> tuple[bytes, str]:
 
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(_Collector(found))  # type: ignore[arg-type]
+    registry.register(_Collector(found))
     encoder, content_type = choose_encoder(accept)
     return encoder(registry), content_type
 

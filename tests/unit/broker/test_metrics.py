@@ -13,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from odradek.broker import metrics_export
 from odradek.broker.metrics import BUCKET_COUNT, ApiMetrics, BrokerMetrics, quantile_ms
+from odradek.coordinator.group.group import GroupState
+from odradek.coordinator.group.state import GroupMetrics
+from odradek.wire.errors import ErrorCode
 
 PRODUCE, FETCH = 0, 1
 
@@ -30,7 +33,12 @@ def fake_node(metrics: BrokerMetrics) -> Any:
         controller_id=1,
         offset=77,
     )
+    group = SimpleNamespace(state=GroupState.STABLE)
+    loaded = SimpleNamespace(groups={"g": group, "h": group, "i": SimpleNamespace(state=GroupState.EMPTY)})
+    errors = {0: ErrorCode.NONE, 1: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS}
+    runtime = SimpleNamespace(partitions=lambda: [0, 1], error_of=errors.get, read={0: loaded}.__getitem__)
     return SimpleNamespace(
+        coordinator=SimpleNamespace(runtime=runtime, metrics=GroupMetrics(offset_commits=6)),
         metrics=metrics,
         partitions={("orders", 0): SimpleNamespace(log=log), ("orders", 1): SimpleNamespace(log=broken)},
         connections=[SimpleNamespace(listener="PLAINTEXT"), SimpleNamespace(listener="PLAINTEXT")],
@@ -83,6 +91,10 @@ def test_a_scrape_has_the_names_dashboards_for_kafka_ask_for() -> None:
     assert sample(values, "kafka_controller_kafkacontroller_activebrokercount") == 1
     assert sample(values, "kafka_controller_kafkacontroller_fencedbrokercount") == 1
     assert sample(values, "kafka_controller_kafkacontroller_offlinepartitionscount") == 1
+    assert sample(values, "kafka_coordinator_group_groupmetadatamanager_numgroups") == 3
+    assert sample(values, "kafka_coordinator_group_groupmetadatamanager_numgroupsstable") == 2
+    assert sample(values, "kafka_coordinator_group_groupmetadatamanager_numgroupsdead") == 0
+    assert sample(values, "kafka_server_group_coordinator_metrics_offset_commit_count_total") == 6
     assert sample(values, "kafka_server_kafkaserver_brokerstate") == 3
     assert sample(values, "kafka_server_socketservermetrics_connection_count", listener="PLAINTEXT") == 2
     assert sample(values, "odradek_request_duration_seconds_count", request="Produce") == 1
