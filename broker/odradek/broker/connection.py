@@ -31,6 +31,9 @@ BUFFER_KEPT_MAX = 2 << 20
 JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
+PRODUCE_KEY = 0
+OTHER_REQUEST_BYTES_MAX = 4 << 20
+"""Only Produce carries bulk data. Any other request decodes to many times its size, so it is held shorter."""
 
 _frame = Struct(">i").unpack_from
 _short = Struct(">h").unpack_from
@@ -64,6 +67,8 @@ class Host(Protocol):
 
     def flush(self) -> bool: ...
 
+    def end_event(self, produced: int) -> None: ...
+
     def connection_opened(self, connection: Connection) -> bool: ...
 
     def connection_closed(self, connection: Connection) -> None: ...
@@ -88,6 +93,8 @@ class Connection:
         self.last_active_ms = 0
         self.produce_cache: dict[bytes, Any] = {}
         self.produce_prefix_length = 0
+        self.produced = 0
+        """Produce requests of the present event, for the metrics."""
         self.handlers = host.handlers
         self._transport: Transport | None = None
         self._own: bytearray | None = None
@@ -218,6 +225,9 @@ class Connection:
         elif self._own is not None:
             self._release_own()
         self._send()
+        if self.produced:
+            self.host.end_event(self.produced)
+            self.produced = 0
         if self._blocked():
             self._pause_reading()
 
@@ -236,6 +246,9 @@ class Connection:
                 self._refuse(f"frame of {size} bytes, allowed are {REQUEST_HEAD_SIZE} to {limit}")
                 return end
             frame_end = pos + 4 + size
+            if size > OTHER_REQUEST_BYTES_MAX and end - pos >= 6 and _short(view, pos + 4)[0] != PRODUCE_KEY:
+                self._refuse(f"request of {size} bytes, API key {_short(view, pos + 4)[0]}")
+                return end
             if frame_end > end:
                 break
             _, api_key, version, correlation_id = _frame_and_head(view, pos)

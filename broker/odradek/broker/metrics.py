@@ -52,12 +52,12 @@ class ApiMetrics:
         self.time_ns_total = 0
         self.buckets = [0] * BUCKET_COUNT
 
-    def observe(self, ns: int) -> None:
-        """A request was answered `ns` after it had been read."""
-        self.requests += 1
-        self.time_ns_total += ns
+    def observe(self, ns: int, count: int = 1) -> None:
+        """`count` requests were answered `ns` after they had been read."""
+        self.requests += count
+        self.time_ns_total += ns * count
         bucket = ns.bit_length()
-        self.buckets[bucket if bucket < BUCKET_COUNT else BUCKET_COUNT - 1] += 1
+        self.buckets[bucket if bucket < BUCKET_COUNT else BUCKET_COUNT - 1] += count
 
 
 class BrokerMetrics:

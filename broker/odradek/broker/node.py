@@ -18,8 +18,10 @@ from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicC
 from odradek.controller.controller_node import MetadataQuorum
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
+from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
+from odradek.wire.uuid import ZERO_UUID
 from odradek.wire.messages.broker_registration import (
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
@@ -68,10 +70,31 @@ class Endpoint(NamedTuple):
     rack: str | None
 
 
+class Topics:
+    """What the group coordinator asks about topics."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def topic_id(self, name: str) -> bytes | None:
+        topic = self._node.image.topics.get(name)
+        return None if topic is None else topic.id
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        return self._node.image.topic_names.get(topic_id)
+
+    def has_partition(self, name: str, partition: int) -> bool:
+        topic = self._node.image.topics.get(name)
+        return topic is not None and partition in topic.partitions
+
+
 class Node:
     """Owns the parts and wires them; implements `connection.Host`."""
 
-    def __init__(self, config: BrokerConfig, ports: Ports, logs: LogManager, metrics: BrokerMetrics) -> None:
+    def __init__(
+        self, config: BrokerConfig, ports: Ports, logs: LogManager, metrics: BrokerMetrics, metadata_dir: str
+    ) -> None:
+        """`logs` has its directories locked and its logs open; `metadata_dir` is an absolute path, taken as well."""
         self.config = config
         self.ports = ports
         self.clock = ports.clock
@@ -90,11 +113,12 @@ class Node:
         self.unfenced = False
         self.stopping = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_fatal: Callable[[str], None] = lambda reason: None
         self._incarnation = ports.rng.randbytes(16)
         self._endpoints: dict[str, list[Endpoint]] = {}
         self.quorum = MetadataQuorum(
             disk=ports.disk,
-            dir=config.metadata_dir,
+            dir=metadata_dir,
             syncer=ports.syncer,
             clock=ports.clock,
             timers=ports.timers,
@@ -102,7 +126,10 @@ class Node:
             node_id=config.node_id,
             cluster_id=logs.cluster_id,
             config=config,
+            directory_id=next((each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID),
+            warn=ports.log.warning,
         )
+        self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
         self.replicas = ReplicaManager(
             config.node_id, config.static, logs, ports.syncer, ports.clock, metrics, ports.log.warning
@@ -120,10 +147,15 @@ class Node:
             writer=self.offsets_log,
             rng=ports.rng,
             partition_count=config.offsets_topic_num_partitions,
+            topics=Topics(self),
+            log=ports.log,
+            on_failed=self._reload_offsets,
         )
         self.replicas.on_leadership = self._leadership_changed
         self.supported_features = self.quorum.supported_features
         self.advertised, self.handlers = routes.build(self)
+        self._produce_metrics = metrics.api(ApiKey.PRODUCE)
+        self._event_began_ns = 0
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +167,7 @@ class Node:
         self._register()
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
-        self._every(1000, self.replicas.flush_old)
+        self._every(1000, self.replicas.tick)
         self._every(10_000, self._close_idle)
 
     def stop(self) -> None:
@@ -143,7 +175,13 @@ class Node:
         self.stopping = True
         self.flush()
         self.quorum.close()
-        self.logs.close(self.replicas.high_watermarks())
+        for directory, reason in self.logs.close(self.replicas.high_watermarks(), broker_epoch=self.broker_epoch):
+            self.ports.log.warning("not closed cleanly", directory=directory, reason=reason)
+
+    def _stop_node(self, reason: str) -> None:
+        """Without its metadata log a node must not go on: it would serve what it no longer knows to be true."""
+        self.stopping = True
+        self.on_fatal(reason)
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Whether clients are served, and if not, what is missing."""
@@ -196,8 +234,8 @@ class Node:
             listeners=listeners,
             features=self.quorum.registration_features(),
             rack=self.config.broker_rack,
-            log_dirs=sorted(self.logs.directory_ids()),
-            previous_broker_epoch=self.logs.previous_broker_epoch,
+            log_dirs=sorted(data_dir.directory_id for data_dir in self.logs.dirs),
+            previous_broker_epoch=max(data_dir.broker_epoch for data_dir in self.logs.dirs),
         )
         self._ask_controller(request, self._registered)
 
@@ -236,11 +274,13 @@ class Node:
         if delta.brokers_changed:
             self._endpoints.clear()
         self.replicas.on_metadata(delta, image)
-        deleted = set(delta.topics_deleted) - set(image.topics)
         if delta.topics_deleted:
-            self.coordinator.on_topics_deleted(set(delta.topics_deleted))
-        for name in deleted:
-            self.metrics.drop_topic(name)
+            self.coordinator.on_topics_deleted(
+                set(delta.topics_deleted), {name: topic.id for name, topic in delta.topics_deleted.items()}
+            )
+        for name in delta.topics_deleted:
+            if name not in image.topics:
+                self.metrics.drop_topic(name)
         self.flush()
 
     def _leadership_changed(self, partition: Partition, leads: bool) -> None:
@@ -250,6 +290,12 @@ class Node:
             self.offsets_log.load(partition, self.coordinator)
         else:
             self.coordinator.unload(partition.index)
+
+    def _reload_offsets(self, index: int) -> None:
+        """A write of the coordinator was lost: its state is read again from the log."""
+        partition = self.partitions.get((OFFSETS_TOPIC, index))
+        if partition is not None and partition.is_leader:
+            self.offsets_log.load(partition, self.coordinator)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 
@@ -292,11 +338,11 @@ class Node:
 
     def log_start_moved(self, partition: Partition) -> None:
         """After DeleteRecords: remembered before the answer leaves, segments deleted in the background."""
-        self.logs.checkpoint_log_starts()
-        partition.log.delete_old_segments(self.clock.wall_ms(), partition.high_watermark, self.ports.syncer)
+        self.logs.checkpoint()
+        self.replicas.delete_old_segments_of(partition)
 
     def log_directories(self) -> list[tuple[str, bool]]:
-        return self.logs.directories()
+        return [(data_dir.path, not data_dir.offline) for data_dir in self.logs.dirs]
 
     def disk_space(self, directory: str) -> tuple[int, int]:
         return self.ports.disk_space(directory)
@@ -314,14 +360,19 @@ class Node:
 
     def begin_event(self, connection: Connection) -> None:
         self.wall_ms = self.clock.wall_ms()
-        connection.last_active_ms = self.monotonic_ms()
+        now_ns = self._event_began_ns = self.clock.monotonic_ns()
+        connection.last_active_ms = now_ns // 1_000_000
+
+    def end_event(self, produced: int) -> None:
+        """All Produce requests of one event take the same time: from its bytes' arrival to its responses' leaving."""
+        self._produce_metrics.observe(self.clock.monotonic_ns() - self._event_began_ns, produced)
 
     def flush(self) -> bool:
         return self.replicas.flush()
 
     def connection_opened(self, connection: Connection) -> bool:
         if len(self.connections) >= self.config.max_connections:
-            self.ports.log.warning("too many connections", peer=connection.peer, limit=self.config.max_connections)
+            self.ports.log.limited_warning("too many connections", peer=connection.peer, limit=len(self.connections))
             return False
         connection.last_active_ms = self.monotonic_ms()
         self.connections.add(connection)
@@ -333,7 +384,7 @@ class Node:
 
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.metrics.bad_requests += 1
-        self.ports.log.warning("closed a connection", peer=connection.peer, reason=reason)
+        self.ports.log.limited_warning("closed a connection", peer=connection.peer, reason=reason)
 
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.ports.log.error(

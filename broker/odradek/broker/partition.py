@@ -84,9 +84,7 @@ class Partition:
         self.sync_before_ack = self.log.config.flush_messages == 1
 
     def become_leader(self, leader_epoch: int) -> None:
-        """Serve as leader. The epoch's start is durable before the first append (KIP-101)."""
-        if leader_epoch > self.leader_epoch or not self.is_leader:
-            self.log.epochs.assign(leader_epoch, self.log.log_end_offset)
+        """Serve as leader. The caller has noted the epoch's start in the log (KIP-101)."""
         self.leader_epoch = leader_epoch
         self.is_leader = True
         self.high_watermark = self.log.written_end_offset
@@ -102,7 +100,7 @@ class Partition:
     @property
     def last_stable_offset(self) -> int:
         """Readers of committed data see up to here (exclusive)."""
-        return min(self.high_watermark, self.log.last_stable_offset)
+        return self.log.last_stable_offset(self.high_watermark)
 
     def append(self, batches: memoryview, wall_ms: int) -> AppendResult:
         """Stage batches for the flush at the end of this event. KafkaError refuses; nothing is staged then."""
@@ -133,6 +131,8 @@ class Partition:
             self._sync(self)
         else:
             self.advance(end)
+            if log.must_flush:
+                self._sync(self)
         return True
 
     def synced(self, end_offset: int) -> None:

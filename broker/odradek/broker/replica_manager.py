@@ -51,6 +51,9 @@ class ReplicaManager:
         self._metrics = metrics
         self._warn = warn
         self._dirty = DirtySet()
+        logs.on_dir_failure = lambda data_dir, error: self.directory_failed(data_dir.path, error)
+        self._starting: dict[Partition, int] = {}
+        """Partitions whose new leader epoch is on its way to the disk."""
         self._image: MetadataImage | None = None
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
@@ -77,9 +80,7 @@ class ReplicaManager:
         while dirty.partitions:
             staged, dirty.partitions = dirty.partitions, []
             for partition in staged:
-                if not partition.flush():
-                    written = False
-                    self._storage_failed(partition)
+                written = partition.flush() and written
         return written
 
     def sync(self, partition: Partition) -> None:
@@ -89,7 +90,6 @@ class ReplicaManager:
         def done(error: OSError | None) -> None:
             if error is not None:
                 partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)
-                self._storage_failed(partition)
                 return
             partition.synced(end)
 
@@ -128,18 +128,40 @@ class ReplicaManager:
                     continue
             leads = wanted.leader == self._node_id
             if leads and (not partition.is_leader or wanted.leader_epoch > partition.leader_epoch):
-                partition.become_leader(wanted.leader_epoch)
-                self.on_leadership(partition, True)
-            elif not leads and partition.is_leader:
+                self._lead(partition, wanted.leader_epoch, alone=len(wanted.replicas) == 1)
+            elif not leads:
+                self._starting.pop(partition, None)
+            if not leads and partition.is_leader:
                 partition.resign(ErrorCode.NOT_LEADER_OR_FOLLOWER)
                 self.on_leadership(partition, False)
 
+    def _lead(self, partition: Partition, leader_epoch: int, *, alone: bool) -> None:
+        """Note the epoch's start, durably before serving if followers could ever compare it, then serve."""
+        log = partition.log
+        if alone:
+            log.epochs.assign(leader_epoch, log.log_end_offset, durable=False)
+            partition.become_leader(leader_epoch)
+            self.on_leadership(partition, True)
+            return
+        self._starting[partition] = leader_epoch
+
+        def noted(error: OSError | None) -> None:
+            if self._starting.get(partition) != leader_epoch:
+                return
+            del self._starting[partition]
+            if error is None:
+                partition.become_leader(leader_epoch)
+                self.on_leadership(partition, True)
+
+        log.assign_epoch(leader_epoch, self._syncer, noted)
+
     def _create(self, topic: TopicImage, index: int, config: LogConfig) -> Partition | None:
         try:
-            log = self._logs.get_or_create(topic.name, index, topic.id, config, self._clock.wall_ms())
-        except (OSError, KafkaError) as error:
-            self._warn("cannot create a log", topic=topic.name, partition=index, error=str(error))
+            log = self._logs.create_log(topic.name, index, topic.id, config, wall_ms=self._clock.wall_ms())
+        except KafkaError as error:
+            self._warn("no log for a partition", topic=topic.name, partition=index, error=str(error))
             return None
+        log.set_config(config)  # a log that was there was opened before its topic's configuration was known
         partition = Partition(
             topic.name, topic.id, index, log, self._metrics.topic(topic.name), self._dirty, self.sync
         )
@@ -150,10 +172,14 @@ class ReplicaManager:
         partition = self.partitions.pop((name, index), None)
         if partition is None:
             return
+        self._starting.pop(partition, None)
         if partition.is_leader:
             partition.resign(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             self.on_leadership(partition, False)
-        self._logs.delete_log(name, index, self._syncer)
+        try:
+            self._logs.delete_log(name, index, wall_ms=self._clock.wall_ms())
+        except KafkaError as error:
+            self._warn("a deleted partition stays on disk", topic=name, partition=index, error=str(error))
 
     def _configure(self, topics: set[str], image: MetadataImage) -> None:
         configs: dict[str, LogConfig] = {}
@@ -161,7 +187,7 @@ class ReplicaManager:
             if name in topics:
                 if name not in configs:
                     configs[name] = self._log_config(name, image)
-                partition.log.config = configs[name]
+                partition.log.set_config(configs[name])
                 partition.configured()
 
     def _log_config(self, topic: str, image: MetadataImage) -> LogConfig:
@@ -169,27 +195,28 @@ class ReplicaManager:
 
     # -- what recurs ---------------------------------------------------------------------------------------------
 
-    def flush_old(self) -> None:
-        """fsync logs whose `flush.ms` or `flush.messages` is reached."""
-        now = self._clock.wall_ms()
-        for partition in self.all_online():
-            if partition.log.flush_due(now):
-                self.sync(partition)
+    def tick(self) -> None:
+        """Once a second: unlink what is due, flush what `flush.ms` asks for."""
+        self._logs.tick(self._clock.wall_ms())
 
     def delete_old_segments(self) -> None:
         """Retention. Nothing above the high watermark is ever deleted."""
-        now = self._clock.wall_ms()
         for partition in self.all_online():
-            partition.log.delete_old_segments(now, partition.high_watermark, self._syncer)
+            self.delete_old_segments_of(partition)
+
+    def delete_old_segments_of(self, partition: Partition) -> None:
+        try:
+            partition.log.delete_old_segments(self._clock.wall_ms(), partition.high_watermark)
+        except KafkaError as error:
+            self._warn("retention failed", topic=partition.topic, partition=partition.index, error=str(error))
 
     def high_watermarks(self) -> dict[tuple[str, int], int]:
         return {key: partition.high_watermark for key, partition in self.partitions.items()}
 
-    def _storage_failed(self, failed: Partition) -> None:
-        """The directory of a log that failed to append or sync is not written to again (CORRECTNESS: offline)."""
-        directory = failed.log.dir.rpartition("/")[0]
-        self._logs.directory_failed(directory)
-        self._warn("log directory offline", directory=directory, topic=failed.topic, partition=failed.index)
+    def directory_failed(self, directory: str, error: OSError) -> None:
+        """The directory of a log that failed to append or sync is not written to again; its partitions are offline."""
+        self._warn("log directory offline", directory=directory, error=str(error))
         for partition in self.partitions.values():
-            if partition.is_leader and partition.log.dir.rpartition("/")[0] == directory:
+            if partition.is_leader and partition.log.offline:
                 partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)
+                self.on_leadership(partition, False)

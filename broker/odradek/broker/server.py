@@ -23,7 +23,8 @@ from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
-from odradek.storage.manager import LogDirError, LogManager
+from odradek.storage.data_dir import DataDirError
+from odradek.storage.manager import LogManager
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
 READY_TIMEOUT_S = 60.0
@@ -160,11 +161,12 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     logs = _open_logs(config, disk, syncer, clock, rng, log)
     metrics = BrokerMetrics()
     ports = Ports(disk, syncer, clock, timers, rng, log, _disk_space)
-    node = Node(config, ports, logs, metrics)
+    node = Node(config, ports, logs, metrics, _metadata_dir(config, logs))
     syncer.after = node.flush
     loop_timers = LoopTimers(loop, timers, node.flush)
     ready = loop.create_future()
     node.on_ready = lambda: _settle(ready)
+    node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(RuntimeError(reason))
     servers: list[asyncio.Server] = []
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
@@ -175,8 +177,11 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
             raise StartupError(f"not ready after {READY_TIMEOUT_S:.0f} s: {'; '.join(node.readiness()[1])}")
         servers = await _listen(loop, node, sockets, config)
         ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
-        logging_setup.startup_line(config, logs.cluster_id, (time.monotonic() - began) * 1000, ports_bound)
         http = await _start_http(config, node, log)
+        elapsed_ms = (time.monotonic() - began) * 1000
+        logging_setup.startup_line(
+            config, logs.cluster_id, elapsed_ms, ports_bound, http.port if http is not None else None, log
+        )
         tune_collector()
         error = await fatal
     finally:
@@ -259,18 +264,28 @@ async def _listen(
 def _open_logs(
     config: BrokerConfig, disk: RealDisk, syncer: Syncer, clock: RealClock, rng: random.Random, log: Any
 ) -> LogManager:
+    """Take the data directories and recover what is in them."""
+    logs = LogManager(disk, syncer, [os.path.abspath(path) for path in config.log_dirs], rng=rng)
     try:
-        return LogManager.open(
-            disk,
-            [os.path.abspath(path) for path in config.log_dirs],
-            node_id=config.node_id,
-            cluster_id=config.cluster_id,
-            rng=rng,
-            wall_ms=clock.wall_ms(),
-            log=log,
-        )
-    except LogDirError as error:
+        logs.start(node_id=config.node_id, cluster_id=config.cluster_id)
+    except DataDirError as error:
         raise StartupError(str(error)) from error
+    report = logs.open_all(clock.wall_ms())
+    for path in report.foreign:
+        log.warning("not a log, left alone", path=path)
+    for directory, reason in report.failed:
+        log.error("a log cannot be opened: its partition is offline", directory=directory, reason=reason)
+    if report.recovered:
+        log.info("recovered after an unclean stop", logs=report.recovered)
+    return logs
+
+
+def _metadata_dir(config: BrokerConfig, logs: LogManager) -> str:
+    """The metadata log's directory: one of the log directories, or one of its own, locked likewise."""
+    path = os.path.abspath(config.metadata_dir)
+    if all(data_dir.path != path for data_dir in logs.dirs):
+        raise StartupError(f"metadata.log.dir={path} must be one of log.dirs")
+    return path
 
 
 def _disk_space(directory: str) -> tuple[int, int]:

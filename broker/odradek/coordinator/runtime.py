@@ -194,7 +194,7 @@ class CoordinatorRuntime(Generic[S]):
                 return False
             self._close(current)
         self._partitions[partition] = _Partition(partition, epoch, self._make_shard(partition))
-        self._log.info("loading", partition=partition, epoch=epoch)
+        self._log.debug("loading", partition=partition, epoch=epoch)
         return True
 
     def load_record(self, partition: int, key: bytes, value: bytes | None) -> None:
@@ -218,7 +218,7 @@ class CoordinatorRuntime(Generic[S]):
             return
         context.state = PartitionState.ACTIVE
         context.shard.timeline.writing = IDLE
-        self._log.info("loaded", partition=partition, epoch=context.epoch)
+        self._log.debug("loaded", partition=partition, epoch=context.epoch)
         self._enter()
         context.shard.on_loaded()
         self._leave()

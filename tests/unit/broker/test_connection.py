@@ -72,6 +72,9 @@ class FakeHost:
         self.flushes += 1
         return self.disk_works
 
+    def end_event(self, produced: int) -> None:
+        pass
+
     def connection_opened(self, connection: Connection) -> bool:
         self.open.add(connection)
         return True
@@ -167,7 +170,8 @@ def test_a_frame_larger_than_the_shared_buffer_arrives_whole_and_its_buffer_is_l
     host = FakeHost()
     connection, transport = connect(host)
     body = bytes(range(256)) * (size // 256)
-    receive(connection, frame(ECHO, 1) + frame(ECHO, 2, body) + frame(ECHO, 3))
+    host.handlers[0] = host.handlers[ECHO]
+    receive(connection, frame(0, 1) + frame(0, 2, body) + frame(0, 3))
     assert host.bodies == [b"", body, b""]
     assert answered(transport) == [1, 2, 3]
     assert connection.buffered_bytes <= 2 << 20
@@ -188,6 +192,14 @@ def test_a_frame_of_impossible_size_closes_the_connection_with_one_complaint(siz
     assert transport.closed
     assert len(host.complaints) == 1
     assert answered(transport) == [1], "what was asked before is answered"
+
+
+def test_only_produce_may_send_a_large_request() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, pack(">ih", 5 << 20, ECHO))
+    assert transport.closed
+    assert len(host.complaints) == 1
 
 
 def test_unknown_api_key_and_malformed_request_close_the_connection() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from odradek.broker.fetch_session import FetchContext, Wanted
 from odradek.broker.pending import Pending, Response
+from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.messages.fetch import FetchRequest
 
@@ -77,7 +78,7 @@ class _Operation:
     """One fetch, from the first look to its answer."""
 
     __slots__ = (
-        "bytes_max", "context", "correlation_id", "deadline_ms", "missing", "node", "pending", "read_committed",
+        "began_ns", "bytes_max", "context", "correlation_id", "deadline_ms", "missing", "node", "pending", "read_committed",
         "request", "timer", "version", "warm_tries", "watched",
     )  # fmt: skip
 
@@ -91,6 +92,7 @@ class _Operation:
         self.context = context
         self.bytes_max = min(request.max_bytes, node.fetch_bytes_max)
         self.read_committed = context.read_committed = request.isolation_level == READ_COMMITTED
+        self.began_ns = node.clock.monotonic_ns()
         self.deadline_ms = 0
         self.missing = 0
         self.pending: Pending | None = None
@@ -184,10 +186,12 @@ class _Operation:
                 continue
             if wanted.fetch_offset >= partition.high_watermark:
                 continue
-            work = partition.log.cold_read(wanted.fetch_offset, min(left, wanted.max_bytes))
-            if work is not None:
-                cold.append(work)
-                left -= wanted.max_bytes
+            where = partition.log.locate(
+                wanted.fetch_offset, min(left, wanted.max_bytes), partition.high_watermark
+            )
+            if not where.cached:
+                cold.append(where.warm)
+                left -= where.length
         if not cold:
             return False
         self.warm_tries += 1
@@ -259,6 +263,7 @@ class _Operation:
             if metrics is not None:
                 metrics.fetch_requests += 1
                 metrics.failed_fetch += entry.error != 0
+        self.node.metrics.api(ApiKey.FETCH).observe(self.node.clock.monotonic_ns() - self.began_ns)
         return _encode(self.node, self.version, self.correlation_id, ErrorCode.NONE, self.context, served)
 
 

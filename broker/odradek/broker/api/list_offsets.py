@@ -28,6 +28,7 @@ EARLIEST_LOCAL = -4
 LATEST_TIERED = -5
 EARLIEST_PENDING_UPLOAD = -6
 FIRST_VERSION_OF = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+LEADER_EPOCHS_FROM = 4
 READ_COMMITTED = 1
 
 
@@ -73,7 +74,7 @@ def _one(
         offset, epoch = limit, partition.leader_epoch
     elif when in (EARLIEST, EARLIEST_LOCAL):
         offset = log.log_start_offset
-        epoch = log.epochs.epoch_for_offset(offset)
+        epoch = log.epochs.epoch_at(offset)
     elif when == MAX_TIMESTAMP:
         found = log.max_timestamp()
         if found is not None and found[1] < limit:
@@ -87,5 +88,5 @@ def _one(
         error_code=0,
         timestamp=timestamp,
         offset=offset,
-        leader_epoch=epoch,
+        leader_epoch=epoch if version >= LEADER_EPOCHS_FROM else -1,
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from odradek.broker.connection import Connection
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
+    from odradek.ports.disk import Buffer
 
 OLDEST_SERVED = 3
 FLEXIBLE_FROM = 9
@@ -77,6 +78,7 @@ def handler(node: Node) -> Any:
     def handle(
         connection: Connection, view: memoryview, start: int, end: int, version: int, correlation_id: int
     ) -> Response | Pending | None:
+        connection.produced += 1
         length = connection.produce_prefix_length
         body = start + 8
         plan = connection.produce_cache.get(bytes(view[body : body + length])) if length else None
@@ -300,7 +302,7 @@ class _Operation:
             )
 
     def _append_one(
-        self, name: str | None, index: int, records: memoryview | None, by_id: bool
+        self, name: str | None, index: int, records: Buffer | None, by_id: bool
     ) -> PartitionProduceResponse:
         if name is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
@@ -377,7 +379,7 @@ class _Operation:
         return encode_response(ApiKey.PRODUCE, self.version, self.correlation_id, body)
 
 
-def _one_batch(records: memoryview | None) -> memoryview:
+def _one_batch(records: Buffer | None) -> memoryview:
     """The records of a partition are exactly one batch of magic 2 (INVALID_RECORD otherwise, as Kafka)."""
     if records is None or len(records) == 0:
         raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
@@ -393,7 +395,7 @@ def _one_batch(records: memoryview | None) -> memoryview:
         raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of {size} bytes in {len(records)} bytes of records")
     if size < len(records):
         raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
-    return records
+    return memoryview(records)
 
 
 def _refuse_old(view: memoryview, start: int, end: int, version: int, correlation_id: int) -> Response | None:
