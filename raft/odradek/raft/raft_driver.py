@@ -264,10 +264,10 @@ class RaftDriver:
         if core is None or log is None or self._stopped or self._snapshot_under_way:
             return False
         newest = core.log.latest_snapshot
-        if newest is not None and end_offset <= newest.offset:
+        if end_offset <= (core.log.start.offset if newest is None else newest.offset):
             return False
-        if not core.log.start.offset < end_offset <= self._applied:
-            raise ValueError(f"a snapshot must end above {core.log.start.offset}, at most at {self._applied}")
+        if end_offset > self._applied:
+            raise ValueError(f"a snapshot must end at {self._applied} at the latest, not at {end_offset}")
         if core.log.epoch_below(end_offset) != epoch or not log.is_batch_end(end_offset):
             raise ValueError(f"no batch of epoch {epoch} ends at {end_offset}")
         snapshot = SnapshotId(end_offset, epoch)
@@ -381,7 +381,7 @@ class RaftDriver:
             self._listener.on_fatal(reason)
 
     def _stop(self) -> None:
-        self._stopped = True
+        self._stopped, self._leading_epoch = True, -1
         self._events.clear()
         self._held.clear()
         if self._timer is not None:
