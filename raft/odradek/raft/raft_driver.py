@@ -192,7 +192,7 @@ class RaftDriver:
 
     def _check_identity(self, log: MetadataLog) -> None:
         current = log.voters.current
-        if len(current) == 1 and len(self._bootstrap) == 1 and not current.contains(self._me):
+        if self._bootstrap.is_only(self._me) and len(current) == 1 and not current.contains(self._me):
             raise CorruptMetadata(
                 f"the metadata log in {self._metadata_dir} belongs to voter {current.voters[0].key.id} with another "
                 f"directory id: restore meta.properties, or remove the data directory to begin anew"
