@@ -8,8 +8,8 @@ What a heartbeat asks for, by the state the broker is in (as Kafka's BrokerHeart
                         |              | anything, else may go                |
     controlled shutdown | not looked at: may go once it leads nothing and the other active brokers know
 
-A broker that may go is fenced. Its epoch is the offset of the record that registered its incarnation, so it is
-caught up when its metadata offset has reached its epoch.
+A broker that may go is fenced. Its epoch is the offset of the record that registered its incarnation, so it
+is caught up when its metadata offset has reached its epoch.
 """
 
 from __future__ import annotations

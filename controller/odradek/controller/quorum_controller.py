@@ -2,38 +2,46 @@
 
     request ── handler ──► (records, response) ── replay ──► state ── append ──► Raft
                                                                                   │ committed
-                                                   response sent ◄── image published
+                                             response sent ◄── published ◄── loader (publisher.py)
 
 This file holds all state changes. A handler reads `ControllerState` and decides. Its records are replayed
-into the next image first (a record that cannot be replayed is our bug, and nothing has happened), then
-appended, and only then is that image the state that the next decision is made from. So decisions see
-everything appended, committed or not; clients and publishers see what is committed only. When leadership is
-lost, the uncommitted images are dropped, images being persistent: the state is again the committed image,
-and who waits gets NOT_CONTROLLER, which says nothing about whether his records will be committed after all.
+into the controller's own image, then appended; so the next decision sees everything appended, committed or
+not. Clients and publishers see only what is committed: that has its own image, which the loader builds from
+the log. When leadership is lost, the own image is thrown away, and who waits gets NOT_CONTROLLER, which
+says nothing about whether his records will be committed after all. A new leader starts from a copy of the
+committed image.
+
+A record that cannot be replayed is our mistake and must not reach the log, where it would stop every node:
+the controller then gives up leadership, and with it the image that it has spoilt.
 
     state   | event                | next
     standby | on_leader            | active: state = committed image; sessions start; an empty log is begun
     active  | handle, session ends | active: records replayed and appended
-    active  | on_commit            | active: images published and responses sent, in order
-    active  | on_resign            | standby: waiting requests fail, uncommitted images go
-    standby | on_commit            | standby: the loader replays the records
+    active  | on_commit            | active: image published, then responses sent, in order
+    active  | on_resign, a mistake | standby: waiting requests fail
+    standby | on_commit            | standby: image published
     standby | handle               | standby: NOT_CONTROLLER
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from odradek.controller import brokers, features
 from odradek.controller.responses import error_response
 from odradek.controller.sessions import NEVER, Sessions
-from odradek.controller.settings import PENDING_REQUESTS_MAX, RECORDS_PER_REQUEST_MAX, ControllerConfig
+from odradek.controller.settings import (
+    BATCH_BYTES_MAX,
+    PENDING_REQUESTS_MAX,
+    RECORDS_PER_REQUEST_MAX,
+    TOO_LARGE,
+    ControllerConfig,
+)
 from odradek.controller.state import ControllerState, Decision
 from odradek.metadata.delta import MetadataDelta
-from odradek.metadata.image import MetadataImage
 from odradek.metadata.publisher import CommittedBatch, MetadataLoader
 from odradek.metadata.records import Record
 from odradek.ports.timers import Timer, TimerQueue
@@ -54,19 +62,12 @@ class MetadataLog(Protocol):
         ...
 
     def append(self, records: list[bytes]) -> int:
-        """Append as one batch, all or nothing; the offset of the last one. OSError;
-        KafkaError(NOT_CONTROLLER) if this node no longer leads.
-        """
+        """Append as one batch, all or nothing; the offset of the last one. KafkaError(NOT_CONTROLLER)."""
         ...
 
-
-class _Appended(NamedTuple):
-    """Records that are in the log but not committed, and the image they give."""
-
-    base_offset: int
-    delta: MetadataDelta
-    image: MetadataImage
-    size: int
+    def resign(self) -> None:
+        """Give up leadership."""
+        ...
 
 
 class _Waiting(NamedTuple):
@@ -88,18 +89,19 @@ class QuorumController:
         loader: MetadataLoader,
         log: MetadataLog,
         timers: TimerQueue,
+        warn: Callable[..., None] | None = None,
     ) -> None:
+        """`warn(text, **details)`: an answer could not be taken; without it such an error is raised."""
         self.active = False
         self._config = config
         self._loader = loader
         self._log = log
         self._timers = timers
+        self._warn = warn
         self._state = ControllerState(config, rng, loader.image, Sessions(config.broker_session_timeout_ms))
         self._epoch = -1
         self._committed = -1
-        self._uncommitted: deque[_Appended] = deque()
         self._waiting: deque[_Waiting] = deque()
-        self._draining = False
         self._session_timer: Timer | None = None
 
     @property
@@ -130,49 +132,47 @@ class QuorumController:
         except KafkaError as error:
             done(error_response(request, error.code, error.message))
             return
-        except OSError as error:
-            why = f"The metadata log cannot be written: {error}"
-            done(error_response(request, ErrorCode.KAFKA_STORAGE_ERROR, why))
-            return
         assert decision.response is not None, "requests have responses"
-        if self._uncommitted:
-            self._waiting.append(_Waiting(self._state.next_offset - 1, request, decision.response, done))
-        else:
+        offset = self._state.next_offset - 1
+        if offset <= self._committed:
             done(decision.response)
+        else:
+            self._waiting.append(_Waiting(offset, request, decision.response, done))
 
     def _write(self, decision: Decision) -> None:
-        """Replay and append. Each batch is replayed before it is appended, and is the state afterwards."""
-        state = self._state
+        """Replay and append, in one batch unless the decision may be cut."""
         for records in _batches(decision):
-            delta = MetadataDelta(state.image)
-            for record in records:
-                delta.replay(record)
-            last_offset = state.next_offset + len(records) - 1
-            image = delta.apply(last_offset, self._epoch)
             encoded = [record.encode() for record in records]
-            base_offset = state.next_offset
-            self._uncommitted.append(_Appended(base_offset, delta, image, sum(map(len, encoded))))
-            held, self._draining = self._draining, True  # a log that commits at once must not get ahead of us
+            if sum(map(len, encoded)) > BATCH_BYTES_MAX:
+                raise KafkaError(ErrorCode.POLICY_VIOLATION, TOO_LARGE)
             try:
+                last_offset = self._replay(records)
                 appended = self._log.append(encoded)
+                assert appended == last_offset, f"appended to {appended}, expected {last_offset}"
             except BaseException:
-                self._uncommitted.pop()
+                self.on_resign()  # the own image is ahead of the log
+                self._log.resign()
                 raise
-            finally:
-                self._draining = held
-            assert appended == last_offset, f"appended to {appended}, expected {last_offset}"
-            self._replayed(delta, image)
         self._arm_session_timer()
-        self._drain()
 
-    def _replayed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """The appended image is the state from now on."""
+    def _replay(self, records: list[Record]) -> int:
+        """Change the state as the records say; the offset that the last one will have."""
         state = self._state
-        state.image = image
-        state.next_offset = image.offset + 1
+        delta = MetadataDelta(state.image, in_place=True)
+        for record in records:
+            delta.replay(record)
+        last_offset = state.next_offset + len(records) - 1
+        state.image = delta.apply(last_offset, self._epoch)
+        state.next_offset = last_offset + 1
+        self._follow(delta)
+        return last_offset
+
+    def _follow(self, delta: MetadataDelta) -> None:
+        """Keep what is derived from the image."""
+        state = self._state
         state.names.update(delta)
         for broker_id in delta.brokers_changed:
-            broker = image.brokers.get(broker_id)
+            broker = state.image.brokers.get(broker_id)
             if broker is None:
                 state.sessions.remove(broker_id)
             else:
@@ -188,7 +188,7 @@ class QuorumController:
         self._epoch = epoch
         self._committed = self._log.end_offset - 1
         state.now_ms = now_ms
-        state.image = self._loader.image
+        state.image = self._loader.image.private_copy()
         state.next_offset = self._log.end_offset
         state.names.rebuild(state.image.topics)
         for broker in state.image.brokers.values():
@@ -200,7 +200,6 @@ class QuorumController:
     def on_resign(self) -> None:
         """This node leads no longer: what is not committed may or may not come back through `on_commit`."""
         self.active = False
-        self._uncommitted.clear()
         self._state.image = self._loader.image
         self._state.sessions.clear()
         if self._session_timer is not None:
@@ -208,39 +207,30 @@ class QuorumController:
             self._session_timer = None
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
-            each.done(error_response(each.request, ErrorCode.NOT_CONTROLLER))
+            self._answer(each._replace(response=error_response(each.request, ErrorCode.NOT_CONTROLLER)))
 
-    def on_commit(self, batches: Iterable[CommittedBatch]) -> None:
-        """Raft committed these batches. Images are published, then the responses that waited for them are
+    def on_commit(self, batches: Sequence[CommittedBatch]) -> None:
+        """Raft committed these batches: the image is published, then the responses that waited for them are
         sent.
         """
-        foreign = []
+        self._loader.on_commit(batches)
         for batch in batches:
-            if self._uncommitted and batch.base_offset >= self._uncommitted[0].base_offset:
-                self._committed = max(self._committed, batch.last_offset)
-            else:
-                foreign.append(batch)
-        assert not (foreign and self.active), "a leader has seen everything before its epoch"
-        self._loader.on_commit(foreign)
-        self._drain()
+            self._committed = max(self._committed, batch.last_offset)
+        while self._waiting and self._waiting[0].offset <= self._committed:
+            self._answer(self._waiting.popleft())
 
-    def _drain(self) -> None:
-        """Publish and answer, in order. What a publisher or a client does in reaction may commit more: that
-        is left to the call under way.
-        """
-        if self._draining:
-            return
-        self._draining = True
+    def _answer(self, waiting: _Waiting) -> None:
+        """A client whose answer cannot be sent is no reason to stop applying metadata."""
         try:
-            while self._uncommitted and self._uncommitted[0].image.offset <= self._committed:
-                appended = self._uncommitted.popleft()
-                self._loader.bytes_since_snapshot += appended.size
-                self._loader.publish(appended.delta, appended.image)
-                while self._waiting and self._waiting[0].offset <= appended.image.offset:
-                    waiting = self._waiting.popleft()
-                    waiting.done(waiting.response)
-        finally:
-            self._draining = False
+            waiting.done(waiting.response)
+        except Exception as error:
+            if self._warn is None:
+                raise
+            self._warn(
+                "an answer of the controller was lost",
+                request=type(waiting.request).__name__,
+                error=repr(error),
+            )
 
     # -- sessions ------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ RECORDS_PER_REQUEST_MAX = 10_000
 TOO_LARGE = "Unable to perform excessively large batch operation."
 """Kafka's words for a request beyond that bound."""
 
+BATCH_BYTES_MAX = 7 << 20
+"""Encoded records of one batch. Raft's bound of 8 MiB leaves room for the framing of so many records."""
+
 PENDING_REQUESTS_MAX = 10_000
 """Requests that may wait for the metadata log at one time."""
 

@@ -9,7 +9,7 @@ shared between images, so keeping an old one costs little.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from odradek.metadata.records import (
     NO_LEADER,
@@ -138,6 +138,17 @@ class MetadataImage:
     def config(self, resource_type: int, name: str) -> dict[str, str]:
         """A resource's own values; not to be changed."""
         return self.configs.get((resource_type, name)) or {}
+
+    def private_copy(self) -> MetadataImage:
+        """An image to be changed in place: its dictionaries are new, what they hold is shared."""
+        return replace(
+            self,
+            topics=self.topics.copy(),
+            topic_names=self.topic_names.copy(),
+            brokers=self.brokers.copy(),
+            configs=self.configs.copy(),
+            features=self.features.copy(),
+        )
 
     def records(self) -> Iterator[Record]:
         """The records that build this image from an empty one: what a snapshot holds."""

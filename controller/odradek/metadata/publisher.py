@@ -1,8 +1,8 @@
 """From committed records to images to whoever wants to know: the metadata loader and its publishers.
 
-Every node has one loader. What Raft commits comes in as encoded records, or, on the active controller, as
-images that it built from those same records before they were committed (`publish`): one of the two, never
-both for one record. M1 follows: the image is always that of a prefix of the committed log.
+Every node has one loader, and committed records come in encoded and by no other way: what the active
+controller decided becomes visible, to itself as a broker too, by the same bytes and the same replay as
+everywhere else. M1 follows: the image is always that of a prefix of the committed log.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class MetadataLoader:
                 self.bytes_since_snapshot += len(data)
             offset, epoch = max(offset, batch.last_offset), batch.epoch
         if offset > self.image.offset:
-            self.publish(delta, delta.apply(offset, epoch))
+            self._publish(delta, delta.apply(offset, epoch))
 
     def on_snapshot(self, end_offset: int, epoch: int, records: Iterable[bytes]) -> None:
         """Replace everything by a snapshot of all records below `end_offset`."""
@@ -94,7 +94,7 @@ class MetadataLoader:
             replay_committed(delta, end_offset - 1, data)
         self.bytes_since_snapshot = 0
         image = delta.apply(end_offset - 1, epoch)
-        self.publish(MetadataDelta.between(before, image), image)
+        self._publish(MetadataDelta.between(before, image), image)
 
     def on_controller(self, controller_id: int) -> None:
         """The quorum has another leader (-1: none)."""
@@ -104,9 +104,9 @@ class MetadataLoader:
         delta.controller_changed = True
         image = delta.apply(self.image.offset, self.image.epoch)
         image.controller_id = controller_id
-        self.publish(delta, image)
+        self._publish(delta, image)
 
-    def publish(self, delta: MetadataDelta, image: MetadataImage) -> None:
+    def _publish(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Make `image`, built from the present one by `delta`, the newest."""
         assert image.offset >= self.image.offset, "the committed log does not shrink"
         self.image = image

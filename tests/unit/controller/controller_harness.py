@@ -38,6 +38,7 @@ class MemoryLog:
         self.committed = 0
         """Batches that have been handed out as committed."""
         self.failure: Exception | None = None
+        self.resigned = False
 
     def append(self, records: list[bytes]) -> int:
         if self.failure is not None:
@@ -45,6 +46,9 @@ class MemoryLog:
         self.batches.append(CommittedBatch(self.end_offset, self.epoch, records))
         self.end_offset += len(records)
         return self.end_offset - 1
+
+    def resign(self) -> None:
+        self.resigned = True
 
     def begin_epoch(self) -> None:
         """A leader's first entry, a control record."""

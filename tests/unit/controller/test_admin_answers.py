@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from odradek.wire.errors import ErrorCode
 from odradek.wire.primitives import Message
 from unit.controller.admin_cases import ANSWERS, CASES, plain

@@ -1,4 +1,5 @@
 import pytest
+
 from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import BROKER_RESOURCE, TOPIC_RESOURCE, MetadataImage, PartitionImage
 from odradek.metadata.records import (
@@ -126,6 +127,7 @@ def test_a_removed_topic_takes_its_configuration_along() -> None:
     before = image_of(*EVERYTHING)
     delta, image = step(before, RemoveTopicRecord(uuid(10)))
     assert delta.topics_deleted == {"orders": before.topics["orders"]}
+    assert not delta.topics_created
     assert delta.configs_changed == {(TOPIC_RESOURCE, "orders")}
     assert "orders" not in image.topics
     assert uuid(10) not in image.topic_names
@@ -243,6 +245,33 @@ def test_between_names_every_difference_of_two_images() -> None:
     assert delta.brokers_changed == {2}
     assert delta.features_changed == {"group.version"}
     assert not MetadataDelta.between(old, old)
+
+
+def test_in_place_the_private_copy_changes_and_the_image_it_came_from_does_not() -> None:
+    image = image_of(*EVERYTHING)
+    kept = image_of(*EVERYTHING)
+    private = image.private_copy()
+    topics = private.topics
+    changes: list[Record] = [
+        PartitionChangeRecord(uuid(10), 0, leader=2),
+        RemoveTopicRecord(uuid(11)),
+        *topic("new", 12),
+        ConfigRecord(TOPIC_RESOURCE, "orders", "retention.ms", "9"),
+        UnregisterBrokerRecord(2, 6),
+        FeatureLevelRecord("metadata.version", 0),
+    ]
+    delta = MetadataDelta(private, in_place=True)
+    for record in changes:
+        delta.replay(record)
+    changed = delta.apply(image.offset + len(changes), 1)
+    assert changed.topics is topics
+    assert changed == step(image, *changes)[1]
+    assert (delta.topics_created, delta.topics_changed, set(delta.topics_deleted)) == (
+        {"new"},
+        {"orders"},
+        {"payments"},
+    )
+    assert image == kept
 
 
 def test_a_delta_that_gave_its_image_takes_no_more_records() -> None:

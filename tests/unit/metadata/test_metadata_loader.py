@@ -1,4 +1,5 @@
 import pytest
+
 from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import MetadataImage
 from odradek.metadata.publisher import CommittedBatch, MetadataFault, MetadataLoader

@@ -4,6 +4,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from odradek.metadata import records
 from odradek.metadata.records import BadRecord, PartitionChangeRecord, Record, TopicRecord, decode
 

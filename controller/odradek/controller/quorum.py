@@ -1,0 +1,76 @@
+"""The metadata quorum as tools see it: DescribeQuorum v0–2 (KIP-595, 836, 853)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from odradek.controller.responses import error_response
+from odradek.controller.topics import METADATA_TOPIC
+from odradek.raft.raft_driver import QuorumStatus, ReplicaStatus
+from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.describe_quorum import (
+    DescribeQuorumRequest,
+    DescribeQuorumResponse,
+    DescribeQuorumResponsePartitionData,
+    DescribeQuorumResponseTopicData,
+    Node,
+    ReplicaState,
+)
+from odradek.wire.primitives import Message
+
+
+def describe_quorum(request: DescribeQuorumRequest, status: QuorumStatus) -> DescribeQuorumResponse:
+    """What the leader of the quorum knows of it. It has one partition; any other is
+    UNKNOWN_TOPIC_OR_PARTITION.
+    """
+    asked = [
+        (topic.topic_name, [each.partition_index for each in topic.partitions]) for topic in request.topics
+    ]
+    if asked != [(METADATA_TOPIC, [0])]:
+        return _unknown(request)
+    partition = DescribeQuorumResponsePartitionData(
+        partition_index=0,
+        error_message=None,
+        leader_id=status.leader_id,
+        leader_epoch=status.epoch,
+        high_watermark=status.high_watermark,
+        current_voters=_states(status.voters),
+        observers=_states(status.observers),
+    )
+    return DescribeQuorumResponse(
+        error_message=None,
+        topics=[DescribeQuorumResponseTopicData(METADATA_TOPIC, [partition])],
+        nodes=[Node(voter.key.id) for voter in status.voters],
+    )
+
+
+def not_leader(request: DescribeQuorumRequest) -> Message:
+    return error_response(request, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+
+def _states(replicas: Iterable[ReplicaStatus]) -> list[ReplicaState]:
+    return [
+        ReplicaState(
+            replica_id=replica.key.id,
+            replica_directory_id=replica.key.directory_id,
+            log_end_offset=replica.log_end_offset,
+            last_fetch_timestamp=replica.last_fetch_ms,
+            last_caught_up_timestamp=replica.last_caught_up_ms,
+        )
+        for replica in replicas
+    ]
+
+
+def _unknown(request: DescribeQuorumRequest) -> DescribeQuorumResponse:
+    code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    topics = [
+        DescribeQuorumResponseTopicData(
+            topic.topic_name,
+            [
+                DescribeQuorumResponsePartitionData(each.partition_index, code, code.message)
+                for each in topic.partitions
+            ],
+        )
+        for topic in request.topics
+    ]
+    return DescribeQuorumResponse(error_message=None, topics=topics)
