@@ -207,7 +207,10 @@ class Log(LogAppends):
     # Cutting ----------------------------------------------------------------------------------------------------
 
     def truncate_to(self, offset: int) -> None:
-        """Drop everything at and after `offset`: a follower found that its leader has something else. Blocking."""
+        """Drop the batches that hold `offset` or come after it: the leader has something else. Blocking.
+
+        The log then ends at `offset`, or before it at the start of a batch that was cut in two.
+        """
         self._drop_staged()
         if offset >= self.log_end_offset:
             return
@@ -221,29 +224,32 @@ class Log(LogAppends):
             raise self._storage_error(error) from error
 
     def _truncate(self, offset: int) -> None:
-        from odradek.storage.recovery import rebuild_producers
+        from odradek.storage.recovery import load_active_index, rebuild_producers
 
         self._truncations += 1
         self._hints.clear()
         while len(self._segments) > 1 and self._bases[-1] >= offset:
             self._remove_files([self._pop_segment(-1)])
-        active = self._segments[-1]
+        active = load_active_index(self)
         try:
-            found = active.find(self._pool, offset)
+            found = active.header_at(self._pool, offset)
+            position = found[0] if found is not None else active.size
+            if (
+                found is not None
+            ):  # a batch goes as a whole; where compaction left a gap, the cut is in the gap
+                offset = min(offset, found[1].base_offset)
         except Damage as damage:
-            found = damage.position, -1
-        if active.index is None:
-            self.activate()
-        if found is not None:
-            (active.file or self._pool.open(active)).truncate(found[0])
-            self.size_bytes -= active.size - found[0]
-            active.size = active.written = found[0]
+            position = damage.position
+        if position < active.size:
+            (active.file or self._pool.open(active)).truncate(position)
+            self.size_bytes -= active.size - position
+            active.size = active.written = position
             active.dirty = True
             assert active.index is not None
-            active.index.truncate(offset - active.base_offset, found[0])
-            active.recount(self._pool)
-            if active.size == 0:
-                active.roll_after_timestamp = NEVER
+            active.index.truncate(offset - active.base_offset, position)
+        active.recount(self._pool)
+        if active.size == 0:
+            active.roll_after_timestamp = NEVER
         self._cut_at(offset)
         rebuild_producers(self)
         self._refresh_fast_limit()

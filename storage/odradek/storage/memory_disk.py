@@ -200,7 +200,7 @@ class MemoryDisk(Disk):
         self.faults = Faults(self.rng)
         self.life = 0
         self._root = _DirNode()
-        self._locks: set[str] = set()
+        self._locks: dict[str, object] = {}
 
     # Faults -----------------------------------------------------------------------------------------------------
 
@@ -315,8 +315,13 @@ class MemoryDisk(Disk):
         if path in self._locks:
             return None
         self.open(path, create=True)
-        self._locks.add(path)
-        return lambda: self._locks.discard(path)
+        token = self._locks[path] = object()
+
+        def release() -> None:
+            if self._locks.get(path) is token:
+                del self._locks[path]
+
+        return release
 
     # Nodes ------------------------------------------------------------------------------------------------------
 

@@ -231,7 +231,12 @@ class LogReads(LogState):
             raise Damage(0, "the index cannot be rebuilt") from None
 
     def _rebuild(self, segment: Segment) -> None:
-        """A damaged or lost index, made anew from the log. Blocks for about a second per GB; rare."""
+        """A damaged or lost index file, made anew from the log. Blocks for about a second per GB; rare.
+
+        The index in memory is not under suspicion: if it does not fit, the log is damaged. Raises Damage then.
+        """
+        if segment.index is not None:
+            raise Damage(0, "the index in memory contradicts the batch it names")
         segment.rebuild_index(self._pool, self._interval)
         if segment is not self._segments[-1]:
             segment.save_index(self._pool.disk)
@@ -290,9 +295,10 @@ class LogReads(LogState):
 
     def _max_timestamp(self, segment: Segment) -> int:
         try:
-            segment.load_max_timestamp(self._pool)
-        except DamagedIndex:
-            self._rebuild(segment)
+            try:
+                segment.load_max_timestamp(self._pool)
+            except DamagedIndex:
+                self._rebuild(segment)
         except Damage as damage:
             raise self._corrupt(segment.base_offset, damage.reason) from None
         return segment.max_timestamp

@@ -193,11 +193,13 @@ class RealDisk(Disk):
                 raise
             _locked.add(real)
 
+        held = [fd]
+
         def release() -> None:
             with _locked_guard:
-                if real in _locked:
+                if held:
                     _locked.discard(real)
-                    os.close(fd)
+                    os.close(held.pop())
 
         return release
 

@@ -58,9 +58,7 @@ def activate(log: Log) -> None:
 
     If the tail is not where the clean stop said it is, the log leaves service: KafkaError KAFKA_STORAGE_ERROR.
     """
-    active = log._segments[-1]
-    if not active.load_saved_index(log._pool.disk):
-        active.rebuild_index(log._pool, log._interval)
+    active = load_active_index(log)
     try:
         end = active.recount(log._pool)
         reason = f"{active} ends at offset {end}, the clean stop said {log.log_end_offset}"
@@ -71,14 +69,18 @@ def activate(log: Log) -> None:
         log.corrupt_offset = log.readable_end = log.log_end_offset
         log._refresh_fast_limit()
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, reason)
-    _find_roll_time(log, active)
 
 
-def _find_roll_time(log: Log, active: Segment) -> None:
-    if active.written:
+def load_active_index(log: Log) -> Segment:
+    """The last segment with its index in memory and its time of rolling known."""
+    active = log._segments[-1]
+    if active.index is None and not active.load_saved_index(log._pool.disk):
+        active.rebuild_index(log._pool, log._interval)
+    if active.written and active.roll_after_timestamp == NEVER:
         file = active.file or log._pool.open(active)
         _, header = next(walk_headers(file, 0, active.written, chunk=64))
         log._set_roll_time(active, header.max_timestamp)
+    return active
 
 
 def rebuild_producers(log: Log, names: list[str] | None = None, skip: Set[Segment] = frozenset()) -> None:

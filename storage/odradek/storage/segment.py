@@ -196,13 +196,15 @@ class Segment:
         file = self.file or pool.open(self)
         self.used = True
         position, floor = self._floor(pool.disk, file, offset - self.base_offset)
-        expected = self.base_offset
+        expected = self.base_offset if floor is None else -1
         try:
             for at, header in walk_headers(file, position, self.written):
                 if at == position and floor is not None and header.last_offset != floor + self.base_offset:
                     raise DamagedIndex
+                if header.base_offset < expected:
+                    raise Damage(at, f"base offset {header.base_offset} after {expected - 1}")
                 if header.last_offset >= offset:
-                    return at, expected if floor is None or at > position else -1
+                    return at, expected
                 expected = header.last_offset + 1
         except Damage as damage:
             if floor is not None and damage.position == position:
@@ -301,11 +303,14 @@ class Segment:
         return None
 
     def rebuild_index(self, pool: FilePool, interval: int) -> None:
-        """Both indexes anew from the headers of the log; stops at damage, which reads then find for themselves."""
+        """Both indexes anew from the headers of the log. Leaves out what is damaged; reads find that themselves."""
         file = self.file or pool.open(self)
         self.begin_index()
+        expected = self.base_offset
         try:
             for position, header in walk_headers(file, 0, self.written, chunk=1 << 16):
-                self.note_batch(header.last_offset, header.max_timestamp, position, header.size, interval)
+                if expected <= header.base_offset and header.last_offset <= self.offset_max:
+                    self.note_batch(header.last_offset, header.max_timestamp, position, header.size, interval)
+                    expected = header.last_offset + 1
         except Damage:
             pass
