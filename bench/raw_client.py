@@ -1,0 +1,147 @@
+"""One blocking connection for everything around a measurement: topics, offsets, the first acknowledged record."""
+
+from __future__ import annotations
+
+import socket
+import time
+from types import TracebackType
+from typing import Any, TypeVar
+
+from odradek.wire.errors import ErrorCode
+from odradek.wire.frame import decode_response_header, encode_request
+from odradek.wire.messages.create_topics import (
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
+from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
+from odradek.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+)
+from odradek.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from odradek.wire.messages.produce import ProduceResponse
+
+HOST = "127.0.0.1"
+CLIENT_ID = "bench"
+LATEST = -1
+CREATE_TOPICS_VERSION = 5
+DELETE_TOPICS_VERSION = 4
+LIST_OFFSETS_VERSION = 6
+METADATA_VERSION = 9
+PRODUCE_VERSION = 11
+
+T = TypeVar("T")
+
+
+class BenchError(RuntimeError):
+    """A measurement that cannot be trusted: an error answer, a short count, a timeout."""
+
+
+def connect(port: int, timeout_s: float = 30.0) -> socket.socket:
+    sock = socket.create_connection((HOST, port), timeout=timeout_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        part = sock.recv(size - len(received))
+        if not part:
+            raise BenchError("the node closed the connection")
+        received += part
+    return bytes(received)
+
+
+def receive_frame(sock: socket.socket) -> bytes:
+    """A response without its length."""
+    return receive_exactly(sock, int.from_bytes(receive_exactly(sock, 4), "big"))
+
+
+class Admin:
+    """Requests one at a time. Every wait is bounded by the socket's timeout."""
+
+    def __init__(self, port: int, timeout_s: float = 30.0) -> None:
+        self._sock = connect(port, timeout_s)
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sock.close()
+
+    def ask(self, request: Any, version: int, response: type[T]) -> T:
+        frame = encode_request(request.API_KEY, version, 1, CLIENT_ID, request.encode(version))
+        self._sock.sendall(frame)
+        answer = receive_frame(self._sock)
+        _, pos = decode_response_header(answer, request.API_KEY, version)
+        return response.decode(answer, version, pos)  # type: ignore[attr-defined, no-any-return]
+
+    def create_topic(self, name: str, partitions: int, first_frames: list[bytes]) -> None:
+        """A topic whose files go at once when it is deleted; `first_frames` (Produce) wait for its leaders."""
+        topic = CreatableTopic(
+            name=name,
+            num_partitions=partitions,
+            replication_factor=1,
+            configs=[CreatableTopicConfig(name="file.delete.delay.ms", value="1000")],
+        )
+        answer = self.ask(
+            CreateTopicsRequest(topics=[topic], timeout_ms=30_000),
+            CREATE_TOPICS_VERSION,
+            CreateTopicsResponse,
+        )
+        check(answer.topics[0].error_code, f"CreateTopics {name}")
+        for frame in first_frames:
+            self.produce_until_acknowledged(frame)
+
+    def produce_until_acknowledged(self, frame: bytes) -> int:
+        """Send one Produce frame until it is taken; its offset."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            self._sock.sendall(frame)
+            error, offset = produce_outcome(receive_frame(self._sock))
+            if error == ErrorCode.NONE:
+                return offset
+            if time.monotonic() > deadline:
+                raise BenchError(f"no record was taken in {self._timeout_s:.0f} s: {ErrorCode(error).name}")
+            time.sleep(0.002)
+
+    def delete_topic(self, name: str) -> None:
+        request = DeleteTopicsRequest(topic_names=[name], timeout_ms=30_000)
+        answer = self.ask(request, DELETE_TOPICS_VERSION, DeleteTopicsResponse)
+        check(answer.responses[0].error_code, f"DeleteTopics {name}")
+
+    def metadata(self, topic: str, *, create: bool) -> MetadataResponse:
+        request = MetadataRequest(
+            topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=create
+        )
+        return self.ask(request, METADATA_VERSION, MetadataResponse)
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        wanted = ListOffsetsPartition(partition_index=partition, timestamp=LATEST)
+        request = ListOffsetsRequest(
+            replica_id=-1, topics=[ListOffsetsTopic(name=topic, partitions=[wanted])]
+        )
+        answer = self.ask(request, LIST_OFFSETS_VERSION, ListOffsetsResponse)
+        found = answer.topics[0].partitions[0]
+        check(found.error_code, f"ListOffsets {topic}-{partition}")
+        return found.offset
+
+
+def produce_outcome(answer: bytes) -> tuple[int, int]:
+    """(error code, base offset) of a Produce response for one partition."""
+    _, pos = decode_response_header(answer, ProduceResponse.API_KEY, PRODUCE_VERSION)
+    found = ProduceResponse.decode(answer, PRODUCE_VERSION, pos).responses[0].partition_responses[0]
+    return found.error_code, found.base_offset
+
+
+def check(error_code: int, what: str) -> None:
+    if error_code != ErrorCode.NONE:
+        raise BenchError(f"{what}: {ErrorCode(error_code).name}")

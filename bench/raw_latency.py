@@ -1,0 +1,150 @@
+"""Produce latency at a fixed rate, open loop: request i is due at t0 + i / rate, whatever the answers do.
+
+Latency counts from the time a request was *due* until its answer was read, so a stall of the node shows in every
+request that was due during it (no coordinated omission). The loop spins instead of sleeping: the generator owns a
+CPU, and a timer's wake-up would be as long as what is measured. How late requests really left is reported too.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from array import array
+from collections import deque
+from dataclasses import dataclass
+
+from bench.raw_client import Admin, BenchError, connect
+from bench.raw_frames import AnswerShape, BatchShape, produce_answer_shape, produce_frame
+
+NS = 1_000_000_000
+RECEIVE_SIZE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyResult:
+    """All in ms. `lateness`: how much later than due the requests left, a property of the generator."""
+
+    requests: int
+    achieved_rate: float
+    latencies_ms: list[float]
+    lateness_p999_ms: float
+
+
+class TimedPipe:
+    """One connection; remembers when each unanswered request was due."""
+
+    def __init__(self, port: int, frame: bytes, answer: AnswerShape) -> None:
+        self._frame = frame
+        self._answer = answer
+        self._due: deque[int] = deque()
+        self._unsent = bytearray()
+        self._received = bytearray(RECEIVE_SIZE)
+        self._view = memoryview(self._received)
+        self._filled = 0
+        self.sock = connect(port)
+        self.sock.setblocking(False)
+
+    def send(self, due_ns: int) -> None:
+        self._due.append(due_ns)
+        if self._unsent:
+            self._unsent += self._frame
+            self.flush()
+            return
+        try:
+            taken = self.sock.send(self._frame)
+        except BlockingIOError:
+            taken = 0
+        if taken < len(self._frame):
+            self._unsent += self._frame[taken:]
+
+    def flush(self) -> None:
+        """Send what the socket did not take before: the node is behind."""
+        while self._unsent:
+            try:
+                taken = self.sock.send(self._unsent)
+            except BlockingIOError:
+                return
+            del self._unsent[:taken]
+
+    def receive(self, latencies: array[int]) -> None:
+        try:
+            count = self.sock.recv_into(self._view[self._filled :])
+        except BlockingIOError:
+            return
+        now = time.perf_counter_ns()
+        if not count:
+            raise BenchError("the node closed the connection")
+        self._filled += count
+        size, error_at, received = self._answer.size, self._answer.error_at, self._received
+        pos = 0
+        while self._filled - pos >= size:
+            if (
+                int.from_bytes(received[pos : pos + 4], "big") != size - 4
+                or received[pos + error_at]
+                or received[pos + error_at + 1]
+            ):
+                raise BenchError("a request was refused")
+            latencies.append(now - self._due.popleft())
+            pos += size
+        if pos:
+            self._filled -= pos
+            received[: self._filled] = received[pos : pos + self._filled]
+
+
+class Pacer:
+    """A topic with one partition per connection, and the pipes to it."""
+
+    def __init__(self, port: int, topic: str, shape: BatchShape, *, connections: int) -> None:
+        self.port, self.topic = port, topic
+        batch = shape.build()
+        frames = [produce_frame(topic, partition, batch) for partition in range(connections)]
+        with Admin(port) as admin:
+            admin.create_topic(topic, connections, frames)
+        answer = produce_answer_shape(topic)
+        self.pipes = [TimedPipe(port, frame, answer) for frame in frames]
+
+    def run(self, rate: int, seconds: float) -> LatencyResult:
+        total = int(rate * seconds)
+        interval = NS // rate
+        latencies, lateness = array("q"), array("q")
+        pipes, clock = self.pipes, time.perf_counter_ns
+        with select.epoll() as poller:
+            by_fd = {pipe.sock.fileno(): pipe for pipe in pipes}
+            for fd in by_fd:
+                poller.register(fd, select.EPOLLIN)
+            began = due = clock() + NS // 100
+            timeout = began + int((seconds + 30) * NS)
+            sent = 0
+            while len(latencies) < total:
+                now = clock()
+                while due <= now and sent < total:
+                    pipes[sent % len(pipes)].send(due)
+                    lateness.append(clock() - due)
+                    sent += 1
+                    due = began + sent * interval
+                for fd, _ in poller.poll(0):
+                    by_fd[fd].flush()
+                    by_fd[fd].receive(latencies)
+                if now > timeout:
+                    raise BenchError(f"{total - len(latencies)} of {total} requests have no answer")
+            wall = (clock() - began) / NS
+        ordered = sorted(lateness)
+        return LatencyResult(
+            total,
+            total / wall,
+            [value / 1e6 for value in latencies],
+            percentile(ordered, 99.9) / 1e6,
+        )
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.sock.close()
+        with Admin(self.port) as admin:
+            admin.delete_topic(self.topic)
+
+
+def percentile(ordered: list[int] | list[float], percent: float) -> float:
+    """Nearest rank of an ascending list."""
+    assert ordered, "a percentile of nothing"
+    rank = max(0, min(len(ordered) - 1, round(percent / 100 * len(ordered) + 0.5) - 1))
+    return ordered[rank]
