@@ -134,6 +134,8 @@ def handler(node: Node) -> Any:
             result = partition.append(view[pos : pos + size], node.wall_ms)
         except KafkaError as error:
             metrics.failed_produce += 1
+            if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
+                error = _old_magic(view[pos + 16])
             return _answer_one(connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
@@ -384,10 +386,7 @@ def _one_batch(records: Buffer | None) -> memoryview:
     if records is None or len(records) == 0:
         raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
     if len(records) >= 17 and records[16] < 2:
-        raise KafkaError(
-            ErrorCode.INVALID_RECORD,
-            f"Message sets of magic {records[16]} are not accepted: producers write magic 2 since Kafka 0.11",
-        )
+        raise _old_magic(records[16])
     if len(records) < 61:
         raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{len(records)} bytes are less than a batch header")
     size = _i32(records, 8)[0] + 12
@@ -396,6 +395,13 @@ def _one_batch(records: Buffer | None) -> memoryview:
     if size < len(records):
         raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
     return memoryview(records)
+
+
+def _old_magic(magic: int) -> KafkaError:
+    return KafkaError(
+        ErrorCode.INVALID_RECORD,
+        f"Message sets of magic {magic} are not accepted: producers write magic 2 since Kafka 0.11",
+    )
 
 
 def _refuse_old(view: memoryview, start: int, end: int, version: int, correlation_id: int) -> Response | None:
