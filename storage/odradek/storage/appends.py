@@ -29,7 +29,7 @@ from odradek.storage.batch import (
 from odradek.storage.config import LOG_APPEND_TIME
 from odradek.storage.producers import ProducerEntry, end_transaction_marker
 from odradek.storage.reads import LogReads
-from odradek.storage.segment import NEVER, Segment
+from odradek.storage.segment import NEVER, RELATIVE_OFFSET_MAX, Segment
 from odradek.storage.state import NO_LIMIT
 from odradek.storage.validation import Parsed, check_batch, check_keys, split_batches
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -267,7 +267,8 @@ class LogAppends(LogReads):
         segment = self._segments[-1]
         if self._must_roll(segment, size, last, timestamp, wall_ms):
             self.write_staged()
-            segment = self.roll(wall_ms, header.base_offset)
+            # Named by where the log ends, not by the batch: a gap between segments then means that something is lost.
+            segment = self.roll(wall_ms, max(self.log_end_offset, last - RELATIVE_OFFSET_MAX))
         if segment.roll_after_timestamp == NEVER:
             self._set_roll_time(segment, timestamp)
         self._staged.append(batch)

@@ -19,8 +19,8 @@ class DataDir:
     """A path that this process owns while it holds the lock."""
 
     __slots__ = (
-        "_disk", "_release", "broker_epoch", "clean", "directory_id", "high_watermarks", "log_start_offsets",
-        "notes", "offline", "path", "recovery_points",
+        "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "directory_id", "high_watermarks",
+        "log_start_offsets", "notes", "offline", "path", "recovery_points",
     )  # fmt: skip
 
     def __init__(self, disk: Disk, path: str) -> None:
@@ -34,6 +34,8 @@ class DataDir:
         self.offline = False
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_start_offsets: dict[TopicPartition, int] = {}
+        self.cleaner_offsets: dict[TopicPartition, int] = {}
+        """Up to where each log has been compacted."""
         self.high_watermarks: dict[TopicPartition, int] = {}
         self.notes: list[str] = []
         """What was found damaged and ignored, for a log line."""
@@ -110,6 +112,7 @@ class DataDir:
         """
         self.recovery_points = self._read_offsets(layout.RECOVERY_POINT_CHECKPOINT)
         self.log_start_offsets = self._read_offsets(layout.LOG_START_OFFSET_CHECKPOINT)
+        self.cleaner_offsets = self._read_offsets(layout.CLEANER_CHECKPOINT)
         self.high_watermarks = self._read_offsets(layout.HIGH_WATERMARK_CHECKPOINT)
         marker = self._file(layout.CLEAN_SHUTDOWN_MARKER)
         self.clean = self._disk.exists(marker)

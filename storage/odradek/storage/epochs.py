@@ -78,29 +78,30 @@ class LeaderEpochCache:
         return self._epochs[after - 1], self._starts[after]
 
     def truncate_from_end(self, end: int, *, write: bool = True) -> None:
-        """Drop the epochs that start at or after `end`: no batch of theirs is there."""
+        """Drop the epochs that start at or after `end`: no batch of theirs is there. Durable if written."""
         keep = bisect_left(self._starts, end)
         if keep < len(self._starts):
             del self._epochs[keep:], self._starts[keep:]
             self._remember()
             if write:
-                self.write(durable=False)
+                self.write(durable=True)
 
-    def truncate_from_start(self, start: int) -> None:
+    def truncate_from_start(self, start: int, *, write: bool = True) -> None:
         """Drop the epochs that end at or before `start`; the one that holds it now begins there."""
         at = bisect_right(self._starts, start) - 1
         if at < 0 or (at == 0 and self._starts[0] == start):
             return
         del self._epochs[:at], self._starts[:at]
         self._starts[0] = start
-        self.write(durable=False)
+        if write:
+            self.write(durable=False)
 
     def clear(self) -> None:
         if self._epochs:
             self._epochs.clear()
             self._starts.clear()
             self._remember()
-            self.write(durable=False)
+            self.write(durable=True)
 
     def write(self, *, durable: bool) -> None:
         """Rewrite the file. Blocking; OSError takes the directory offline."""

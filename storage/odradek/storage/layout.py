@@ -21,13 +21,14 @@ PARTITION_METADATA = "partition.metadata"
 RECOVERY_POINT_CHECKPOINT = "recovery-point-offset-checkpoint"
 LOG_START_OFFSET_CHECKPOINT = "log-start-offset-checkpoint"
 HIGH_WATERMARK_CHECKPOINT = "replication-offset-checkpoint"
+CLEANER_CHECKPOINT = "cleaner-offset-checkpoint"
 CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
 META_PROPERTIES = "meta.properties"
 LOCK_FILE = ".lock"
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
-     META_PROPERTIES, LOCK_FILE, "cleaner-offset-checkpoint", "bootstrap.checkpoint", "lost+found")
+     META_PROPERTIES, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found")
 )  # fmt: skip
 """What may lie beside the log directories without being foreign."""
 

@@ -38,8 +38,8 @@ class Log(LogAppends):
     @classmethod
     def open(
         cls, disk: Disk, directory: str, config: LogConfig, *, topic: str, partition: int, wall_ms: int,
-        recovery_point: int = 0, log_start_offset: int = 0, clean: bool = False, pool: FilePool | None = None,
-        syncer: Syncer | None = None,
+        recovery_point: int = 0, log_start_offset: int = 0, compacted_below: int = 0, clean: bool = False,
+        pool: FilePool | None = None, syncer: Syncer | None = None,
     ) -> Log:  # fmt: skip
         """Open or create the log in `directory`.
 
@@ -50,6 +50,7 @@ class Log(LogAppends):
         from odradek.storage.recovery import open_log
 
         log = cls(pool or FilePool(disk), directory, config, topic=topic, partition=partition, syncer=syncer)
+        log.compacted_below = compacted_below
         open_log(log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean)
         return log
 
@@ -173,8 +174,7 @@ class Log(LogAppends):
                 if segment.dirty:
                     (segment.file or self._pool.open(segment)).sync()
                     segment.dirty = False
-            dirs, self._dirs_to_sync = self._dirs_to_sync, []
-            _sync_dirs(self._pool.disk, dirs)
+            self._sync_dirs_now()
         except OSError as error:
             self.fail(error)
             raise
@@ -228,8 +228,11 @@ class Log(LogAppends):
 
         self._truncations += 1
         self._hints.clear()
+        # Newest first and durably before the cut itself: whatever a crash leaves is a prefix of the old log.
         while len(self._segments) > 1 and self._bases[-1] >= offset:
             self._remove_files([self._pop_segment(-1)])
+        self._remove_snapshots(offset)
+        self._sync_dirs_now()
         active = load_active_index(self)
         try:
             found = active.header_at(self._pool, offset)
@@ -241,10 +244,11 @@ class Log(LogAppends):
         except Damage as damage:
             position = damage.position
         if position < active.size:
-            (active.file or self._pool.open(active)).truncate(position)
+            file = active.file or self._pool.open(active)
+            file.truncate(position)
+            file.sync()
             self.size_bytes -= active.size - position
             active.size = active.written = position
-            active.dirty = True
             assert active.index is not None
             active.index.truncate(offset - active.base_offset, position)
         active.recount(self._pool)
@@ -273,12 +277,12 @@ class Log(LogAppends):
             self._truncations += 1
             self._hints.clear()
             self._remove_files([self._pop_segment(-1) for _ in range(len(self._segments))])
-            for name in self._pool.disk.listdir(self.dir):
-                if name.endswith(layout.SNAPSHOT_SUFFIX) and layout.file_offset(name) is not None:
-                    self._pool.disk.unlink(f"{self.dir}/{name}")
+            self._remove_snapshots(-1)
             self.producers.clear()
             self.epochs.clear()
+            self._sync_dirs_now()
             self.add_segment(offset, wall_ms)
+            self._sync_dirs_now()
         except OSError as error:
             self.fail(error)
             raise self._storage_error(error) from error
@@ -288,6 +292,18 @@ class Log(LogAppends):
         self._refresh_fast_limit()
         if self.on_truncated is not None:
             self.on_truncated(self)
+
+    def _remove_snapshots(self, above: int) -> None:
+        """Producer snapshots of offsets that no longer are."""
+        disk = self._pool.disk
+        for name in disk.listdir(self.dir):
+            offset = layout.file_offset(name)
+            if offset is not None and offset > above and name.endswith(layout.SNAPSHOT_SUFFIX):
+                disk.unlink(f"{self.dir}/{name}")
+
+    def _sync_dirs_now(self) -> None:
+        dirs, self._dirs_to_sync = self._dirs_to_sync, []
+        _sync_dirs(self._pool.disk, dirs)
 
     def _drop_staged(self) -> None:
         if self.offline:

@@ -166,7 +166,8 @@ class LogManager:
         log = Log.open(
             self._disk, f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", config, topic=topic,
             partition=partition, wall_ms=self._wall_ms, recovery_point=data_dir.recovery_points.get(key, 0),
-            log_start_offset=data_dir.log_start_offsets.get(key, 0), clean=clean, pool=self._pool,
+            log_start_offset=data_dir.log_start_offsets.get(key, 0),
+            compacted_below=data_dir.cleaner_offsets.get(key, 0), clean=clean, pool=self._pool,
             syncer=self._syncer,
         )  # fmt: skip
         log.dir_id = data_dir.directory_id
@@ -202,6 +203,7 @@ class LogManager:
         data_dir = self._choose_dir(dir_id)
         data_dir.recovery_points.pop(key, None)
         data_dir.log_start_offsets.pop(key, None)
+        data_dir.cleaner_offsets.pop(key, None)
         try:
             log = self._open(data_dir, key, config or self.default_config, clean=False)
             log.topic_id = topic_id

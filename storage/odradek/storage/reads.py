@@ -217,7 +217,9 @@ class LogReads(LogState):
                 raise self._corrupt(offset, damage.reason) from None
             if found is not None:
                 return segment, *found
-            at += 1  # compaction left nothing of this segment at or after the offset
+            at += 1  # compaction has left nothing of this segment at or after the offset, or its tail is lost
+            if not self.config.cleanup_compact and offset >= self.compacted_below:
+                break
         raise self._corrupt(offset, "no batch at this offset")
 
     def _find(self, segment: Segment, offset: int) -> tuple[int, int] | None:

@@ -47,6 +47,7 @@ def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: i
     log.recovery_point = min(recovery_point, log.log_end_offset)
     _set_log_start(log, log_start_offset, wall_ms)
     log.epochs.truncate_from_end(log.log_end_offset, write=False)
+    log.epochs.truncate_from_start(log.log_start_offset, write=False)
     if not log.epochs and log.size_bytes:
         _rebuild_epochs(log)
     rebuild_producers(log, names, without_producers)
@@ -262,45 +263,61 @@ def _recover(log: Log, recovery_point: int) -> set[Segment]:
     """
     first = log._segment_index(recovery_point)
     expected = log._bases[first]
+    gaps_below = max(recovery_point, log.compacted_below)
     without_producers: set[Segment] = set()
     for at in range(first, len(log._segments)):
         segment = log._segments[at]
+        if segment.base_offset > max(expected, gaps_below):
+            # The segment before ends too early: the crash took its tail, though not what came after it.
+            _judge(log, at - 1, Damage(log._segments[at - 1].size, "the tail is missing"), expected)
+            break
         log.log_end_offset = max(expected, segment.base_offset)
         damage, producers = _scan(log, segment, log.log_end_offset)
         expected = log.log_end_offset
         if not producers:
             without_producers.add(segment)
-        if damage is None:
-            segment.dirty = True
-            if at + 1 < len(log._segments):
-                segment.save_index(log._pool.disk)
-                segment.index = None
-        elif _valid_follows(log, at, damage.position, expected):
-            _leave_service(log, at, damage.position, expected)
+        if damage is not None:
+            _judge(log, at, damage, expected)
             break
-        else:
-            _cut_tail(log, at, damage.position)
-            break
+        segment.dirty = True
+        if at + 1 < len(log._segments):
+            segment.save_index(log._pool.disk)
+            segment.index = None
     if log._segments[-1].index is None and log.corrupt_offset is None:
         log.activate()
     return without_producers
 
 
+def _judge(log: Log, at: int, damage: Damage, offset: int) -> None:
+    """A torn tail or damage in the middle; the log is sound up to `offset`, in segment number `at`."""
+    if _valid_follows(log, at, damage.position, offset):
+        _leave_service(log, at, damage.position, offset)
+    else:
+        _cut_tail(log, at, damage.position)
+
+
 def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, bool]:
     """Verify a segment batch by batch, rebuilding its index and the epochs; sets `log_end_offset` as it goes.
 
-    The damage that ended it, and whether a batch of a producer was seen.
+    The damage that ended it, and whether a batch of a producer was seen. No CRC covers base offsets: one that leaves a
+    gap is believed only if the batch after it begins where it ends, or later.
     """
     segment.begin_index()
     file = segment.file or log._pool.open(segment)
     epoch = -1
     producers = False
+    before_gap: tuple[int, int] | None = None
     try:
         for position, header, _ in scan_batches(file, 0, segment.written):
             if header.base_offset < expected:
+                if before_gap is not None:
+                    position, log.log_end_offset = before_gap
                 return Damage(position, f"base offset {header.base_offset}, expected {expected}"), producers
-            if header.leader_epoch < epoch:
-                return Damage(position, f"leader epoch {header.leader_epoch} after {epoch}"), producers
+            if header.leader_epoch < epoch or header.last_offset > segment.offset_max:
+                return Damage(
+                    position, f"epoch {header.leader_epoch}, offset {header.last_offset}"
+                ), producers
+            before_gap = (position, expected) if header.base_offset > expected else None
             if header.leader_epoch > epoch:
                 epoch = header.leader_epoch
                 log.epochs.note(epoch, header.base_offset)

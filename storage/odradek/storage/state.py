@@ -47,6 +47,7 @@ class LogState:
         "_syncer",
         "_syncs",
         "_truncations",
+        "compacted_below",
         "config",
         "corrupt_offset",
         "dir",
@@ -93,6 +94,8 @@ class LogState:
         """What readers may see: everything below is in the file."""
         self.recovery_point = 0
         """Everything below is fsynced."""
+        self.compacted_below = 0
+        """Compaction has been at work below this offset: only there, batches may be missing between segments."""
         self.size_bytes = 0
         self.offline = False
         """An append or fsync failed: nothing works until the directory is opened anew."""

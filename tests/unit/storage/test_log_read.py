@@ -179,7 +179,7 @@ def test_a_shrunk_file_is_an_error_and_not_an_empty_answer(bench: Any) -> None:
 
 
 def test_gaps_that_compaction_left_are_read_over(bench: Any) -> None:
-    log = bench.open(SMALL)
+    log = bench.open(SMALL, compacted_below=100)
     for base in (0, 3, 10, 11, 30, 31, 50, 90):
         batch = build_batch([Record(base, bench.now, b"k", f"v{base}".encode())])
         log.append_as_follower(memoryview(batch), bench.now)
@@ -188,7 +188,7 @@ def test_gaps_that_compaction_left_are_read_over(bench: Any) -> None:
     assert bench.values(log, 12) == ["v30", "v31", "v50", "v90"]
     assert log.read(51, 1000, end_offset=91).first_offset == 90
     log.close_files()
-    log = bench.open(SMALL)
+    log = bench.open(SMALL, compacted_below=100)
     assert bench.values(log, 4) == ["v10", "v11", "v30", "v31", "v50", "v90"]
 
 
