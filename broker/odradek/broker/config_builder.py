@@ -196,7 +196,7 @@ class _Builder:
                 unknown.append(key)
         if unknown:
             self.warnings.append(
-                f"These configurations '[{', '.join(sorted(unknown))}]' were supplied but are not used."
+                f"These configurations '[{', '.join(sorted(unknown))}]' were supplied but are not used yet."
             )
 
     def cluster_id(self, text: str | None) -> str | None:

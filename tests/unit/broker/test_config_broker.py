@@ -311,7 +311,7 @@ def test_keys_nobody_knows_are_told_in_one_line_and_keys_of_the_jvm_not_at_all()
             "listener.name.external.ssl.keystore.location": "/k",
         }
     )
-    assert config.warnings == ("These configurations '[bar, foo]' were supplied but are not used.",)
+    assert config.warnings == ("These configurations '[bar, foo]' were supplied but are not used yet.",)
 
 
 def test_a_java_class_to_load_is_a_warning() -> None:

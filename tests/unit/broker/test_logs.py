@@ -129,7 +129,7 @@ def test_the_line_at_start_is_json_for_machines() -> None:
 def test_the_configuration_warns_first(capsys: pytest.CaptureFixture[str]) -> None:
     configure(node_config(odradek_log_format="json", foo="1"))
     found: Any = json.loads(capsys.readouterr().out)
-    assert found["message"] == "These configurations '[foo]' were supplied but are not used."
+    assert found["message"] == "These configurations '[foo]' were supplied but are not used yet."
 
 
 def test_structlog_is_not_loaded_before_the_first_line() -> None:
