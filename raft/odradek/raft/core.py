@@ -209,6 +209,7 @@ class RaftCore(LogCore):
         if self.state is not State.FAILED:
             self._maybe_sync()
             self._maybe_fetch(now_ms)
+            self._write_quorum_state()
             known = (self.epoch, self.known_leader)
             if known != self._announced:
                 self._announced = known

@@ -71,6 +71,7 @@ class LogCore:
         """Set exactly while this replica leads."""
         self._fetcher = Fetcher(config.request_timeout_ms, config.retry_backoff_ms)
         self._stored = stored
+        self._unwritten: QuorumState | None = None
         self._persist_sequence = 0
         self._binding_sequence = 0
         """The last vote-file write that changed epoch or vote: messages leave after it."""
@@ -107,7 +108,12 @@ class LogCore:
     # ---- vote file and messages
 
     def _persist(self, state: QuorumState) -> None:
-        if state == self._stored:
+        """Note what must be durable; written once per step, before the first message that depends on it."""
+        self._unwritten = state
+
+    def _write_quorum_state(self) -> None:
+        state, self._unwritten = self._unwritten, None
+        if state is None or state == self._stored:
             return
         self._persist_sequence += 1
         if (state.epoch, state.voted) != (self._stored.epoch, self._stored.voted):
@@ -121,6 +127,7 @@ class LogCore:
 
     def _send(self, to: ReplicaKey, message: Message, read: LogRange | SnapshotRange | None = None) -> None:
         """Nothing leaves before the epoch and the vote that it was said under are durable."""
+        self._write_quorum_state()
         after = 0 if self._vote_is_durable else self._binding_sequence
         self._out.append(SendMessage(to, message, after, read))
 
@@ -159,6 +166,9 @@ class LogCore:
             self.voters.append(batch.end_offset - 1, batch.voters)
 
     def _maybe_sync(self) -> None:
+        """One fsync at a time; what is appended meanwhile shares the next one."""
+        if self.is_only_voter and self.leader is None:
+            return  # about to lead: the fsync of its first entry covers the recovered log as well
         if not self.log.is_synced and not self._sync_under_way:
             self._sync_under_way = True
             self._out.append(Sync(self.log.generation, self.log.end_offset))
