@@ -1,0 +1,41 @@
+"""GroupConfig: Kafka's keys, defaults and refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from odradek.coordinator.config import ConfigError, GroupConfig
+
+
+def test_defaults_are_kafkas() -> None:
+    config = GroupConfig()
+    assert config.group_initial_rebalance_delay_ms == 3_000
+    assert config.group_min_session_timeout_ms == 6_000
+    assert config.group_max_session_timeout_ms == 1_800_000
+    assert config.group_max_size == 2_147_483_647
+    assert config.offset_metadata_max_bytes == 4_096
+    assert config.offsets_retention_ms == 7 * 24 * 3_600_000
+
+
+def test_kafkas_keys_are_read_and_others_left_alone() -> None:
+    config = GroupConfig.from_configs(
+        {"group.max.size": " 5 ", "offsets.retention.check.interval.ms": "9999999999", "num.partitions": "x"}
+    )
+    assert config.group_max_size == 5
+    assert config.offsets_retention_check_interval_ms == 9_999_999_999
+
+
+@pytest.mark.parametrize(
+    ("configs", "text"),
+    [
+        ({"group.max.size": "0"}, "Invalid value 0 for configuration group.max.size"),
+        ({"group.max.size": "many"}, "Invalid value many for configuration group.max.size"),
+        ({"group.max.size": "2147483648"}, "Not a number of type INT"),
+        ({"offsets.retention.minutes": "0"}, "offsets.retention.minutes: Value must be at least 1"),
+        ({"offsets.commit.timeout.ms": "0"}, "offsets.commit.timeout.ms: Value must be at least 1"),
+        ({"group.min.session.timeout.ms": "1800001"}, "group.min.session.timeout.ms must be less than"),
+    ],
+)
+def test_bad_values_name_their_key(configs: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        GroupConfig.from_configs(configs)

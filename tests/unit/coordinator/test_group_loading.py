@@ -1,0 +1,164 @@
+"""A partition that is loading, is unloaded, or changes hands."""
+
+from __future__ import annotations
+
+from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestTopic
+from unit.coordinator.group_harness import (
+    GROUP,
+    PARTITIONS,
+    Answer,
+    Harness,
+    context,
+    errors_of,
+    sync_response,
+)
+
+
+def test_a_coordinator_without_the_partition_says_so_everywhere() -> None:
+    h = Harness(load=False)
+    no = ErrorCode.NOT_COORDINATOR
+    assert h.join().error is no
+    assert h.heartbeat("m", 1).error is no
+    assert ErrorCode(h.leave("m").error_code) is no
+    assert ErrorCode(h.leave("m", version=1).error_code) is no
+    assert h.commit_errors({("orders", 0): 1}) == [no]
+    assert ErrorCode(h.fetch([("orders", 0)]).response.groups[0].error_code) is no
+    assert h.delete_offsets(("orders", 0)).error is no
+    assert ErrorCode(h.describe().error_code) is no
+    assert h.delete_groups("group") == {"group": no}
+    assert h.list().error is ErrorCode.NONE
+
+
+def test_a_loading_partition_says_so_and_lets_heartbeats_pass() -> None:
+    h = Harness(load=False)
+    for partition in range(PARTITIONS):
+        h.coordinator.load_begin(partition, 0)
+    loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert h.join().error is loading
+    assert h.heartbeat("m", 1).error is ErrorCode.NONE
+    assert ErrorCode(h.leave("m").error_code) is loading
+    assert h.commit_errors({("orders", 0): 1}) == [loading]
+    assert ErrorCode(h.fetch([("orders", 0)]).response.groups[0].error_code) is loading
+    assert h.delete_offsets(("orders", 0)).error is loading
+    assert ErrorCode(h.describe().error_code) is loading
+    assert h.delete_groups("group") == {"group": loading}
+    assert h.list().error is loading
+
+
+def test_fetch_errors_before_version_2_are_those_of_partitions() -> None:
+    h = Harness(load=False)
+    answer = Answer()
+    request = OffsetFetchRequest(GROUP, [OffsetFetchRequestTopic("orders", [0, 1])])
+    h.coordinator.fetch_offsets(context(1), request, answer)
+    answer.response.encode(1)
+    assert errors_of(answer) == [ErrorCode.NOT_COORDINATOR] * 2
+
+
+def test_unloading_answers_every_join_and_sync_that_waits() -> None:
+    h = Harness()
+    joins = [h.join_fully(), h.join_fully()]
+    leader_elsewhere = h.join_fully(group="other")
+    h.advance(6_000)
+    syncs = [
+        h.sync(answer.response) for answer in joins if answer.response.leader != answer.response.member_id
+    ]
+    late = h.join_fully(group="late")
+    for partition in range(PARTITIONS):
+        h.coordinator.unload(partition)
+    assert late.error is ErrorCode.NOT_COORDINATOR
+    assert [sync.error for sync in syncs] == [ErrorCode.NOT_COORDINATOR]
+    assert leader_elsewhere.error is ErrorCode.NONE
+    assert h.timers.next_deadline_ms() is None
+
+
+def test_the_next_coordinator_knows_the_last_generation_and_its_members_go_on() -> None:
+    h = Harness()
+    leader, follower = h.stable(2)
+    h.commit({("orders", 0): 7}, member_id=leader.member_id, generation=1)
+    before = h.describe()
+    h.successor()
+    assert h.describe() == before
+    assert h.heartbeat(leader.member_id, 1).error is ErrorCode.NONE
+    assert h.heartbeat(follower.member_id, 1).error is ErrorCode.NONE
+    assert sync_response(h.sync(follower)).assignment == b"1"
+    assert h.commit_errors({("orders", 0): 8}, member_id=leader.member_id, generation=1) == [ErrorCode.NONE]
+    assert h.committed() == {("orders", 0): 8}
+
+
+def test_loaded_members_have_one_session_to_be_heard_of() -> None:
+    h = Harness()
+    leader, follower = h.stable(2, session_ms=10_000)
+    h.advance(9_000)
+    h.successor()
+    h.advance(9_999)
+    assert h.heartbeat(leader.member_id, 1).error is ErrorCode.NONE
+    h.advance(1)
+    assert [member.member_id for member in h.describe().members] == [leader.member_id]
+    assert follower.member_id not in str(h.describe())
+
+
+def test_a_generation_that_was_not_stored_is_forgotten() -> None:
+    h = Harness()
+    (leader,) = h.stable()
+    rejoined = h.join(leader.member_id)
+    assert rejoined.response.generation_id == 2
+    h.successor()
+    assert h.heartbeat(leader.member_id, 2).error is ErrorCode.ILLEGAL_GENERATION
+    assert h.heartbeat(leader.member_id, 1).error is ErrorCode.NONE
+
+
+def test_a_group_larger_than_allowed_after_loading_rebalances_down() -> None:
+    h = Harness()
+    members = h.stable(3)
+    h.config = type(h.config)(group_max_size=2)
+    h.successor()
+    assert h.state() == "PreparingRebalance"
+    rejoins = [h.join(member.member_id) for member in members]
+    assert rejoins[2].error is ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert [rejoin.waits for rejoin in rejoins[:2]] == [True, True]
+    h.advance(60_000)
+    h.finish(rejoins[:2])
+    assert len(h.describe().members) == 2
+
+
+def test_static_members_keep_their_places_across_coordinators() -> None:
+    h = Harness()
+    answers = [h.join(instance=name) for name in ("one", "two")]
+    h.advance(6_000)
+    h.finish(answers, instances=["one", "two"])
+    h.successor()
+    back = h.join(instance="two")
+    assert (back.response.generation_id, back.error) == (1, ErrorCode.NONE)
+    old = answers[1].response.member_id
+    assert h.heartbeat(old, 1, instance="two").error is ErrorCode.FENCED_INSTANCE_ID
+
+
+def test_deleted_groups_and_offsets_stay_deleted() -> None:
+    h = Harness()
+    h.commit({("orders", 0): 1}, group="gone")
+    h.commit({("orders", 0): 1, ("orders", 1): 2})
+    h.delete_offsets(("orders", 0))
+    h.delete_groups("gone")
+    h.successor()
+    assert h.committed() == {("orders", 1): 2}
+    assert h.state("gone") == "Dead"
+    assert h.committed("gone") == {}
+
+
+def test_a_waiting_commit_is_answered_when_its_partition_goes() -> None:
+    h = Harness()
+    h.writer.holding = True
+    pending = h.commit({("orders", 0): 1})
+    for partition in range(PARTITIONS):
+        h.coordinator.unload(partition)
+    assert errors_of(pending) == [ErrorCode.NOT_COORDINATOR]
+    h.writer.release()
+
+
+def test_a_damaged_log_is_not_served() -> None:
+    h = Harness(load=False)
+    h.coordinator.load_begin(0, 0)
+    h.coordinator.load_record(0, b"\0\1", b"")
+    h.coordinator.load_end(0)
+    assert h.coordinator.runtime.error_of(0) is ErrorCode.NOT_COORDINATOR
