@@ -313,7 +313,9 @@ class RaftCore(LogCore):
 
     @property
     def known_leader(self) -> int:
-        return NO_LEADER if self.state is State.RESIGNED else self.leader_id
+        """Not itself once it has given up, although the vote file goes on saying so."""
+        gave_up = self.leader_id == self.me.id and self.leader is None
+        return NO_LEADER if gave_up else self.leader_id
 
     def _fetch_source(self, now_ms: int) -> ReplicaKey | None:
         """Whom to pull from: the leader; without one, or when it is silent, any voter, which may know of

@@ -86,9 +86,15 @@ class LeaderState:
         return contacts[needed - 1] + self.config.check_quorum_ms if needed > 0 else None
 
     def voters_to_begin(self, voters: VoterSet, now_ms: int) -> list[ReplicaKey]:
-        """Voters that have not fetched of late and may not know who leads."""
+        """Voters that have not fetched of late and may not know who leads; a waiting fetch shows that one
+        does.
+        """
         since = now_ms - self.begin_interval_ms
-        return [voter.key for voter in self._others(voters) if self._last_fetch_of(voter) <= since]
+        return [
+            voter.key
+            for voter in self._others(voters)
+            if self._last_fetch_of(voter) <= since and not self._has_parked(voter)
+        ]
 
     @property
     def begin_interval_ms(self) -> int:
@@ -117,6 +123,10 @@ class LeaderState:
     def _last_fetch_of(self, voter: Voter) -> int:
         progress = self.progress.get(voter.key)
         return -1 if progress is None else progress.last_fetch_ms
+
+    def _has_parked(self, voter: Voter) -> bool:
+        progress = self.progress.get(voter.key)
+        return progress is not None and progress.parked is not None
 
     def _contact_of(self, voter: Voter) -> int:
         return max(self._last_fetch_of(voter), self.began_ms)
