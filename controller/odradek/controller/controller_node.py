@@ -133,7 +133,7 @@ class MetadataQuorum:
         long.
         """
         if request.API_KEY == ApiKey.DESCRIBE_QUORUM:
-            done(self._describe_quorum(request))
+            done(self._describe_quorum(request, version))
         elif (
             self.controller.active
             or self._raft.leader_id >= 0
@@ -142,7 +142,7 @@ class MetadataQuorum:
         ):
             self.controller.handle(request, version, now_ms, done)
         elif len(self._early) >= PENDING_REQUESTS_MAX:
-            done(error_response(request, ErrorCode.NOT_CONTROLLER))
+            done(error_response(request, version, ErrorCode.NOT_CONTROLLER))
         else:
             self._early.append((request, version, done))
             if self._early_timer is None:
@@ -174,12 +174,12 @@ class MetadataQuorum:
         self._early_timer = None
         self._release_early()
 
-    def _describe_quorum(self, request: Message) -> Message:
+    def _describe_quorum(self, request: Message, version: int) -> Message:
         from odradek.controller import quorum
 
         asked = cast("DescribeQuorumRequest", request)
         if not self.controller.active:
-            return quorum.not_leader(asked)
+            return quorum.not_leader(asked, version)
         return quorum.describe_quorum(asked, self._raft.describe_quorum())
 
     # -- Raft tells ----------------------------------------------------------------------------------------

@@ -44,8 +44,8 @@ def describe_quorum(request: DescribeQuorumRequest, status: QuorumStatus) -> Des
     )
 
 
-def not_leader(request: DescribeQuorumRequest) -> Message:
-    return error_response(request, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+def not_leader(request: DescribeQuorumRequest, version: int) -> Message:
+    return error_response(request, version, ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
 def _states(replicas: Iterable[ReplicaStatus]) -> list[ReplicaState]:

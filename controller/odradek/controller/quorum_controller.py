@@ -75,6 +75,7 @@ class _Waiting(NamedTuple):
 
     offset: int
     request: Message
+    version: int
     response: Message
     done: Done
 
@@ -119,25 +120,25 @@ class QuorumController:
     def handle(self, request: Message, version: int, now_ms: int, done: Done) -> None:
         """Decide a request; `done(response)` is called once, here or when what it wrote is committed."""
         if not self.active:
-            done(error_response(request, ErrorCode.NOT_CONTROLLER))
+            done(error_response(request, version, ErrorCode.NOT_CONTROLLER))
             return
         if len(self._waiting) >= PENDING_REQUESTS_MAX:
             why = f"{PENDING_REQUESTS_MAX} requests wait for the metadata log already."
-            done(error_response(request, ErrorCode.REQUEST_TIMED_OUT, why))
+            done(error_response(request, version, ErrorCode.REQUEST_TIMED_OUT, why))
             return
         self._state.now_ms = now_ms
         try:
             decision = handler_of(request.API_KEY)(self._state, request, version)
             self._write(decision)
         except KafkaError as error:
-            done(error_response(request, error.code, error.message))
+            done(error_response(request, version, error.code, error.message))
             return
         assert decision.response is not None, "requests have responses"
         offset = self._state.next_offset - 1
         if offset <= self._committed:
             done(decision.response)
         else:
-            self._waiting.append(_Waiting(offset, request, decision.response, done))
+            self._waiting.append(_Waiting(offset, request, version, decision.response, done))
 
     def _write(self, decision: Decision) -> None:
         """Replay and append, in one batch unless the decision may be cut."""
@@ -207,7 +208,9 @@ class QuorumController:
             self._session_timer = None
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
-            self._answer(each._replace(response=error_response(each.request, ErrorCode.NOT_CONTROLLER)))
+            self._answer(
+                each._replace(response=error_response(each.request, each.version, ErrorCode.NOT_CONTROLLER))
+            )
 
     def on_commit(self, batches: Sequence[CommittedBatch]) -> None:
         """Raft committed these batches: the image is published, then the responses that waited for them are

@@ -9,11 +9,11 @@ from odradek.wire.errors import ErrorCode
 from odradek.wire.primitives import Message
 
 
-def error_response(request: Message, code: ErrorCode, message: str | None = None) -> Message:
+def error_response(request: Message, version: int, code: ErrorCode, message: str | None = None) -> Message:
     """`request` refused with `code`; `message` falls back to the code's own."""
     response: Any = response_class(request.API_KEY)()
     text = message or code.message
-    if _refuse_items(request, response, code, text):
+    if _refuse_items(request, version, response, code, text):
         return response  # type: ignore[no-any-return]
     response.error_code = code
     if hasattr(response, "error_message"):
@@ -21,7 +21,7 @@ def error_response(request: Message, code: ErrorCode, message: str | None = None
     return response  # type: ignore[no-any-return]
 
 
-def _refuse_items(request: Any, response: Any, code: ErrorCode, text: str) -> bool:
+def _refuse_items(request: Any, version: int, response: Any, code: ErrorCode, text: str) -> bool:
     """Fill a response that has its errors beside the items of the request; False if it has one for all."""
     match request.API_KEY:
         case ApiKey.CREATE_TOPICS:
@@ -61,7 +61,7 @@ def _refuse_items(request: Any, response: Any, code: ErrorCode, text: str) -> bo
         case ApiKey.ELECT_LEADERS:
             from odradek.wire.messages.elect_leaders import PartitionResult, ReplicaElectionResult
 
-            response.error_code = code
+            response.error_code = code if version >= 1 else ErrorCode.NONE
             response.replica_election_results = [
                 ReplicaElectionResult(
                     topic.topic, [PartitionResult(number, code, text) for number in topic.partitions]

@@ -76,7 +76,9 @@ class Publisher:
 class Harness:
     """One controller. `call` commits at once unless `commits` is off."""
 
-    def __init__(self, *, seed: int = 1, lead: bool = True, node_id: int = 0, **config: Any) -> None:
+    def __init__(
+        self, *, seed: int = 1, lead: bool = True, node_id: int = 0, warn: Any = None, **config: Any
+    ) -> None:
         self.log = MemoryLog()
         self.timers = TimerQueue()
         self.loader = MetadataLoader(CLUSTER)
@@ -84,7 +86,9 @@ class Harness:
         self.loader.add_publisher(self.publisher)
         self.loader.caught_up()
         self.config = ControllerConfig(node_id=node_id, cluster_id=CLUSTER, **config)
-        self.controller = QuorumController(self.config, Random(seed), self.loader, self.log, self.timers)
+        self.controller = QuorumController(
+            self.config, Random(seed), self.loader, self.log, self.timers, warn
+        )
         self.now_ms = 1_000
         self.commits = True
         self.epochs: dict[int, int] = {}
@@ -108,7 +112,8 @@ class Harness:
 
     def commit(self, batches: int | None = None) -> None:
         """Commit everything appended, or so many batches more."""
-        end = len(self.log.batches) if batches is None else self.log.committed + batches
+        appended = len(self.log.batches)
+        end = appended if batches is None else min(appended, self.log.committed + batches)
         new = self.log.batches[self.log.committed : end]
         self.log.committed = end
         self.controller.on_commit(new)
