@@ -124,7 +124,7 @@ class RaftCore(LogCore):
         log: LogIndex,
         rng: Random,
     ) -> None:
-        super().__init__(config, me, voters, stored, log)
+        super().__init__(config, me, voters, stored, log, rng.getrandbits(40) << 20)
         self.state = State.UNATTACHED
         self.has_fetched = False
         """As follower: whether this leader has answered a fetch. It is taken for alive then, and pre-votes

@@ -55,7 +55,13 @@ class LogCore:
     """Shared state of the replica, and everything that is about its log rather than about who leads."""
 
     def __init__(
-        self, config: RaftConfig, me: ReplicaKey, voters: VoterHistory, stored: QuorumState, log: LogIndex
+        self,
+        config: RaftConfig,
+        me: ReplicaKey,
+        voters: VoterHistory,
+        stored: QuorumState,
+        log: LogIndex,
+        first_request_id: int,
     ) -> None:
         self.config = config
         self.me = me
@@ -79,7 +85,10 @@ class LogCore:
         self._sync_under_way = False
         self._voter_change_offset = -1
         """Of the uncommitted voters record of an `AddVoter` or `RemoveVoter` of this leader, or -1."""
-        self._next_request_id = 0
+        self._next_request_id = first_request_id
+        """Of a range of its own for each life of the process: an answer to the life before must not be
+        taken for one to this life. It may tell to truncate what has been agreed on since.
+        """
         self._out: list[Effect] = []
 
     @property

@@ -79,8 +79,10 @@ class MetadataLog:
     # ---- opening
 
     @classmethod
-    def open(cls, disk: Disk, metadata_dir: str, bootstrap: VoterSet, wall_ms: int) -> MetadataLog:
-        """Recover the directory. CorruptMetadata, OSError."""
+    def open(
+        cls, disk: Disk, metadata_dir: str, bootstrap: VoterSet, wall_ms: int, syncer: Syncer
+    ) -> MetadataLog:
+        """Recover the directory. `syncer` unlinks old segments. CorruptMetadata, OSError."""
         path = f"{metadata_dir}/{METADATA_LOG_DIR}"
         if not disk.isdir(path):
             disk.makedirs(path)
@@ -89,7 +91,14 @@ class MetadataLog:
         kept = sorted(contents)
         start = OffsetAndEpoch(*kept[0]) if kept else ORIGIN
         log = Log.open(
-            disk, path, CONFIG, topic=TOPIC, partition=0, wall_ms=wall_ms, log_start_offset=start.offset
+            disk,
+            path,
+            CONFIG,
+            topic=TOPIC,
+            partition=0,
+            wall_ms=wall_ms,
+            log_start_offset=start.offset,
+            syncer=syncer,
         )
         if log.readable_end != NO_LIMIT:
             raise CorruptMetadata(

@@ -179,7 +179,9 @@ class RaftDriver:
         A quorum of one is elected by what this sets in motion: one write of the vote file, then one fsync
         of the log.
         """
-        log = MetadataLog.open(self._disk, self._metadata_dir, self._bootstrap, self._clock.wall_ms())
+        log = MetadataLog.open(
+            self._disk, self._metadata_dir, self._bootstrap, self._clock.wall_ms(), self._syncer
+        )
         self._check_identity(log)
         self._log = log
         self._core = RaftCore(self._config, self._me, log.voters, log.stored, log.index, self._rng)

@@ -154,11 +154,15 @@ class VoterHistory:
             self._sets.pop()
 
     def restart_at(self, end_offset: int, voters: VoterSet | None) -> None:
-        """A snapshot that ends at `end_offset` replaces everything; None if it names no voters."""
+        """A snapshot that ends at `end_offset` replaces everything; `voters` is None if it names none.
+
+        Those of a bootstrap snapshot, which ends at 0, count as not written into the log yet.
+        """
         self.offsets.clear()
         self._sets.clear()
         if voters is not None:
-            self.append(max(end_offset - 1, 0), voters)
+            self.offsets.append(end_offset - 1)
+            self._sets.append(voters)
 
     def trim(self, start_offset: int) -> None:
         """Forget sets that a snapshot ending at `start_offset` makes unreachable; the newest below it

@@ -72,6 +72,22 @@ class Watched(MemoryReplica):
         super()._apply(effect)
 
 
+class NodeRandom(Random):
+    """Draws that depend on nothing but the node: the timeouts of node N are N eighths of the way to their maximum."""
+
+    def __init__(self, node: int) -> None:
+        super().__init__(node)
+        self._node = node
+        self._count = 0
+
+    def randrange(self, stop: int) -> int:  # type: ignore[override]
+        return stop * self._node // 8
+
+    def getrandbits(self, k: int) -> int:
+        self._count += 1
+        return (self._node << 40) + self._count
+
+
 def key(text: str) -> ReplicaKey:
     return ReplicaKey(int(text), bytes([int(text)]) * 16)
 
@@ -81,7 +97,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self.rng = Random(1)
+        self.rngs: dict[int, NodeRandom] = {}
         self.config = RaftConfig()
         self.bootstrap = VoterSet()
         self.disks: dict[int, DurableState] = {}
@@ -119,7 +135,8 @@ class Transcript:
         for name in names:
             node = int(name)
             disk = self.disks.setdefault(node, DurableState())
-            replica = Watched(key(name), self.bootstrap, self.config, disk, self.rng, self._find_snapshot)
+            rng = self.rngs.setdefault(node, NodeRandom(node))
+            replica = Watched(key(name), self.bootstrap, self.config, disk, rng, self._find_snapshot)
             replica.diary = self.diary
             self.replicas[node] = replica
             self._act(replica, lambda replica=replica: replica.start(self.now_ms))  # type: ignore[misc]
@@ -215,7 +232,10 @@ class Transcript:
     def do_propose(self, name: str, count: str = "1") -> None:
         """propose N [COUNT]: the leader's application appends a batch."""
         replica = self.replicas[int(name)]
-        self._act(replica, lambda: replica.step(Propose(int(count), self.rng.getrandbits(60)), self.now_ms))
+        self._act(
+            replica,
+            lambda: replica.step(Propose(int(count), self.rngs[int(name)].getrandbits(60)), self.now_ms),
+        )
 
     def do_snapshot(self, name: str) -> None:
         """snapshot N: of everything committed there."""

@@ -7,10 +7,12 @@ import errno
 import pytest
 
 from odradek.raft.config import RaftConfig
+from odradek.raft.log_index import SnapshotId
 from odradek.raft.metadata_log import CorruptMetadata
 from odradek.raft.quorum_state import QuorumState
 from odradek.raft.raft_driver import CommittedBatch, NotLeader
-from odradek.raft.testing.node import METADATA_DIR, DriverNode, single_node
+from odradek.raft.snapshots import encode
+from odradek.raft.testing.node import METADATA_DIR, WALL_START_MS, DriverNode, single_node
 from odradek.raft.voters import ReplicaKey, Voter, VoterSet
 from odradek.storage.memory_disk import MemoryDisk
 
@@ -350,6 +352,36 @@ def test_a_half_written_snapshot_is_removed_at_the_next_start() -> None:
     again = restarted(node)
     assert checkpoints(again) == []
     assert again.listener.records == node.listener.records
+
+
+def test_the_voters_of_a_bootstrap_snapshot_are_written_into_the_log() -> None:
+    node = single_node()
+    static = DriverNode(node.me, VoterSet.of_ids([1]), disk=node.disk)
+    node.disk.makedirs(LOG_DIR)
+    bootstrap = b"".join(encode(SnapshotId(0, 0), node.voters, [], WALL_START_MS))
+    node.disk.write_file_atomic(f"{LOG_DIR}/{SnapshotId(0, 0).file_name}", bootstrap, durable=True)
+    static.start()
+    static.settle()
+    assert static.driver.end_offset == 3
+    fill(static, 1)
+    static.kill()
+    static.start()
+    static.settle()
+    assert static.listener.records == [b"0"]
+
+
+def test_segments_below_the_log_start_are_unlinked_off_the_thread() -> None:
+    node = started(config=RaftConfig(snapshots_retained=1))
+    fill(node, 5)
+    node.driver._log._log.roll(node.clock.wall_ms())  # type: ignore[union-attr]
+    fill(node, 5)
+    assert node.snapshot()
+    node.settle()
+    assert [name for name in node.disk.listdir(LOG_DIR) if name.endswith(".log")] == [
+        "00000000000000000008.log"
+    ]
+    node.kill()
+    assert restarted(node).listener.records == node.listener.records
 
 
 # ---- what the directory may look like

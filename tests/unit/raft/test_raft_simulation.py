@@ -41,7 +41,15 @@ def test_the_simulation_reaches_the_rare_branches() -> None:
         cluster.run()
         for what, times in cluster.coverage.items():
             reached[what] = reached.get(what, 0) + times
-    rare = ("crash-while-writing", "snapshot", "installed", "LostLeadership", "VoterChangeEnded", "truncated")
+    rare = (
+        "crash-while-writing",
+        "snapshot",
+        "installed",
+        "LostLeadership",
+        "VoterChangeEnded",
+        "truncated",
+        "refused",
+    )
     assert {what: reached.get(what, 0) > 3 for what in rare} == dict.fromkeys(rare, True), reached
 
 

@@ -16,7 +16,7 @@ from random import Random
 
 from odradek.raft.config import RaftConfig
 from odradek.raft.core import RaftCore
-from odradek.raft.effects import AddVoter, Event, Propose, RemoveVoter, Resign, Sync, Tick
+from odradek.raft.effects import AddVoter, Event, PeerUnreachable, Propose, RemoveVoter, Resign, Sync, Tick
 from odradek.raft.log_index import SnapshotId
 from odradek.raft.messages import Message
 from odradek.raft.testing.invariants import Invariants, InvariantViolation
@@ -42,6 +42,8 @@ class Faults:
     drop: float = 0.05
     duplicate: float = 0.05
     slow: float = 0.05
+    refuse: float = 0.3
+    """That the sender hears that nobody listens."""
     fault_interval_ms: int = 300
     propose_interval_ms: int = 40
     length_ms: int = 8000
@@ -213,6 +215,15 @@ class Cluster:
         node = self.nodes.get(self.keys[node_id - 1])
         if node is not None:
             self._step(node, message)
+        elif self.rng.random() < self.faults.refuse:
+            self._refuse(message.sender, node_id)
+
+    def _refuse(self, sender: ReplicaKey, node_id: int) -> None:
+        """The machine of a dead process answers for it, perhaps after the process has come back."""
+        node = self.nodes.get(sender)
+        if node is not None:
+            self._count("refused")
+            self._at(self.rng.randrange(1, 20), lambda: self._step(node, PeerUnreachable(node_id)))
 
     # ---- workload and faults
 
