@@ -15,7 +15,7 @@ from odradek.broker.connection import Connection
 from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.broker.properties import Setting
-from odradek.ports.disk import Buffer, File
+from odradek.ports.disk import Buffer
 from odradek.ports.timers import TimerQueue
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
@@ -100,7 +100,9 @@ class Client:
 
     def send(self, request: Any, version: int, client_id: str | None = "test") -> int:
         self._next_id += 1
-        self.deliver(encode_request(request.API_KEY, version, self._next_id, client_id, request.encode(version)))
+        self.deliver(
+            encode_request(request.API_KEY, version, self._next_id, client_id, request.encode(version))
+        )
         return self._next_id
 
     def take_frame(self) -> bytes | None:
@@ -156,7 +158,13 @@ class NodeHarness:
         logs.start(node_id=config.node_id, cluster_id=None)
         logs.open_all(self.clock.wall_ms())
         ports = Ports(
-            self.disk, self.syncer, self.clock, self.timers, rng, self.log, lambda directory: (1 << 40, 1 << 39)
+            self.disk,
+            self.syncer,
+            self.clock,
+            self.timers,
+            rng,
+            self.log,
+            lambda directory: (1 << 40, 1 << 39),
         )
         self.node = Node(config, ports, logs, BrokerMetrics(), DATA)
         self.node.start({"PLAINTEXT": 9092})

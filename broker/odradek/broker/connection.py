@@ -75,7 +75,9 @@ class Host(Protocol):
 
     def bad_input(self, connection: Connection, reason: str) -> None: ...
 
-    def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None: ...
+    def handler_failed(
+        self, connection: Connection, api_key: int, version: int, error: Exception
+    ) -> None: ...
 
 
 class Connection:

@@ -49,13 +49,17 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
     ) -> Response | Pending | None:
         began = clock_ns()
         if version not in versions:
-            raise MalformedMessage(f"version {version} is not served (versions {versions.start}-{versions.stop - 1})")
+            raise MalformedMessage(
+                f"version {version} is not served (versions {versions.start}-{versions.stop - 1})"
+            )
         if not codec:
             codec.extend((request_class(api_key), response_class(api_key)))
         flexible = version >= codec[0].FLEXIBLE_FROM
         pos = connection.skip_header(view, start, flexible)
         request = codec[0].decode(view[:end], version, pos)
-        context = RequestContext(connection.client_id, connection.peer_host, connection.listener, version, connection)
+        context = RequestContext(
+            connection.client_id, connection.peer_host, connection.listener, version, connection
+        )
         pending = Pending()
 
         def done(response: Any) -> None:

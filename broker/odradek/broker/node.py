@@ -21,12 +21,14 @@ from odradek.coordinator.group_coordinator import GroupCoordinator
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
-from odradek.wire.uuid import ZERO_UUID
 from odradek.wire.messages.broker_registration import (
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+)
+from odradek.wire.messages.broker_registration import (
     Listener as RegisteredListener,
 )
+from odradek.wire.uuid import ZERO_UUID
 
 if TYPE_CHECKING:
     import random
@@ -109,6 +111,7 @@ class Node:
         self.fetch_bytes_max = config.fetch_max_bytes
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
         self.connections: set[Connection] = set()
+        self._connections_from: dict[str, int] = {}
         self.broker_epoch = -1
         self.unfenced = False
         self.stopping = False
@@ -126,7 +129,9 @@ class Node:
             node_id=config.node_id,
             cluster_id=logs.cluster_id,
             config=config,
-            directory_id=next((each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID),
+            directory_id=next(
+                (each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID
+            ),
             warn=ports.log.warning,
         )
         self.quorum.stop_node = self._stop_node
@@ -175,7 +180,9 @@ class Node:
         self.stopping = True
         self.flush()
         self.quorum.close()
-        for directory, reason in self.logs.close(self.replicas.high_watermarks(), broker_epoch=self.broker_epoch):
+        for directory, reason in self.logs.close(
+            self.replicas.high_watermarks(), broker_epoch=self.broker_epoch
+        ):
             self.ports.log.warning("not closed cleanly", directory=directory, reason=reason)
 
     def _stop_node(self, reason: str) -> None:
@@ -192,7 +199,9 @@ class Node:
             reasons.append("the metadata quorum has no leader")
         if not self.unfenced:
             reasons.append("the broker is not registered and unfenced yet")
-        reasons += [f"log directory {path} is offline" for path, online in self.log_directories() if not online]
+        reasons += [
+            f"log directory {path} is offline" for path, online in self.log_directories() if not online
+        ]
         return not reasons, reasons
 
     def _every(self, interval_ms: int, work: Callable[[], None]) -> None:
@@ -212,7 +221,9 @@ class Node:
         if limit < 0:
             return
         oldest = self.monotonic_ms() - limit
-        for connection in [each for each in self.connections if each.last_active_ms < oldest and each.is_idle]:
+        for connection in [
+            each for each in self.connections if each.last_active_ms < oldest and each.is_idle
+        ]:
             connection.close()
 
     # -- the broker's life with the controller -------------------------------------------------------------------
@@ -223,7 +234,10 @@ class Node:
     def _register(self) -> None:
         listeners = [
             RegisteredListener(
-                name=each.name, host=each.host, port=each.port or self._bound_ports.get(each.name, 0), security_protocol=0
+                name=each.name,
+                host=each.host,
+                port=each.port or self._bound_ports.get(each.name, 0),
+                security_protocol=0,
             )
             for each in self.config.advertised
         ]
@@ -371,16 +385,34 @@ class Node:
         return self.replicas.flush()
 
     def connection_opened(self, connection: Connection) -> bool:
-        if len(self.connections) >= self.config.max_connections:
-            self.ports.log.limited_warning("too many connections", peer=connection.peer, limit=len(self.connections))
+        config = self.config
+        address = connection.peer_host.removeprefix("/")
+        from_there = self._connections_from.get(address, 0)
+        if len(self.connections) >= config.max_connections or from_there >= config.ip_connections.get(
+            address, config.max_connections_per_ip
+        ):
+            self.ports.log.limited_warning(
+                "too many connections",
+                peer=connection.peer,
+                connections=len(self.connections),
+                from_there=from_there,
+            )
             return False
+        self._connections_from[address] = from_there + 1
         connection.last_active_ms = self.monotonic_ms()
         self.connections.add(connection)
         self.metrics.connections_opened += 1
         return True
 
     def connection_closed(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            address = connection.peer_host.removeprefix("/")
+            left = self._connections_from[address] - 1
+            if left:
+                self._connections_from[address] = left
+            else:
+                del self._connections_from[address]
 
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.metrics.bad_requests += 1
@@ -388,5 +420,9 @@ class Node:
 
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.ports.log.error(
-            "a request failed in the node", peer=connection.peer, api_key=api_key, version=version, exc_info=error
+            "a request failed in the node",
+            peer=connection.peer,
+            api_key=api_key,
+            version=version,
+            exc_info=error,
         )

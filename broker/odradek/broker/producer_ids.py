@@ -17,7 +17,9 @@ WAITING_MAX = 10_000
 class ProducerIds:
     """Ids are unique in the cluster; a restart leaves the rest of its block unused, as in Kafka."""
 
-    def __init__(self, ask_controller: Callable[[AllocateProducerIdsRequest, Callable[[Any], None]], None]) -> None:
+    def __init__(
+        self, ask_controller: Callable[[AllocateProducerIdsRequest, Callable[[Any], None]], None]
+    ) -> None:
         self._ask_controller = ask_controller
         self._next = 0
         self._end = 0

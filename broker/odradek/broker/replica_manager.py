@@ -191,7 +191,9 @@ class ReplicaManager:
                 partition.configured()
 
     def _log_config(self, topic: str, image: MetadataImage) -> LogConfig:
-        return LogConfig.from_topic_configs(resolve_topic_configs(topic, image.configs, self._node_id, self._static))
+        return LogConfig.from_topic_configs(
+            resolve_topic_configs(topic, image.configs, self._node_id, self._static)
+        )
 
     # -- what recurs ---------------------------------------------------------------------------------------------
 

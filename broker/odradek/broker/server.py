@@ -48,7 +48,14 @@ class RealClock:
 class KafkaProtocol(asyncio.BufferedProtocol):
     """Glue: the loop's calls become the connection's."""
 
-    __slots__ = ("_connection", "_unsent_max", "buffer_updated", "get_buffer", "pause_writing", "resume_writing")
+    __slots__ = (
+        "_connection",
+        "_unsent_max",
+        "buffer_updated",
+        "get_buffer",
+        "pause_writing",
+        "resume_writing",
+    )
 
     def __init__(self, node: Node, listener: str, unsent_max: int) -> None:
         connection = self._connection = Connection(node, listener)
@@ -66,7 +73,8 @@ class KafkaProtocol(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):  # not a TCP socket, or already closed by the peer
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = duplex.get_extra_info("peername") or ("?", 0)
-        self._connection.opened(cast(Transport, duplex), f"{name[0]}:{name[1]}")
+        host = name[0].removeprefix("::ffff:")  # an IPv4 client of a dual-stack socket
+        self._connection.opened(cast(Transport, duplex), f"{host}:{name[1]}")
 
     def eof_received(self) -> bool:
         return False
@@ -301,7 +309,9 @@ async def _start_http(config: BrokerConfig, node: Node, log: Any) -> Any:
     return await HttpServer.start(config, node, log)
 
 
-async def _shut_down(node: Node, servers: list[asyncio.Server], sockets: list[socket.socket], log: Any) -> None:
+async def _shut_down(
+    node: Node, servers: list[asyncio.Server], sockets: list[socket.socket], log: Any
+) -> None:
     """Stop accepting, let responses leave, then make everything durable."""
     for server in servers:
         server.close()
@@ -310,9 +320,13 @@ async def _shut_down(node: Node, servers: list[asyncio.Server], sockets: list[so
     node.stopping = True
     for connection in list(node.connections):
         connection.close()
-    deadline = time.monotonic() + DRAIN_S
-    while node.connections and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    if node.connections:
+        drained = asyncio.Event()
+        node.on_drained = drained.set
+        with contextlib.suppress(
+            TimeoutError
+        ):  # a peer that does not read does not keep the node from stopping
+            await asyncio.wait_for(drained.wait(), DRAIN_S)
     node.stop()
     log.info("stopped")
 

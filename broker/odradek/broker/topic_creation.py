@@ -19,7 +19,9 @@ class TopicCreation:
     """One request to the controller per topic at a time; everybody who asks meanwhile waits for the same answer."""
 
     def __init__(
-        self, config: BrokerConfig, ask_controller: Callable[[CreateTopicsRequest, Callable[[Any], None]], None]
+        self,
+        config: BrokerConfig,
+        ask_controller: Callable[[CreateTopicsRequest, Callable[[Any], None]], None],
     ) -> None:
         self._config = config
         self._ask_controller = ask_controller

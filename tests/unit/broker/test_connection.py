@@ -88,11 +88,15 @@ class FakeHost:
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.failures.append(error)
 
-    def _echo(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> bytes:
+    def _echo(
+        self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int
+    ) -> bytes:
         self.bodies.append(bytes(view[start + 8 : end]))
         return pack(">ii", 4, cid)
 
-    def _later(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> Pending:
+    def _later(
+        self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int
+    ) -> Pending:
         pending = Pending()
         self.pendings.append((cid, pending))
         return pending
@@ -103,7 +107,9 @@ class FakeHost:
     def _buggy(self, *_: object) -> bytes:
         raise ZeroDivisionError
 
-    def _large(self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int) -> list[bytes]:
+    def _large(
+        self, connection: Connection, view: memoryview, start: int, end: int, version: int, cid: int
+    ) -> list[bytes]:
         return [pack(">ii", 4 + 100_000, cid), bytes(100_000)]
 
     def complete(self, correlation_id: int) -> None:
@@ -302,4 +308,6 @@ def test_the_client_id_is_read_with_and_without_tagged_fields() -> None:
     assert bytes(tagged[connection.skip_header(tagged, 0, True) :]) == b"rest"
     for cut in range(8, 13):
         with pytest.raises(MalformedMessage):
-            connection.skip_header(plain[:cut] if cut < 10 else memoryview(pack(">hhih", 1, 0, 5, 100)), 0, True)
+            connection.skip_header(
+                plain[:cut] if cut < 10 else memoryview(pack(">hhih", 1, 0, 5, 100)), 0, True
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support.node_harness import DATA, Client, NodeHarness
 
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.delete_records import (
@@ -14,6 +13,7 @@ from odradek.wire.messages.delete_records import (
 from odradek.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from odradek.wire.records import iter_batches, read_records
+from support.node_harness import DATA, Client, NodeHarness
 
 VERSIONS = range(4, 19)
 
@@ -172,7 +172,9 @@ def test_only_the_first_partition_may_exceed_the_limit(node: NodeHarness) -> Non
     assert found == {0: [b"a" * 100], 1: []}
 
 
-@pytest.mark.parametrize(("offset", "expected"), [(4, ErrorCode.OFFSET_OUT_OF_RANGE), (-1, ErrorCode.OFFSET_OUT_OF_RANGE)])
+@pytest.mark.parametrize(
+    ("offset", "expected"), [(4, ErrorCode.OFFSET_OUT_OF_RANGE), (-1, ErrorCode.OFFSET_OUT_OF_RANGE)]
+)
 def test_offsets_outside_the_log(node: NodeHarness, offset: int, expected: ErrorCode) -> None:
     produce(node, node.batch(b"a", b"b", b"c"))
     answer = node.client().ask(request(node, {0: offset}), 12).responses[0].partitions[0]

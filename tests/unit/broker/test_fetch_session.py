@@ -12,7 +12,10 @@ from odradek.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
 
 def request(
-    session_id: int, epoch: int, partitions: dict[tuple[str, int], int], forget: list[tuple[str, int]] | None = None
+    session_id: int,
+    epoch: int,
+    partitions: dict[tuple[str, int], int],
+    forget: list[tuple[str, int]] | None = None,
 ) -> FetchRequest:
     topics: dict[str, FetchTopic] = {}
     for (name, index), offset in partitions.items():
@@ -22,7 +25,9 @@ def request(
         session_id=session_id,
         session_epoch=epoch,
         topics=list(topics.values()),
-        forgotten_topics_data=[ForgottenTopic(topic=name, partitions=[index]) for name, index in forget or []],
+        forgotten_topics_data=[
+            ForgottenTopic(topic=name, partitions=[index]) for name, index in forget or []
+        ],
     )
 
 
@@ -96,7 +101,10 @@ def test_a_stranger_cannot_grow_a_session_without_bound() -> None:
     with pytest.raises(KafkaError):
         known.context(request(opened.session_id, 1, many), 11, 0)
     assert len(known) == 0
-    assert known.context(request(0, 0, {("a", index): 0 for index in range(PARTITIONS_MAX + 1)}), 11, 0).session is None
+    assert (
+        known.context(request(0, 0, {("a", index): 0 for index in range(PARTITIONS_MAX + 1)}), 11, 0).session
+        is None
+    )
 
 
 def test_forgetting_everything_ends_the_session() -> None:

@@ -6,7 +6,6 @@ import random
 from struct import pack
 
 import pytest
-from support.node_harness import NodeHarness
 
 from odradek.broker.api.metadata import encode_body
 from odradek.metadata.image import PartitionImage, TopicImage
@@ -19,6 +18,7 @@ from odradek.wire.messages.describe_topic_partitions import (
     TopicRequest,
 )
 from odradek.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from support.node_harness import NodeHarness
 
 VERSIONS = range(14)
 
@@ -90,7 +90,11 @@ def test_an_empty_list_means_all_topics_in_version_0_and_none_later(node: NodeHa
 
 
 def test_asking_for_a_topic_creates_it_and_answers_when_it_is_there(node: NodeHarness) -> None:
-    wanted = [MetadataRequestTopic(name="fresh"), MetadataRequestTopic(name="also"), MetadataRequestTopic(name="no/way")]
+    wanted = [
+        MetadataRequestTopic(name="fresh"),
+        MetadataRequestTopic(name="also"),
+        MetadataRequestTopic(name="no/way"),
+    ]
     response = node.client().ask(MetadataRequest(topics=wanted, allow_auto_topic_creation=True), 9)
     assert [(each.error_code, len(each.partitions)) for each in response.topics] == [
         (0, 1),

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.message_samples import Sampler
-from support.node_harness import Client, NodeHarness
 
 from odradek.wire.apis import request_class
 from odradek.wire.errors import ErrorCode
@@ -19,6 +17,8 @@ from odradek.wire.messages._schema import FieldInfo, MessageInfo
 from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
 from odradek.wire.messages.metadata import MetadataRequest
 from odradek.wire.primitives import Message
+from support.message_samples import Sampler
+from support.node_harness import Client, NodeHarness
 
 
 class Stranger(Sampler):
@@ -26,7 +26,9 @@ class Stranger(Sampler):
 
     def value(self, info: MessageInfo, field: FieldInfo, version: int) -> Any:
         if field.type == "string" and self.rng.random() < 0.6:
-            return self.rng.choice(("t", "t", "g", "", "__consumer_offsets", "1", "range", "consumer", "../x"))
+            return self.rng.choice(
+                ("t", "t", "g", "", "__consumer_offsets", "1", "range", "consumer", "../x")
+            )
         if field.type in ("int8", "int16", "int32", "int64") and self.rng.random() < 0.5:
             return self.rng.choice((0, 1, -1, 2, 100))
         return super().value(info, field, version)
@@ -61,7 +63,9 @@ def test_impossible_frame_sizes(node: NodeHarness, size: int) -> None:
     still_serves(node)
 
 
-@pytest.mark.parametrize(("key", "version"), [(999, 0), (-1, 0), (4, 1), (3, 99), (3, -1), (1, 3), (0, 14), (19, 1)])
+@pytest.mark.parametrize(
+    ("key", "version"), [(999, 0), (-1, 0), (4, 1), (3, 99), (3, -1), (1, 3), (0, 14), (19, 1)]
+)
 def test_unknown_keys_and_versions(node: NodeHarness, key: int, version: int) -> None:
     client = node.client()
     node.log.lines.clear()
@@ -100,7 +104,9 @@ def test_random_but_well_formed_requests_find_no_bug() -> None:
                 continue
             for _ in range(4):
                 client = Client(node)
-                client.deliver(encode_request(key, version, 1, "x", sample(cls, version, rng).encode(version)))
+                client.deliver(
+                    encode_request(key, version, 1, "x", sample(cls, version, rng).encode(version))
+                )
                 node.settle()
                 client.connection.lost()
     no_bug(node)
@@ -143,6 +149,15 @@ def test_connections_over_the_limit_are_closed_at_once() -> None:
     clients = [node.client() for _ in range(5)]
     assert [client.closed for client in clients] == [False, False, False, True, True]
     clients[0].connection.lost()
+    assert not node.client().closed
+
+
+def test_connections_of_one_address_have_a_limit_of_their_own() -> None:
+    node = NodeHarness(max__connections__per__ip="2", max__connections__per__ip__overrides="127.0.0.1:3")
+    clients = [node.client() for _ in range(4)]
+    assert [client.closed for client in clients] == [False, False, False, True]
+    for client in clients:
+        client.connection.lost()
     assert not node.client().closed
 
 

@@ -6,7 +6,6 @@ import errno
 from struct import pack
 
 import pytest
-from support.node_harness import Client, NodeHarness
 
 from odradek.storage.memory_disk import MemoryDisk
 from odradek.wire.compression import Codec
@@ -14,8 +13,14 @@ from odradek.wire.errors import ErrorCode
 from odradek.wire.frame import encode_request
 from odradek.wire.messages.init_producer_id import InitProducerIdRequest
 from odradek.wire.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
-from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from odradek.wire.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
 from odradek.wire.records import Record, build_batch, seal
+from support.node_harness import Client, NodeHarness
 
 VERSIONS = range(3, 14)
 
@@ -40,7 +45,11 @@ def request(
 
 
 def produce(
-    harness: NodeHarness, client: Client, batches: dict[int, bytes | None], version: int = 9, **options: object
+    harness: NodeHarness,
+    client: Client,
+    batches: dict[int, bytes | None],
+    version: int = 9,
+    **options: object,
 ) -> ProduceResponse:
     response = client.ask(request(harness, batches, version, **options), version)  # type: ignore[arg-type]
     assert isinstance(response, ProduceResponse)
@@ -49,7 +58,11 @@ def produce(
 
 def end_offset(harness: NodeHarness, index: int = 0, topic: str = "t") -> int:
     asked = ListOffsetsRequest(
-        topics=[ListOffsetsTopic(name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=-1)])]
+        topics=[
+            ListOffsetsTopic(
+                name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=-1)]
+            )
+        ]
     )
     return int(harness.client().ask(asked).topics[0].partitions[0].offset)
 
@@ -70,7 +83,9 @@ def test_each_version_is_answered_alike_on_the_hot_and_the_general_path(
             assert response.responses[0].topic_id == node.topic_id("t")
         else:
             assert response.responses[0].name == "t"
-    many = produce(node, client, {0: node.batch(b"c"), 1: node.batch(b"d"), 2: node.batch(b"e")}, version, acks=acks)
+    many = produce(
+        node, client, {0: node.batch(b"c"), 1: node.batch(b"d"), 2: node.batch(b"e")}, version, acks=acks
+    )
     offsets = {each.index: each.base_offset for each in many.responses[0].partition_responses}
     assert offsets == {0: 0, 1: 6, 2: 0}
     assert end_offset(node, 1) == 7
@@ -130,14 +145,19 @@ def test_pipelined_requests_of_one_event_become_one_append(node: NodeHarness) ->
         (lambda batch: _with(batch, 21, pack(">h", 7)), ErrorCode.INVALID_RECORD),
     ],
 )
-def test_bad_batches_are_refused_and_nothing_is_written(node: NodeHarness, spoil: object, expected: ErrorCode) -> None:
+def test_bad_batches_are_refused_and_nothing_is_written(
+    node: NodeHarness, spoil: object, expected: ErrorCode
+) -> None:
     client = node.client()
     produce(node, client, {0: node.batch(b"good")}, 9)
     spoiled = spoil(node.batch(b"a", b"b"))  # type: ignore[operator]
     response = produce(node, client, {0: spoiled}, 9)
     answer = response.responses[0].partition_responses[0]
     assert (ErrorCode(answer.error_code), answer.base_offset) == (expected, -1)  # type: ignore[call-arg]
-    assert produce(node, client, {0: node.batch(b"good")}, 9).responses[0].partition_responses[0].base_offset == 1
+    assert (
+        produce(node, client, {0: node.batch(b"good")}, 9).responses[0].partition_responses[0].base_offset
+        == 1
+    )
     assert not client.closed
 
 
@@ -185,13 +205,23 @@ def test_nobody_writes_to_internal_topics(node: NodeHarness) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
-def test_versions_told_for_librdkafka_are_refused_in_their_own_layout(node: NodeHarness, version: int) -> None:
+def test_versions_told_for_librdkafka_are_refused_in_their_own_layout(
+    node: NodeHarness, version: int
+) -> None:
     body = pack(">hii", 1, 1000, 1) + pack(">h", 1) + b"t" + pack(">iii", 1, 0, 4) + b"oldy"
     client = node.client()
     client.deliver(pack(">ihhih", 10 + len(body), 0, version, 5, -1) + body)
     append_time = b"\xff" * 8 if version == 2 else b""
     throttle = bytes(4) if version >= 1 else b""
-    expected = pack(">ii", 5, 1) + pack(">h", 1) + b"t" + pack(">iih", 1, 0, 35) + b"\xff" * 8 + append_time + throttle
+    expected = (
+        pack(">ii", 5, 1)
+        + pack(">h", 1)
+        + b"t"
+        + pack(">iih", 1, 0, 35)
+        + b"\xff" * 8
+        + append_time
+        + throttle
+    )
     assert client.take_frame() == expected
 
 

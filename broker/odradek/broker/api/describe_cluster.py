@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 BROKERS = 1
 
 
-def describe_cluster(node: Node, context: RequestContext, request: DescribeClusterRequest, done: Done) -> None:
+def describe_cluster(
+    node: Node, context: RequestContext, request: DescribeClusterRequest, done: Done
+) -> None:
     """Brokers on the listener the client came by; controllers are not reachable by clients (endpoint type 2)."""
     if context.api_version >= 1 and request.endpoint_type != BROKERS:
         done(

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
 
 
-def describe_log_dirs(node: Node, context: RequestContext, request: DescribeLogDirsRequest, done: Done) -> None:
+def describe_log_dirs(
+    node: Node, context: RequestContext, request: DescribeLogDirsRequest, done: Done
+) -> None:
     """Answers at once; without topics, all of them."""
-    asked = None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
+    asked = (
+        None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
+    )
     results = []
     for directory, online in node.log_directories():
         if not online:
@@ -43,7 +47,11 @@ def describe_log_dirs(node: Node, context: RequestContext, request: DescribeLogD
             )
         results.append(
             DescribeLogDirsResult(
-                error_code=0, log_dir=directory, topics=list(topics.values()), total_bytes=total, usable_bytes=usable
+                error_code=0,
+                log_dir=directory,
+                topics=list(topics.values()),
+                total_bytes=total,
+                usable_bytes=usable,
             )
         )
     done(DescribeLogDirsResponse(results=results))

@@ -52,7 +52,9 @@ def describe_topic_partitions(
         chosen = [index for index in topic.partitions if index >= first]
         response.topics.append(_topic(node, topic, chosen[:left], live))
         if len(chosen) > left:
-            response.next_cursor = DescribeTopicPartitionsResponseCursor(topic_name=name, partition_index=chosen[left])
+            response.next_cursor = DescribeTopicPartitionsResponseCursor(
+                topic_name=name, partition_index=chosen[left]
+            )
             break
         left -= len(chosen)
     done(response)
@@ -71,7 +73,9 @@ def _topic(
     )
 
 
-def _partition(index: int, partition: PartitionImage, live: set[int]) -> DescribeTopicPartitionsResponsePartition:
+def _partition(
+    index: int, partition: PartitionImage, live: set[int]
+) -> DescribeTopicPartitionsResponsePartition:
     leader = partition.leader if partition.leader in live else -1
     return DescribeTopicPartitionsResponsePartition(
         error_code=0 if leader >= 0 else ErrorCode.LEADER_NOT_AVAILABLE,

@@ -104,7 +104,12 @@ class _Operation:
         if self._warm():
             return self._later()
         served, size, urgent = self._read_all()
-        if urgent or size >= self.request.min_bytes or self.request.max_wait_ms <= 0 or not self.context.wanted:
+        if (
+            urgent
+            or size >= self.request.min_bytes
+            or self.request.max_wait_ms <= 0
+            or not self.context.wanted
+        ):
             return self._answer(served)
         self._later()
         self._wait(size)

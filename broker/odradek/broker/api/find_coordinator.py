@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from odradek.wire.errors import ErrorCode
-from odradek.wire.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
+from odradek.wire.messages.find_coordinator import (
+    Coordinator,
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+)
 
 if TYPE_CHECKING:
     from odradek.broker.dispatch import Done, RequestContext
@@ -20,13 +24,24 @@ BATCHED_FROM = 4
 OFFSETS_TOPIC = "__consumer_offsets"
 
 
-def find_coordinator(node: Node, context: RequestContext, request: FindCoordinatorRequest, done: Done) -> None:
+def find_coordinator(
+    node: Node, context: RequestContext, request: FindCoordinatorRequest, done: Done
+) -> None:
     """Answers once the offsets topic exists."""
     keys = request.coordinator_keys if context.api_version >= BATCHED_FROM else [request.key]
     if request.key_type != GROUP:
         code = ErrorCode.INVALID_REQUEST
-        text = f"Coordinators of type {request.key_type} are not served by this version: consumer groups (0) are"
-        _answer(context, [Coordinator(key=key, node_id=-1, host="", port=-1, error_code=code, error_message=text) for key in keys], done)
+        text = (
+            f"Coordinators of type {request.key_type} are not served by this version: consumer groups (0) are"
+        )
+        _answer(
+            context,
+            [
+                Coordinator(key=key, node_id=-1, host="", port=-1, error_code=code, error_message=text)
+                for key in keys
+            ],
+            done,
+        )
         return
 
     def ready() -> None:
@@ -45,10 +60,17 @@ def _find(node: Node, group_id: str, listener: str) -> Coordinator:
         for broker in node.brokers_on(listener):
             if broker.id == partition.leader:
                 return Coordinator(
-                    key=group_id, node_id=broker.id, host=broker.host, port=broker.port, error_code=0, error_message=None
+                    key=group_id,
+                    node_id=broker.id,
+                    host=broker.host,
+                    port=broker.port,
+                    error_code=0,
+                    error_message=None,
                 )
     code = ErrorCode.COORDINATOR_NOT_AVAILABLE
-    return Coordinator(key=group_id, node_id=-1, host="", port=-1, error_code=code, error_message=code.message)
+    return Coordinator(
+        key=group_id, node_id=-1, host="", port=-1, error_code=code, error_message=code.message
+    )
 
 
 def _answer(context: RequestContext, found: list[Coordinator], done: Done) -> None:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def init_producer_id(node: Node, context: RequestContext, request: InitProducerIdRequest, done: Done) -> None:
     """Answers once the controller has committed a block of ids, if this node's block is used up."""
     if request.transactional_id is not None:
-        code = ErrorCode.INVALID_REQUEST if request.transactional_id == "" else ErrorCode.TRANSACTIONAL_ID_NOT_FOUND
+        code = (
+            ErrorCode.INVALID_REQUEST
+            if request.transactional_id == ""
+            else ErrorCode.TRANSACTIONAL_ID_NOT_FOUND
+        )
         done(InitProducerIdResponse(error_code=code, producer_id=-1, producer_epoch=-1))
         return
 

@@ -135,7 +135,9 @@ def encode_body(node: Node, request: MetadataRequest, version: int, listener: st
             parts.append(_i32(operations))
         parts.append(tags)
     if version in CLUSTER_OPERATIONS:
-        parts.append(_i32(ALL_CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else NOT_ASKED))
+        parts.append(
+            _i32(ALL_CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else NOT_ASKED)
+        )
     if version >= 13:
         parts.append(_i16(0))
     parts.append(tags)
@@ -186,10 +188,25 @@ def encode_partitions(topic: TopicImage, version: int, live: set[int]) -> list[b
         pack = layout(len(replicas), len(isr))
         if version >= 7:
             out.append(
-                pack(0, index, partition.leader, partition.leader_epoch, *_counted(replicas, isr, version), *_END[version >= FLEXIBLE_FROM])
+                pack(
+                    0,
+                    index,
+                    partition.leader,
+                    partition.leader_epoch,
+                    *_counted(replicas, isr, version),
+                    *_END[version >= FLEXIBLE_FROM],
+                )
             )
         else:
-            out.append(pack(0, index, partition.leader, *_counted(replicas, isr, version), *(() if version < 5 else (0,))))
+            out.append(
+                pack(
+                    0,
+                    index,
+                    partition.leader,
+                    *_counted(replicas, isr, version),
+                    *(() if version < 5 else (0,)),
+                )
+            )
     return out
 
 

@@ -32,7 +32,9 @@ def offset_for_leader_epoch(
                 if wanted.leader_epoch == partition.leader_epoch:
                     answer.leader_epoch, answer.end_offset = wanted.leader_epoch, partition.log.log_end_offset
                 else:
-                    answer.leader_epoch, answer.end_offset = partition.log.end_offset_for_epoch(wanted.leader_epoch)
+                    answer.leader_epoch, answer.end_offset = partition.log.end_offset_for_epoch(
+                        wanted.leader_epoch
+                    )
             except KafkaError as error:
                 answer.error_code = error.code
             answers.append(answer)

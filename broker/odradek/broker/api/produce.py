@@ -12,7 +12,8 @@ Measured (one core, CPython 3.11, 1 KB batches): see bench/results.
 
 from __future__ import annotations
 
-from struct import Struct, error as struct_error
+from struct import Struct
+from struct import error as struct_error
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.pending import Pending, Response
@@ -219,7 +220,9 @@ def _decode(connection: Connection, view: memoryview, start: int, end: int, vers
     return ProduceRequest.decode(view[:end], version, pos)
 
 
-def _answer_one(connection: Connection, plan: Plan, correlation_id: int, error: KafkaError) -> Response | None:
+def _answer_one(
+    connection: Connection, plan: Plan, correlation_id: int, error: KafkaError
+) -> Response | None:
     """The error of a request on the hot path, through the generated codec."""
     if plan.acks == 0:
         connection.close()
@@ -337,7 +340,9 @@ class _Operation:
             if hint is not None:
                 broker, epoch = hint
                 answer.current_leader = LeaderIdAndEpoch(leader_id=broker.id, leader_epoch=epoch)
-                endpoint = NodeEndpoint(node_id=broker.id, host=broker.host, port=broker.port, rack=broker.rack)
+                endpoint = NodeEndpoint(
+                    node_id=broker.id, host=broker.host, port=broker.port, rack=broker.rack
+                )
                 if endpoint not in self.response.node_endpoints:
                     self.response.node_endpoints.append(endpoint)
         return answer
@@ -352,7 +357,9 @@ class _Operation:
         self.pending.on_abandoned = timer.cancel
         for entry in list(self.open):
 
-            def committed(error: ErrorCode, entry: tuple[PartitionProduceResponse, Partition, int] = entry) -> None:
+            def committed(
+                error: ErrorCode, entry: tuple[PartitionProduceResponse, Partition, int] = entry
+            ) -> None:
                 if entry not in self.open:
                     return
                 self.open.remove(entry)
@@ -384,16 +391,22 @@ class _Operation:
 def _one_batch(records: Buffer | None) -> memoryview:
     """The records of a partition are exactly one batch of magic 2 (INVALID_RECORD otherwise, as Kafka)."""
     if records is None or len(records) == 0:
-        raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
+        raise KafkaError(
+            ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition"
+        )
     if len(records) >= 17 and records[16] < 2:
         raise _old_magic(records[16])
     if len(records) < 61:
         raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{len(records)} bytes are less than a batch header")
     size = _i32(records, 8)[0] + 12
     if size < 61 or size > len(records):
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of {size} bytes in {len(records)} bytes of records")
+        raise KafkaError(
+            ErrorCode.CORRUPT_MESSAGE, f"batch of {size} bytes in {len(records)} bytes of records"
+        )
     if size < len(records):
-        raise KafkaError(ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition")
+        raise KafkaError(
+            ErrorCode.INVALID_RECORD, "Produce requests must have exactly one record batch per partition"
+        )
     return memoryview(records)
 
 
@@ -426,7 +439,12 @@ def _refuse_old(view: memoryview, start: int, end: int, version: int, correlatio
                 if pos > end:
                     raise MalformedMessage("records run over the request")
                 append_time = b"\xff" * 8 if version >= 2 else b""
-                out += bytes(index) + int(ErrorCode.UNSUPPORTED_VERSION).to_bytes(2, "big") + b"\xff" * 8 + append_time
+                out += (
+                    bytes(index)
+                    + int(ErrorCode.UNSUPPORTED_VERSION).to_bytes(2, "big")
+                    + b"\xff" * 8
+                    + append_time
+                )
     except (struct_error, IndexError, OverflowError) as error:
         raise MalformedMessage(str(error)) from None
     if version >= 1:

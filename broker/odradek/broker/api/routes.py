@@ -53,9 +53,9 @@ FUNCTIONS: dict[int, Function] = {
 }
 VERSIONS: dict[int, range] = {
     # 0-2 are told so that librdkafka compresses (KAFKA-18659) and refused when used.
-    ApiKey.PRODUCE: range(0, 14),
+    ApiKey.PRODUCE: range(14),
     # 6 carries two-phase commit (KIP-939), which is not stable in 4.3.
-    ApiKey.INIT_PRODUCER_ID: range(0, 6),
+    ApiKey.INIT_PRODUCER_ID: range(6),
 }
 
 
