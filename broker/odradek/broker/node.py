@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from odradek.storage.manager import LogManager
 
 SHARED_BUFFER_BYTES = 256 * 1024
-"""What all connections read into: small enough to stay in a core's cache (measured), large enough for 200 requests of 1 KB."""
+"""What all connections read into: small enough to stay in a core's cache, large enough for 200 requests of 1 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,8 @@ class Node:
         self.unfenced = False
         self.stopping = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
+        """Called when the last connection has gone."""
         self.on_fatal: Callable[[str], None] = lambda reason: None
         self._incarnation = ports.rng.randbytes(16)
         self._endpoints: dict[str, list[Endpoint]] = {}
@@ -413,6 +415,8 @@ class Node:
                 self._connections_from[address] = left
             else:
                 del self._connections_from[address]
+            if not self.connections:
+                self.on_drained()
 
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.metrics.bad_requests += 1

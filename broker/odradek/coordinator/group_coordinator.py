@@ -18,6 +18,7 @@ from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.errors import client_error
 from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync
 from odradek.coordinator.group.context import GroupContext, TopicResolver
+from odradek.coordinator.group.group import GroupState
 from odradek.coordinator.group.shard import GroupShard
 from odradek.coordinator.group.state import GroupMetrics
 from odradek.coordinator.partitioning import partition_for
@@ -310,6 +311,19 @@ class GroupCoordinator:
         for index, group_ids in by_partition.items():
             operation = partial(admin.delete_groups, group_ids=group_ids)
             self.runtime.write(index, operation, add, partial(failed, group_ids))
+
+    def gauges(self) -> dict[str, int]:
+        """How many groups and offsets there are, under the names of Kafka's GroupMetadataManager metrics."""
+        gauges = {f"NumGroups{state.value}": 0 for state in GroupState}
+        gauges["NumGroups"] = gauges["NumOffsets"] = 0
+        for partition in self.runtime.partitions():
+            if self.runtime.error_of(partition) is ErrorCode.NONE:
+                shard = self.runtime.read(partition)
+                for group in shard.groups.values():
+                    gauges["NumGroups"] += 1
+                    gauges[f"NumGroups{group.state.value}"] += 1
+                gauges["NumOffsets"] += sum(len(known) for known in shard.offsets.values())
+        return gauges
 
     # -- for the shards (ShardHost) ------------------------------------------------------------------------------
 

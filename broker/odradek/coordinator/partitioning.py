@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 
 def java_string_hash(text: str) -> int:
     """`String.hashCode()` of Java, a signed 32-bit number over UTF-16 units (a character beyond U+FFFF is two)."""
-    units = text.encode("utf-16-be", "surrogatepass")
+    data = text.encode("utf-16-be", "surrogatepass")
     value = 0
-    for position in range(0, len(units), 2):
-        value = (value * 31 + (units[position] << 8 | units[position + 1])) & 0xFFFFFFFF
+    for unit in struct.unpack(f">{len(data) // 2}H", data):
+        value = value * 31 + unit & 0xFFFFFFFF
     return value - 0x100000000 if value & 0x80000000 else value
 
 

@@ -335,8 +335,13 @@ class CoordinatorRuntime(Generic[S]):
         context.last_write = write
         context.waiters.append(_Waiter(write, self._deadline(), complete, failed, outcome.written))
         context.appending = write
-        records = [record.encode() for record in outcome.records]
-        self._writer.append(context.index, records, partial(self._written, context, write))
+        try:
+            records = [record.encode() for record in outcome.records]
+        except ValueError:
+            # A string or count beyond what the format can hold: nobody's log will ever take it.
+            self._written(context, write, ErrorCode.UNKNOWN_SERVER_ERROR)
+        else:
+            self._writer.append(context.index, records, partial(self._written, context, write))
         context.appending = 0
         if context.waiters:
             self._arm_timeout(context)

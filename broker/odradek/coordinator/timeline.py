@@ -76,6 +76,10 @@ class TimelineDict(Generic[K, V]):
     def get_committed(self, key: K) -> V | None:
         return self._committed.get(key)
 
+    def __len__(self) -> int:
+        """How many entries are committed."""
+        return len(self._committed)
+
     def __contains__(self, key: K) -> bool:
         return self.get(key) is not None
 

@@ -78,8 +78,8 @@ class _Operation:
     """One fetch, from the first look to its answer."""
 
     __slots__ = (
-        "began_ns", "bytes_max", "context", "correlation_id", "deadline_ms", "missing", "node", "pending", "read_committed",
-        "request", "timer", "version", "warm_tries", "watched",
+        "began_ns", "bytes_max", "context", "correlation_id", "deadline_ms", "missing", "node", "pending",
+        "read_committed", "request", "timer", "version", "warm_tries", "watched",
     )  # fmt: skip
 
     def __init__(

@@ -30,18 +30,10 @@ def find_coordinator(
     """Answers once the offsets topic exists."""
     keys = request.coordinator_keys if context.api_version >= BATCHED_FROM else [request.key]
     if request.key_type != GROUP:
-        code = ErrorCode.INVALID_REQUEST
         text = (
             f"Coordinators of type {request.key_type} are not served by this version: consumer groups (0) are"
         )
-        _answer(
-            context,
-            [
-                Coordinator(key=key, node_id=-1, host="", port=-1, error_code=code, error_message=text)
-                for key in keys
-            ],
-            done,
-        )
+        _answer(context, [_refused(key, ErrorCode.INVALID_REQUEST, text) for key in keys], done)
         return
 
     def ready() -> None:
@@ -60,17 +52,14 @@ def _find(node: Node, group_id: str, listener: str) -> Coordinator:
         for broker in node.brokers_on(listener):
             if broker.id == partition.leader:
                 return Coordinator(
-                    key=group_id,
-                    node_id=broker.id,
-                    host=broker.host,
-                    port=broker.port,
-                    error_code=0,
-                    error_message=None,
+                    key=group_id, node_id=broker.id, host=broker.host, port=broker.port, error_message=None
                 )
     code = ErrorCode.COORDINATOR_NOT_AVAILABLE
-    return Coordinator(
-        key=group_id, node_id=-1, host="", port=-1, error_code=code, error_message=code.message
-    )
+    return _refused(group_id, code, code.message)
+
+
+def _refused(key: str, code: ErrorCode, text: str) -> Coordinator:
+    return Coordinator(key=key, node_id=-1, host="", port=-1, error_code=code, error_message=text)
 
 
 def _answer(context: RequestContext, found: list[Coordinator], done: Done) -> None:

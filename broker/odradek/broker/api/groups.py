@@ -1,8 +1,8 @@
-"""The classic group protocol's APIs: FindCoordinator's clients end here.
+"""The classic group protocol's APIs: clients that FindCoordinator sent here.
 
 JoinGroup 11 (0-9), Heartbeat 12 (0-4), LeaveGroup 13 (0-5), SyncGroup 14 (0-5), DescribeGroups 15 (0-6),
-ListGroups 16 (0-5), DeleteGroups 42 (0-2), OffsetCommit 8 (2-10), OffsetFetch 9 (1-10), OffsetDelete 47 (0). Everything is decided
-by the group coordinator; here requests only find their way to it.
+ListGroups 16 (0-5), DeleteGroups 42 (0-2), OffsetCommit 8 (2-10), OffsetFetch 9 (1-10), OffsetDelete 47 (0).
+Everything is decided by the group coordinator; here requests only find their way to it.
 """
 
 from __future__ import annotations

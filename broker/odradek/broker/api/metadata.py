@@ -179,45 +179,35 @@ def _why_missing(name: str | None) -> ErrorCode:
 def encode_partitions(topic: TopicImage, version: int, live: set[int]) -> list[bytes]:
     """Every partition of a topic. A dead leader is shown as none, as Kafka does."""
     layout = _layouts(version)
+    plus = 1 if version >= FLEXIBLE_FROM else 0
+    # What stands behind the in-sync replicas: no offline replicas, and in flexible versions no tagged fields.
+    end: tuple[int, ...] = (1, 0) if plus else (0,) if version >= 5 else ()
+    with_epoch = version >= 7
     out = []
     for index, partition in topic.partitions.items():
         replicas, isr = partition.replicas, partition.isr
-        if partition.leader not in live or not live.issuperset(replicas) or len(replicas) > REPLICAS_MAX:
+        leader = partition.leader
+        if leader not in live or not live.issuperset(replicas) or len(replicas) > REPLICAS_MAX:
             out.append(_partition_in_general(index, partition, version, live))
             continue
         pack = layout(len(replicas), len(isr))
-        if version >= 7:
+        if with_epoch:
             out.append(
                 pack(
                     0,
                     index,
-                    partition.leader,
+                    leader,
                     partition.leader_epoch,
-                    *_counted(replicas, isr, version),
-                    *_END[version >= FLEXIBLE_FROM],
+                    len(replicas) + plus,
+                    *replicas,
+                    len(isr) + plus,
+                    *isr,
+                    *end,
                 )
             )
         else:
-            out.append(
-                pack(
-                    0,
-                    index,
-                    partition.leader,
-                    *_counted(replicas, isr, version),
-                    *(() if version < 5 else (0,)),
-                )
-            )
+            out.append(pack(0, index, leader, len(replicas) + plus, *replicas, len(isr) + plus, *isr, *end))
     return out
-
-
-_END = ((0,), (1, 0))
-"""No offline replicas, and in flexible versions no tagged fields."""
-
-
-def _counted(replicas: tuple[int, ...], isr: tuple[int, ...], version: int) -> tuple[int, ...]:
-    if version >= FLEXIBLE_FROM:
-        return (len(replicas) + 1, *replicas, len(isr) + 1, *isr)
-    return (len(replicas), *replicas, len(isr), *isr)
 
 
 def _layouts(version: int) -> Callable[[int, int], Callable[..., bytes]]:

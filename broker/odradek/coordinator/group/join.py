@@ -41,6 +41,7 @@ from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse
+from odradek.wire.primitives import STRING_LENGTH_MAX
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 300_000
 """A member that joins for the first time cannot heartbeat while it waits; after this its join is given up."""
@@ -116,6 +117,9 @@ def _join_new(
 ) -> Outcome[None]:
     instance_id = request.group_instance_id
     member_id = f"{context.client_id if instance_id is None else instance_id}-{_uuid4(shard.rng)}"
+    if len(member_id.encode()) > STRING_LENGTH_MAX:
+        # No response could carry it. Kafka finds out when it writes the response, and closes the connection.
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
     if instance_id is not None:
         known_as = group.static_members.get(instance_id)
         if known_as is not None:
