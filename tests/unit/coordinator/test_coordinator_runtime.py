@@ -312,3 +312,17 @@ def test_too_many_waiting_answers_are_refused(monkeypatch: pytest.MonkeyPatch) -
     for number in range(3):
         r.put("a", number)
     assert r.answers == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
+
+
+def test_a_record_that_cannot_be_written_down_is_a_refused_write() -> None:
+    class TooLong(Put):
+        def encode(self) -> tuple[bytes, bytes | None]:
+            raise ValueError("beyond the format")
+
+    r = Runtime()
+    r.run(lambda shard: Outcome("done", [TooLong("a", 1)]))
+    assert r.answers == [ErrorCode.UNKNOWN_SERVER_ERROR]
+    assert r.shard().entries.get("a") is None
+    r.put("a", 2)
+    r.writer.release()
+    assert r.answers[1:] == ["a=2"]

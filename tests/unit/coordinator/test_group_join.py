@@ -208,3 +208,25 @@ def test_group_ids_of_odd_characters_and_length_are_as_good_as_any() -> None:
         assert h.commit_errors({("orders", 0): 1}, group=group, member_id=leader.member_id, generation=1) == [
             ErrorCode.NONE
         ]
+
+
+def test_a_client_id_too_long_for_a_member_id_is_refused_without_a_trace() -> None:
+    h = Harness()
+    assert h.join(client="x" * 32_767).error is ErrorCode.UNKNOWN_SERVER_ERROR
+    assert h.state() == "Dead"
+    assert h.join(client="x" * 32_730).error is ErrorCode.MEMBER_ID_REQUIRED
+
+
+def test_the_gauges_count_groups_by_state_and_offsets() -> None:
+    h = Harness()
+    h.stable()
+    h.commit({("orders", 0): 1, ("orders", 1): 1}, group="simple")
+    h.join_fully(group="joining")
+    gauges = {name: count for name, count in h.coordinator.gauges().items() if count}
+    assert gauges == {
+        "NumGroups": 3,
+        "NumGroupsStable": 1,
+        "NumGroupsEmpty": 1,
+        "NumGroupsPreparingRebalance": 1,
+        "NumOffsets": 2,
+    }
