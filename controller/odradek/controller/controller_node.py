@@ -180,7 +180,7 @@ class MetadataQuorum:
         asked = cast("DescribeQuorumRequest", request)
         if not self.controller.active:
             return quorum.not_leader(asked, version)
-        return quorum.describe_quorum(asked, self._raft.describe_quorum())
+        return quorum.describe_quorum(asked, version, self._raft.describe_quorum())
 
     # -- Raft tells ----------------------------------------------------------------------------------------
 

@@ -17,9 +17,12 @@ from odradek.wire.messages.describe_quorum import (
     ReplicaState,
 )
 from odradek.wire.primitives import Message
+from odradek.wire.uuid import ZERO_UUID
 
 
-def describe_quorum(request: DescribeQuorumRequest, status: QuorumStatus) -> DescribeQuorumResponse:
+def describe_quorum(
+    request: DescribeQuorumRequest, version: int, status: QuorumStatus
+) -> DescribeQuorumResponse:
     """What the leader of the quorum knows of it. It has one partition; any other is
     UNKNOWN_TOPIC_OR_PARTITION.
     """
@@ -34,13 +37,13 @@ def describe_quorum(request: DescribeQuorumRequest, status: QuorumStatus) -> Des
         leader_id=status.leader_id,
         leader_epoch=status.epoch,
         high_watermark=status.high_watermark,
-        current_voters=_states(status.voters),
-        observers=_states(status.observers),
+        current_voters=_states(status.voters, version),
+        observers=_states(status.observers, version),
     )
     return DescribeQuorumResponse(
         error_message=None,
         topics=[DescribeQuorumResponseTopicData(METADATA_TOPIC, [partition])],
-        nodes=[Node(voter.key.id) for voter in status.voters],
+        nodes=[Node(voter.key.id) for voter in status.voters] if version >= 2 else [],
     )
 
 
@@ -48,11 +51,11 @@ def not_leader(request: DescribeQuorumRequest, version: int) -> Message:
     return error_response(request, version, ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
-def _states(replicas: Iterable[ReplicaStatus]) -> list[ReplicaState]:
+def _states(replicas: Iterable[ReplicaStatus], version: int) -> list[ReplicaState]:
     return [
         ReplicaState(
             replica_id=replica.key.id,
-            replica_directory_id=replica.key.directory_id,
+            replica_directory_id=replica.key.directory_id if version >= 2 else ZERO_UUID,
             log_end_offset=replica.log_end_offset,
             last_fetch_timestamp=replica.last_fetch_ms,
             last_caught_up_timestamp=replica.last_caught_up_ms,

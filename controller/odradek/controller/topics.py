@@ -100,7 +100,7 @@ def _create(
     overrides = _overrides(topic.configs)
     configs.validate_new_topic(state, overrides)
     assignments = _manual(state, topic) if topic.assignments else _automatic(state, topic)
-    topic_id = random_uuid(state.rng)
+    topic_id = _new_id(state)
     records: list[Record] = [TopicRecord(topic.name, topic_id)]
     records += [ConfigRecord(TOPIC_RESOURCE, topic.name, name, value) for name, value in overrides.items()]
     records += new_partitions(state, topic_id, 0, assignments)
@@ -113,6 +113,13 @@ def _create(
         configs=configs.describe_new_topic(state, overrides) if version >= 5 else [],
     )
     return result, records
+
+
+def _new_id(state: ControllerState) -> bytes:
+    """An id that no topic has: generators that start from the same seed repeat themselves."""
+    while (topic_id := random_uuid(state.rng)) in state.image.topic_names:
+        pass
+    return topic_id
 
 
 def _check_new_name(state: ControllerState, name: str) -> None:
