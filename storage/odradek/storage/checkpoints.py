@@ -17,8 +17,10 @@ class CheckpointError(ValueError):
 def _lines(text: str) -> list[str]:
     """The entry lines after `0` (version) and the count, which must be right: it tells a torn file."""
     lines = text.split("\n")
-    if len(lines) < 2 or lines[0].strip() != "0":
+    if len(lines) < 3 or lines[0].strip() != "0":
         raise CheckpointError(f"unknown version {lines[0][:20]!r}")
+    if lines[-1]:
+        raise CheckpointError(f"the last line, {lines[-1][:80]!r}, is cut off")
     entries = [line for line in lines[2:] if line]
     if not lines[1].strip().isdigit() or int(lines[1]) != len(entries):
         raise CheckpointError(f"{lines[1][:20]!r} entries promised, {len(entries)} there")

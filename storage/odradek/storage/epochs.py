@@ -14,7 +14,7 @@ UNKNOWN = (-1, -1)
 class LeaderEpochCache:
     """Ascending (epoch, start offset) pairs. `latest` is -1 when there is none."""
 
-    __slots__ = ("_dir", "_disk", "_epochs", "_starts", "latest")
+    __slots__ = ("_dir", "_disk", "_epochs", "_starts", "is_complete", "latest")
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
@@ -22,15 +22,18 @@ class LeaderEpochCache:
         self._epochs: list[int] = []
         self._starts: list[int] = []
         self.latest = -1
+        self.is_complete = True
+        """False if the checkpoint file is missing or damaged: then the batches must tell."""
 
     @classmethod
     def load(cls, disk: Disk, directory: str) -> LeaderEpochCache:
-        """From the checkpoint file; empty when it is missing or damaged (recovery reads epochs from batches)."""
+        """From the checkpoint file; empty and not `is_complete` when that is missing or damaged."""
         cache = cls(disk, directory)
         path = f"{directory}/{layout.LEADER_EPOCH_CHECKPOINT}"
         try:
             pairs = parse_pairs(disk.read_file(path).decode("utf-8", "replace"))
         except (FileNotFoundError, CheckpointError):
+            cache.is_complete = False
             return cache
         for epoch, start in pairs:
             cache._insert(epoch, start)

@@ -17,7 +17,7 @@ from odradek.storage.batch import Damage
 from odradek.storage.config import UNLIMITED, LogConfig
 from odradek.storage.producers import ProducerEntry
 from odradek.storage.reads import Location, ReadResult
-from odradek.storage.segment import NEVER, FilePool, Segment
+from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment
 from odradek.storage.state import NO_LIMIT, SyncTicket
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -207,42 +207,55 @@ class Log(LogAppends):
     # Cutting ----------------------------------------------------------------------------------------------------
 
     def truncate_to(self, offset: int) -> None:
-        """Drop the batches that hold `offset` or come after it: the leader has something else. Blocking.
+        """Drop the batches that hold `offset` or come after it: the leader has something else. Blocking, durable.
 
-        The log then ends at `offset`, or before it at the start of a batch that was cut in two.
+        The log then ends at `offset`, or before it at the start of a batch that was cut in two; if nothing is left
+        above the log start it is empty and begins there.
         """
         self._drop_staged()
         if offset >= self.log_end_offset:
             return
-        if offset <= self.log_start_offset or offset <= self._bases[0]:
-            self.truncate_fully_and_start_at(offset)
-            return
         try:
-            self._truncate(offset)
+            at, offset, position = self._cut_point(offset)
+            if offset <= self.log_start_offset:
+                self.truncate_fully_and_start_at(self.log_start_offset)
+            else:
+                self._truncate(at, offset, position)
         except OSError as error:
             self.fail(error)
             raise self._storage_error(error) from error
 
-    def _truncate(self, offset: int) -> None:
+    def _cut_point(self, offset: int) -> tuple[int, int, int]:
+        """(segment number, offset the log will end at, position in that segment) of a truncation."""
+        if self._damage is not None and offset >= self.readable_end:
+            segment, position = self._damage
+            return self._segments.index(segment), self.readable_end, position
+        at = self._segment_index(offset)
+        segment = self._segments[at]
+        try:
+            try:
+                found = segment.header_at(self._pool, offset)
+            except DamagedIndex:
+                self._rebuild(segment)
+                found = segment.header_at(self._pool, offset)
+        except Damage as damage:
+            return at, offset, damage.position
+        if found is None:
+            return at, offset, segment.written
+        # A batch goes as a whole; where compaction left a gap, the cut is in the gap.
+        return at, min(offset, found[1].base_offset), found[0]
+
+    def _truncate(self, at: int, offset: int, position: int) -> None:
         from odradek.storage.recovery import load_active_index, rebuild_producers
 
         self._truncations += 1
         self._hints.clear()
         # Newest first and durably before the cut itself: whatever a crash leaves is a prefix of the old log.
-        while len(self._segments) > 1 and self._bases[-1] >= offset:
+        while len(self._segments) > at + 1:
             self._remove_files([self._pop_segment(-1)])
         self._remove_snapshots(offset)
         self._sync_dirs_now()
         active = load_active_index(self)
-        try:
-            found = active.header_at(self._pool, offset)
-            position = found[0] if found is not None else active.size
-            if (
-                found is not None
-            ):  # a batch goes as a whole; where compaction left a gap, the cut is in the gap
-                offset = min(offset, found[1].base_offset)
-        except Damage as damage:
-            position = damage.position
         if position < active.size:
             file = active.file or self._pool.open(active)
             file.truncate(position)
@@ -268,7 +281,7 @@ class Log(LogAppends):
         if self.corrupt_offset is not None and self.corrupt_offset >= offset:
             self.corrupt_offset = None
         if self.readable_end >= offset:
-            self.readable_end = NO_LIMIT
+            self.readable_end, self._damage = NO_LIMIT, None
 
     def truncate_fully_and_start_at(self, offset: int, wall_ms: int = 0) -> None:
         """Drop everything; the log is empty and continues at `offset`. Blocking."""
@@ -288,6 +301,7 @@ class Log(LogAppends):
             raise self._storage_error(error) from error
         self._cut_at(offset)
         self.recovery_point = self.log_start_offset = offset
+        self.corrupt_offset, self.readable_end, self._damage = None, NO_LIMIT, None
         self.size_bytes = 0
         self._refresh_fast_limit()
         if self.on_truncated is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Set
+from contextlib import suppress
 
 from odradek.storage import layout
 from odradek.storage.batch import Damage, Header, scan_batches, walk_headers
@@ -28,7 +29,8 @@ def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: i
     log.last_flush_ms = wall_ms
     if not disk.isdir(log.dir):
         disk.makedirs(log.dir)
-        log._dirs_to_sync.append(log.dir.rpartition("/")[0])
+    if not clean:  # what the last process created may never have been synced
+        log._dirs_to_sync += [log.dir.rpartition("/")[0], log.dir]
     without_producers: set[Segment] = set()
     names = _clear_leftovers(log, disk.listdir(log.dir))
     log.foreign_files = [name for name in names if not _belongs(name)]
@@ -46,10 +48,10 @@ def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: i
     log.size_bytes = sum(segment.size for segment in log._segments)
     log.recovery_point = min(recovery_point, log.log_end_offset)
     _set_log_start(log, log_start_offset, wall_ms)
+    if not log.epochs.is_complete and log.size_bytes:
+        _rebuild_epochs(log)
     log.epochs.truncate_from_end(log.log_end_offset, write=False)
     log.epochs.truncate_from_start(log.log_start_offset, write=False)
-    if not log.epochs and log.size_bytes:
-        _rebuild_epochs(log)
     rebuild_producers(log, names, without_producers)
     log._refresh_fast_limit()
 
@@ -79,8 +81,9 @@ def load_active_index(log: Log) -> Segment:
         active.rebuild_index(log._pool, log._interval)
     if active.written and active.roll_after_timestamp == NEVER:
         file = active.file or log._pool.open(active)
-        _, header = next(walk_headers(file, 0, active.written, chunk=64))
-        log._set_roll_time(active, header.max_timestamp)
+        with suppress(Damage):  # then nothing is appended to it, or it is about to be cut
+            _, header = next(walk_headers(file, 0, active.written, chunk=64))
+            log._set_roll_time(active, header.max_timestamp)
     return active
 
 
@@ -134,6 +137,7 @@ def _replay_producers(log: Log, start: int, end: int, skip: Set[Segment]) -> Non
 
 def _rebuild_epochs(log: Log) -> None:
     """The checkpoint is lost or damaged: the batches say which epoch began where."""
+    log.epochs = LeaderEpochCache(log._pool.disk, log.dir)
     for segment in log._segments:
         file = segment.file or log._pool.open(segment)
         try:
@@ -332,23 +336,28 @@ def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, boo
 
 
 def _cut_tail(log: Log, at: int, position: int) -> None:
-    """Remove the torn rest of a segment, and segments behind it (they hold no valid batch)."""
+    """Remove the torn rest of a segment, and segments behind it (they hold no valid batch).
+
+    Durably, and those first: a later power loss must not bring the rest back in front of new batches.
+    """
+    disk = log._pool.disk
+    for later in reversed(log._segments[at + 1 :]):
+        log._pool.close(later)
+        suffixes = (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX)
+        unlink_all(disk, [later.path(suffix) for suffix in suffixes])
+    disk.sync_dir(log.dir)
+    del log._segments[at + 1 :], log._bases[at + 1 :]
     segment = log._segments[at]
     file = segment.file or log._pool.open(segment)
     file.truncate(position)
+    file.sync()
     segment.size = segment.written = position
-    segment.dirty = True
-    for later in log._segments[at + 1 :]:
-        log._pool.close(later)
-        suffixes = (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX)
-        unlink_all(log._pool.disk, [later.path(suffix) for suffix in suffixes])
-    del log._segments[at + 1 :], log._bases[at + 1 :]
-    log.epochs.truncate_from_end(log.log_end_offset)
 
 
 def _leave_service(log: Log, at: int, position: int, offset: int) -> None:
     """Damage in the middle: keep every byte, serve what is below, refuse the rest and all appends."""
     log.corrupt_offset = log.readable_end = offset
+    log._damage = log._segments[at], position
     end = log._bases[-1]
     for later in log._segments[at:]:
         for header in _valid_batches(log, later, position if later is log._segments[at] else 0):

@@ -37,6 +37,7 @@ class LogState:
     __slots__ = (
         "_after_ms",
         "_bases",
+        "_damage",
         "_dirs_to_sync",
         "_fast_limit",
         "_hints",
@@ -119,6 +120,8 @@ class LogState:
         self._bases: list[int] = []
         self._staged: list[Buffer] = []
         self._hints: dict[int, tuple[Segment, int]] = {}
+        self._damage: tuple[Segment, int] | None = None
+        """Where in the files `readable_end` is: the rest of that segment is unsound whatever offset it begins with."""
         self._truncations = 0
         self._syncs: list[SyncTicket] = []
         self._dirs_to_sync: list[str] = []
