@@ -13,6 +13,7 @@ a static member's new id when its return does not need a rebalance.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -52,38 +53,68 @@ SKIP_ASSIGNMENT_FROM = 9
 JoinDone = Callable[[JoinGroupResponse], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Joiner:
+    """One join request: who comes, with what, and whom to answer."""
+
+    context: GroupContext
+    request: JoinGroupRequest
+    protocols: Protocols
+    """In the member's order; of two with one name the first counts."""
+    done: JoinDone
+
+    @property
+    def rebalance_timeout_ms(self) -> int:
+        """Version 0 has none: the session timeout serves."""
+        request = self.request
+        return request.session_timeout_ms if self.context.api_version == 0 else request.rebalance_timeout_ms
+
+    @property
+    def reason(self) -> str:
+        return self.request.reason or "not provided"
+
+
 def join_group(
     shard: ShardState, context: GroupContext, request: JoinGroupRequest, done: JoinDone
 ) -> Outcome[None]:
     """Decide on a join. `done` is called now or when the join phase ends."""
+    protocols: dict[str, bytes] = {}
+    for protocol in request.protocols:
+        protocols.setdefault(protocol.name, protocol.metadata)
+    joiner = _Joiner(context, request, list(protocols.items()), partial(shard.answer, done))
     group = shard.groups.get(request.group_id)
     if group is not None:
-        return _join_known_group(shard, group, context, request, done)
+        return _join_known_group(shard, group, joiner)
     if request.member_id:
-        _refuse(shard, done, request.member_id, ErrorCode.UNKNOWN_MEMBER_ID)
-        return nothing()
+        return _refuse(joiner, ErrorCode.UNKNOWN_MEMBER_ID, request.member_id)
     group = ClassicGroup(request.group_id, EMPTY, shard.wall_ms())
     shard.groups[request.group_id] = group
-    outcome = _join_known_group(shard, group, context, request, done)
+    outcome = _join_known_group(shard, group, joiner)
     assert not outcome.records, "a first join writes nothing by itself"
     written = partial(_on_group_written, shard, group)
     return Outcome(None, [new_group_record(group)], replay=False, written=written)
 
 
-def _join_known_group(
-    shard: ShardState, group: ClassicGroup, context: GroupContext, request: JoinGroupRequest, done: JoinDone
-) -> Outcome[None]:
-    if not _has_room(group, request.member_id, shard.config.group_max_size):
-        group.remove(request.member_id)
-        _refuse(shard, done, "", ErrorCode.GROUP_MAX_SIZE_REACHED)
-        return nothing()
-    protocols = unique_protocols(request)
-    if not group.supports(request.protocol_type, protocols):
-        _refuse(shard, done, request.member_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
-        return nothing()
-    if not request.member_id:
-        return _join_new(shard, group, context, request, protocols, done)
-    return _join_again(shard, group, context, request, protocols, done)
+def _join_known_group(shard: ShardState, group: ClassicGroup, joiner: _Joiner) -> Outcome[None]:
+    member_id = joiner.request.member_id
+    if not _has_room(group, member_id, shard.config.group_max_size):
+        group.remove(member_id)
+        return _refuse(joiner, ErrorCode.GROUP_MAX_SIZE_REACHED)
+    if not group.supports(joiner.request.protocol_type, joiner.protocols):
+        return _refuse(joiner, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id)
+    if not member_id:
+        return _join_new(shard, group, joiner)
+    if member_id not in group.pending_joins:
+        return _join_again(shard, group, joiner)
+    if joiner.request.group_instance_id is not None:
+        # Ids are given out beforehand to dynamic members only; Kafka calls this an illegal state of its own.
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
+    return _add(shard, group, joiner, member_id)
+
+
+def _refuse(joiner: _Joiner, error: ErrorCode, member_id: str = "") -> Outcome[None]:
+    joiner.done(JoinGroupResponse(error_code=error, member_id=member_id))
+    return nothing()
 
 
 def _has_room(group: ClassicGroup, member_id: str, size_max: int) -> bool:
@@ -96,25 +127,12 @@ def _has_room(group: ClassicGroup, member_id: str, size_max: int) -> bool:
     return member is not None or len(group.members) < size_max
 
 
-def unique_protocols(request: JoinGroupRequest) -> Protocols:
-    """The member's protocols in its order; of two with one name the first counts."""
-    seen: dict[str, bytes] = {}
-    for protocol in request.protocols:
-        seen.setdefault(protocol.name, protocol.metadata)
-    return list(seen.items())
+# -- a new member ------------------------------------------------------------------------------------------------
 
 
-# -- a member without an id --------------------------------------------------------------------------------------
-
-
-def _join_new(
-    shard: ShardState,
-    group: ClassicGroup,
-    context: GroupContext,
-    request: JoinGroupRequest,
-    protocols: Protocols,
-    done: JoinDone,
-) -> Outcome[None]:
+def _join_new(shard: ShardState, group: ClassicGroup, joiner: _Joiner) -> Outcome[None]:
+    """It has no id: a static member may be known by its instance id, a dynamic one gets an id to come back with."""
+    context, request = joiner.context, joiner.request
     instance_id = request.group_instance_id
     member_id = f"{context.client_id if instance_id is None else instance_id}-{_uuid4(shard.rng)}"
     if len(member_id.encode()) > STRING_LENGTH_MAX:
@@ -123,40 +141,32 @@ def _join_new(
     if instance_id is not None:
         known_as = group.static_members.get(instance_id)
         if known_as is not None:
-            return _replace_static(shard, group, context, request, protocols, known_as, member_id, done)
+            return _replace_static(shard, group, joiner, known_as, member_id)
     elif context.api_version >= KNOWN_MEMBER_ID_FROM:
         await_pending_join(shard, group, member_id, request.session_timeout_ms)
-        _refuse(shard, done, member_id, ErrorCode.MEMBER_ID_REQUIRED)
-        return nothing()
-    return _add(shard, group, context, request, protocols, member_id, done)
+        return _refuse(joiner, ErrorCode.MEMBER_ID_REQUIRED, member_id)
+    return _add(shard, group, joiner, member_id)
 
 
-def _add(
-    shard: ShardState,
-    group: ClassicGroup,
-    context: GroupContext,
-    request: JoinGroupRequest,
-    protocols: Protocols,
-    member_id: str,
-    done: JoinDone,
-) -> Outcome[None]:
+def _add(shard: ShardState, group: ClassicGroup, joiner: _Joiner, member_id: str) -> Outcome[None]:
+    request = joiner.request
     member = Member(
         member_id,
         request.group_instance_id,
-        context.client_id,
-        context.client_host,
-        _rebalance_timeout_ms(context, request),
+        joiner.context.client_id,
+        joiner.context.client_host,
+        joiner.rebalance_timeout_ms,
         request.session_timeout_ms,
         request.protocol_type,
-        protocols,
+        joiner.protocols,
     )
     member.is_new = True
     if group.state is PREPARING_REBALANCE and group.previous_state is EMPTY:
         group.new_member_added = True
     group.add(member)
-    group.park_join(member, partial(shard.answer, done))
+    group.park_join(member, joiner.done)
     keep_session(shard, group, member, NEW_MEMBER_JOIN_TIMEOUT_MS)
-    return prepare_or_complete(shard, group, f"new member {member_id}: {_reason(request)}")
+    return prepare_or_complete(shard, group, f"new member {member_id}: {joiner.reason}")
 
 
 def _on_group_written(shard: ShardState, group: ClassicGroup, error: ErrorCode) -> None:
@@ -168,32 +178,19 @@ def _on_group_written(shard: ShardState, group: ClassicGroup, error: ErrorCode) 
 # -- a member with an id -----------------------------------------------------------------------------------------
 
 
-def _join_again(
-    shard: ShardState,
-    group: ClassicGroup,
-    context: GroupContext,
-    request: JoinGroupRequest,
-    protocols: Protocols,
-    done: JoinDone,
-) -> Outcome[None]:
-    member_id = request.member_id
-    if member_id in group.pending_joins:
-        if request.group_instance_id is not None:
-            # Ids are given out beforehand to dynamic members only; Kafka calls this an illegal state of its own.
-            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
-        return _add(shard, group, context, request, protocols, member_id, done)
+def _join_again(shard: ShardState, group: ClassicGroup, joiner: _Joiner) -> Outcome[None]:
+    request = joiner.request
     try:
-        group.validate_member(member_id, request.group_instance_id)
+        group.validate_member(request.member_id, request.group_instance_id)
     except KafkaError as error:
-        _refuse(shard, done, member_id, error.code)
-        return nothing()
-    member = group.members[member_id]
-    if _needs_rebalance(group, member, protocols):
-        group.update(member, protocols, _rebalance_timeout_ms(context, request), request.session_timeout_ms)
-        group.park_join(member, partial(shard.answer, done))
-        return prepare_or_complete(shard, group, f"{member_id} joins again: {_reason(request)}")
+        return _refuse(joiner, error.code, request.member_id)
+    member = group.members[request.member_id]
+    if _needs_rebalance(group, member, joiner.protocols):
+        group.update(member, joiner.protocols, joiner.rebalance_timeout_ms, request.session_timeout_ms)
+        group.park_join(member, joiner.done)
+        return prepare_or_complete(shard, group, f"{member.member_id} joins again: {joiner.reason}")
     # It may have missed the answer to its join: the generation as it is lets it go on to its sync.
-    shard.answer(done, join_response(group, member))
+    joiner.done(join_response(group, member))
     return nothing()
 
 
@@ -211,25 +208,18 @@ def _needs_rebalance(group: ClassicGroup, member: Member, protocols: Protocols) 
 
 
 def _replace_static(
-    shard: ShardState,
-    group: ClassicGroup,
-    context: GroupContext,
-    request: JoinGroupRequest,
-    protocols: Protocols,
-    old_id: str,
-    new_id: str,
-    done: JoinDone,
+    shard: ShardState, group: ClassicGroup, joiner: _Joiner, old_id: str, new_id: str
 ) -> Outcome[None]:
     """A restarted static member takes its old place; a stable group need not notice."""
-    instance_id = request.group_instance_id
-    assert instance_id is not None
+    request = joiner.request
+    assert request.group_instance_id is not None
     leader_before = group.leader_id
-    member = group.replace_static(instance_id, old_id, new_id)
+    member = group.replace_static(request.group_instance_id, old_id, new_id)
     before = (member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms)
     keep_session(shard, group, member)
-    group.update(member, protocols, _rebalance_timeout_ms(context, request), request.session_timeout_ms)
-    group.park_join(member, partial(shard.answer, done))
-    reason = f"static member {instance_id} is back as {new_id}: {_reason(request)}"
+    group.update(member, joiner.protocols, joiner.rebalance_timeout_ms, request.session_timeout_ms)
+    group.park_join(member, joiner.done)
+    reason = f"static member {request.group_instance_id} is back as {new_id}: {joiner.reason}"
     if group.state is COMPLETING_REBALANCE:
         # The leader may be assigning to the old id at this moment.
         return prepare(shard, group, reason)
@@ -244,7 +234,8 @@ def _replace_static(
         if error is not ErrorCode.NONE:
             _undo_replacement(shard, group, member, old_id, before, client_error(error))
         elif group.state is STABLE:
-            group.finish_join(member, _static_response(group, member, context.api_version, leader_before))
+            response = _static_response(group, member, joiner.context.api_version, leader_before)
+            group.finish_join(member, response)
         # Else a rebalance began meanwhile, and the waiting join is already part of it.
 
     assignments = {member.member_id: member.assignment for member in group.members.values()}
@@ -289,22 +280,6 @@ def _undo_replacement(
                 leader=group.leader_id or "",
             )
         )
-
-
-# -- small things ------------------------------------------------------------------------------------------------
-
-
-def _refuse(shard: ShardState, done: JoinDone, member_id: str, error: ErrorCode) -> None:
-    shard.answer(done, JoinGroupResponse(member_id=member_id, error_code=error))
-
-
-def _rebalance_timeout_ms(context: GroupContext, request: JoinGroupRequest) -> int:
-    """Version 0 has none: the session timeout serves."""
-    return request.session_timeout_ms if context.api_version == 0 else request.rebalance_timeout_ms
-
-
-def _reason(request: JoinGroupRequest) -> str:
-    return request.reason or "not provided"
 
 
 def _uuid4(rng: Random) -> str:
