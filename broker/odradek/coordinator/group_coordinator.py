@@ -66,7 +66,7 @@ class GroupCoordinator:
         log: EventLog | None = None,
         on_failed: Callable[[int], None] | None = None,
     ) -> None:
-        """`on_failed(partition)`: a write was lost, the partition must be loaded again (with a higher epoch)."""
+        """`on_failed(partition)`: a write was lost, the partition must be loaded again."""
         self.config = config
         self.timers = timers
         self.clock = clock

@@ -7,7 +7,7 @@ everything that the operation has seen is committed too. Loading a partition is 
 partition; this file knows nothing of either.
 
     load_begin ──► LOADING ──load_end──► ACTIVE ──unload──► gone
-                      └──damaged record──► FAILED ◄──lost write──┘      (FAILED: until unload or a higher epoch)
+                      └──damaged record──► FAILED ◄──lost write──┘      (FAILED: until unload or another load)
 
     LOADING  COORDINATOR_LOAD_IN_PROGRESS        FAILED, gone  NOT_COORDINATOR
 
@@ -183,11 +183,13 @@ class CoordinatorRuntime(Generic[S]):
     def load_begin(self, partition: int, epoch: int) -> bool:
         """This broker leads `partition` from `epoch` on; whether its records have to be fed in (`load_record`).
 
-        Not so when the epoch is an old one, or when the partition is active: its log has not changed hands.
+        Not so when the epoch is an old one, or when the partition is active: its log has not changed hands. A
+        failed partition may be loaded again in the same epoch.
         """
         current = self._partitions.get(partition)
         if current is not None:
-            if epoch <= current.epoch:
+            failed = current.state is PartitionState.FAILED
+            if epoch < current.epoch or (epoch == current.epoch and not failed):
                 return False
             if current.state is PartitionState.ACTIVE:
                 current.epoch = epoch
