@@ -29,7 +29,6 @@ from odradek.metadata.configs import (
     BrokerLayers,
     ConfigSource,
     ResourceType,
-    broker_layers,
     is_list,
     topic_config,
     topic_synonyms,
@@ -70,35 +69,35 @@ class Resource(NamedTuple):
 AnyResource = TypeVar("AnyResource", incremental.AlterConfigsResource, legacy.AlterConfigsResource)
 
 
-def layers(state: ControllerState) -> BrokerLayers:
-    """What topics without a value of their own fall back to."""
-    return broker_layers(state.image.configs, state.config.node_id, state.config.static_configs)
-
-
 def validate_new_topic(state: ControllerState, overrides: Mapping[str, str]) -> None:
     """KafkaError(INVALID_CONFIG) unless a topic may be created with these values."""
     for value in overrides.values():
         _check_length(value)
     if overrides:
-        validate_topic_configs(overrides, layers(state))
+        validate_topic_configs(overrides, state.layers())
 
 
 def describe_new_topic(state: ControllerState, overrides: Mapping[str, str]) -> list[CreatableTopicConfigs]:
     """Every configuration a new topic has and where it comes from, by name (KIP-525)."""
-    fallback = layers(state)
-    described = []
-    for name in sorted(name for name, definition in TOPICS.items() if not definition.internal):
-        synonyms = topic_synonyms(name, overrides, fallback)
-        source = synonyms[0].source if synonyms else ConfigSource.DEFAULT
-        described.append(
-            CreatableTopicConfigs(
-                name=name,
-                value=topic_config(name, overrides, fallback),
-                config_source=source,
-                is_sensitive=False,
-            )
-        )
-    return described
+    fallbacks = state.fallbacks()
+    if fallbacks.described is None:
+        names = sorted(name for name, definition in TOPICS.items() if not definition.internal)
+        fallbacks.described = {name: _described(name, {}, fallbacks.layers) for name in names}
+    described: dict[str, CreatableTopicConfigs] = dict(fallbacks.described)
+    described |= {
+        name: _described(name, overrides, fallbacks.layers) for name in overrides if name in described
+    }
+    return list(described.values())
+
+
+def _described(name: str, overrides: Mapping[str, str], fallback: BrokerLayers) -> CreatableTopicConfigs:
+    synonyms = topic_synonyms(name, overrides, fallback)
+    return CreatableTopicConfigs(
+        name=name,
+        value=topic_config(name, overrides, fallback),
+        config_source=synonyms[0].source if synonyms else ConfigSource.DEFAULT,
+        is_sensitive=False,
+    )
 
 
 def incremental_alter_configs(
@@ -216,7 +215,7 @@ def _check_topic(state: ControllerState, name: str, after: Mapping[str, str]) ->
     error = topic_name_error(name)
     if error is not None:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, error)
-    validate_topic_configs(after, layers(state))
+    validate_topic_configs(after, state.layers())
     if name not in state.image.topics:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
 

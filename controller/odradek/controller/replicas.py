@@ -1,7 +1,8 @@
 """What a broker's coming and going does to partitions: the records that move leaders, ISRs and ELRs.
 
-Finding the partitions of a broker is a scan of the image, 0.1 µs a partition: 10 ms with 100,000 of them,
-where an index would have to be kept through every change and every loss of leadership.
+Finding the partitions of a broker is a scan of the image, 0.3 µs a partition (30 ms with 100,000 of them),
+where an index would have to be kept through every change and every loss of leadership. Deciding what
+becomes of one takes 10 µs, so that fencing a broker with 1,000 partitions is decided in 10 ms.
 """
 
 from __future__ import annotations

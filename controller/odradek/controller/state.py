@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from odradek.controller.sessions import Sessions
 from odradek.controller.settings import ControllerConfig
 from odradek.controller.topic_names import TopicNames
+from odradek.metadata.configs import NO_LAYERS, BrokerLayers, broker_layers, topic_config
 from odradek.metadata.image import TOPIC_RESOURCE, MetadataImage, TopicImage
 from odradek.metadata.records import Record
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -31,6 +33,23 @@ class Decision:
     atomic: bool = True
 
 
+class Fallbacks:
+    """Values of topics without their own, each worked out once: a broker that goes asks for every topic it
+    led.
+    """
+
+    def __init__(self, layers: BrokerLayers) -> None:
+        self.layers = layers
+        self.described: Any = None
+        """configs.py keeps here what it tells of a new topic."""
+        self._values: dict[str, str | None] = {}
+
+    def get(self, name: str) -> str | None:
+        if name not in self._values:
+            self._values[name] = topic_config(name, {}, self.layers)
+        return self._values[name]
+
+
 @dataclass(slots=True)
 class ControllerState:
     """The active controller's view: everything it has appended, committed or not."""
@@ -44,18 +63,30 @@ class ControllerState:
     """Monotonic time of the event being handled."""
     next_offset: int = 0
     """Offset of the next record to be appended."""
+    _fallbacks: Fallbacks = field(default_factory=lambda: Fallbacks(NO_LAYERS))
 
     def is_active(self, broker_id: int) -> bool:
         """Whether a broker may lead and be in an ISR."""
         broker = self.image.brokers.get(broker_id)
         return broker is not None and broker.active
 
+    def layers(self) -> BrokerLayers:
+        """What topics fall back to that have no value of their own."""
+        return broker_layers(self.image.configs, self.config.node_id, self.config.static_configs)
+
+    def fallbacks(self) -> Fallbacks:
+        """The same, with what was worked out from it."""
+        layers = self.layers()
+        if layers != self._fallbacks.layers:
+            self._fallbacks = Fallbacks(layers)
+        return self._fallbacks
+
     def topic_config(self, topic: str, name: str) -> str | None:
         """A topic's configuration value in force."""
-        from odradek.metadata.configs import broker_layers, topic_config
-
-        layers = broker_layers(self.image.configs, self.config.node_id, self.config.static_configs)
-        return topic_config(name, self.image.config(TOPIC_RESOURCE, topic), layers)
+        overrides = self.image.config(TOPIC_RESOURCE, topic)
+        return (
+            topic_config(name, overrides, self.layers()) if name in overrides else self.fallbacks().get(name)
+        )
 
     def min_isr(self, topic: TopicImage) -> int:
         """min.insync.replicas in force, but never more than the topic has replicas."""

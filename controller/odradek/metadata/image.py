@@ -2,7 +2,7 @@
 
 Images are persistent by convention: nobody changes one after it was published; delta.py builds the next one
 by copying only what records touched. What a step costs: one shallow `dict.copy` of each *kind* of thing
-touched (10,000 topics: some 50 µs), and one of the partitions of each touched topic. Everything else is
+touched (10,000 topics: some 100 µs), and one of the partitions of each touched topic. Everything else is
 shared between images, so keeping an old one costs little.
 """
 

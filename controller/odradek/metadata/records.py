@@ -219,15 +219,20 @@ def decode(data: bytes | memoryview) -> Record:
 
 
 def _arguments(cls: type[Record], fields_by_key: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments, each checked against the type of its field."""
+    """Constructor arguments, each checked against the type of its field. The work is that of the keys
+    present.
+    """
+    known = _FIELDS[cls.TYPE]
     arguments = {}
-    for attribute, short, default, check in _LAYOUTS[cls.TYPE]:
-        value = fields_by_key.get(short, default)
-        if value is not default and not check(value):
-            raise BadRecord(f"{cls.__name__}: {attribute} is {value!r}")
-        if value is MISSING:
+    for short, value in fields_by_key.items():
+        if short in known:
+            attribute, default, check = known[short]
+            if value is not default and not check(value):
+                raise BadRecord(f"{cls.__name__}: {attribute} is {value!r}")
+            arguments[attribute] = value
+    for attribute in _REQUIRED[cls.TYPE]:
+        if attribute not in arguments:
             raise BadRecord(f"{cls.__name__}: {attribute} is missing")
-        arguments[attribute] = value
     return arguments
 
 
@@ -296,14 +301,25 @@ _CLASSES: dict[int, type[Record]] = {
 }
 
 
-def _layout(cls: type[Any]) -> tuple[tuple[str, str, Any, Callable[[object], bool]], ...]:
+Check = Callable[[object], bool]
+
+
+def _layout(cls: type[Any]) -> list[tuple[str, str, Any, Check]]:
     """(attribute, key, default or MISSING, check) of every field; `X | None` takes X's check, None being
     the default.
     """
-    return tuple(
+    return [
         (item.name, item.metadata["key"], item.default, _CHECKS[str(item.type).removesuffix(" | None")])
         for item in fields(cls)
-    )
+    ]
 
 
 _LAYOUTS = {number: _layout(cls) for number, cls in _CLASSES.items()}
+_FIELDS = {
+    number: {key: (name, default, check) for name, key, default, check in layout}
+    for number, layout in _LAYOUTS.items()
+}
+_REQUIRED = {
+    number: tuple(name for name, _, default, _ in layout if default is MISSING)
+    for number, layout in _LAYOUTS.items()
+}
