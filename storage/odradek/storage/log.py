@@ -186,9 +186,13 @@ class Log(LogAppends):
             active = self._segments[-1]
             touched = active.index is not None
             self.flush_blocking()
-            if touched and self.readable_end == NO_LIMIT:
-                active.save_index(self._pool.disk)
-                self.write_producer_snapshot(self.log_end_offset)
+            try:
+                if touched and self.readable_end == NO_LIMIT:
+                    active.save_index(self._pool.disk)
+                    self.write_producer_snapshot(self.log_end_offset)
+            except OSError as error:
+                self.fail(error)
+                raise
         self.close_files()
 
     def retire(self) -> None:
@@ -218,7 +222,7 @@ class Log(LogAppends):
         try:
             at, offset, position = self._cut_point(offset)
             if offset <= self.log_start_offset:
-                self.truncate_fully_and_start_at(self.log_start_offset)
+                self.start_anew(self.log_start_offset, self._segments[-1].created_ms)
             else:
                 self._truncate(at, offset, position)
         except OSError as error:
@@ -284,21 +288,25 @@ class Log(LogAppends):
             self.readable_end, self._damage = NO_LIMIT, None
 
     def truncate_fully_and_start_at(self, offset: int, wall_ms: int = 0) -> None:
-        """Drop everything; the log is empty and continues at `offset`. Blocking."""
+        """Drop everything; the log is empty and continues at `offset`. Blocking, durable."""
         self._drop_staged()
         try:
-            self._truncations += 1
-            self._hints.clear()
-            self._remove_files([self._pop_segment(-1) for _ in range(len(self._segments))])
-            self._remove_snapshots(-1)
-            self.producers.clear()
-            self.epochs.clear()
-            self._sync_dirs_now()
-            self.add_segment(offset, wall_ms)
-            self._sync_dirs_now()
+            self.start_anew(offset, wall_ms)
         except OSError as error:
             self.fail(error)
             raise self._storage_error(error) from error
+
+    def start_anew(self, offset: int, wall_ms: int) -> None:
+        """The same for recovery, which lets OSError pass."""
+        self._truncations += 1
+        self._hints.clear()
+        self._remove_files([self._pop_segment(-1) for _ in range(len(self._segments))])
+        self._remove_snapshots(-1)
+        self.producers.clear()
+        self.epochs.clear()
+        self._sync_dirs_now()
+        self.add_segment(offset, wall_ms)
+        self._sync_dirs_now()
         self._cut_at(offset)
         self.recovery_point = self.log_start_offset = offset
         self.corrupt_offset, self.readable_end, self._damage = None, NO_LIMIT, None
@@ -359,13 +367,13 @@ class Log(LogAppends):
             if high_watermark is None
             else min(high_watermark, self.written_end_offset)
         )
-        count = self._expired_count(wall_ms, limit)
-        if count == 0:
-            return 0
-        if count == len(self._segments):
-            self.roll(wall_ms)  # the newest may go too, but a log has always one to write to
-        start = self._bases[count]
         try:
+            count = self._expired_count(wall_ms, limit)
+            if count == 0:
+                return 0
+            if count == len(self._segments):
+                self.roll(wall_ms)  # the newest may go too, but a log has always one to write to
+            start = self._bases[count]
             self._hints.clear()
             self._remove_files([self._pop_segment(0) for _ in range(count)])
         except OSError as error:

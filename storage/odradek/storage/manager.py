@@ -122,7 +122,15 @@ class LogManager:
             self._open_one(data_dir, key, config_for, report)
             if progress is not None:
                 progress(number, len(found), name)
+        for data_dir in self.dirs:
+            self._lower_recovery_points(data_dir)
         return report
+
+    def _lower_recovery_points(self, data_dir: DataDir) -> None:
+        """A log shorter than its recovery point (a truncation cut short) must not keep that point as it grows again."""
+        noted = data_dir.recovery_points
+        if any(self.logs[key].recovery_point < noted[key] for key in noted.keys() & self.logs.keys()):
+            self._checkpoint_dir(data_dir, None, durable=True)
 
     def _sort_entry(
         self,

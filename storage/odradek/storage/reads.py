@@ -241,7 +241,11 @@ class LogReads(LogState):
             raise Damage(0, "the index in memory contradicts the batch it names")
         segment.rebuild_index(self._pool, self._interval)
         if segment is not self._segments[-1]:
-            segment.save_index(self._pool.disk)
+            try:
+                segment.save_index(self._pool.disk)
+            except OSError as error:
+                self.fail(error)
+                raise
             segment.index = None
 
     def _corrupt(self, offset: int, reason: str) -> KafkaError:
@@ -277,23 +281,29 @@ class LogReads(LogState):
 
         Sees staged batches not. Reads one batch; KafkaError CORRUPT_MESSAGE if that one is damaged.
         """
-        for segment in self._segments:
-            if segment.written == 0 or self._max_timestamp(segment) < timestamp:
-                continue
-            found = self._find_time(segment, timestamp)
-            if found is not None:
-                return found
+        try:
+            for segment in self._segments:
+                if segment.written == 0 or self._max_timestamp(segment) < timestamp:
+                    continue
+                found = self._find_time(segment, timestamp)
+                if found is not None:
+                    return found
+        except OSError as error:
+            raise self._storage_error(error) from error
         return None
 
     def max_timestamp(self) -> tuple[int, int, int] | None:
         """(timestamp, offset, leader epoch) of the record with the largest timestamp (KIP-734); None when empty."""
         best: Segment | None = None
-        for segment in self._segments:
-            if segment.written and (best is None or self._max_timestamp(segment) > best.max_timestamp):
-                best = segment
-        if best is None or best.max_timestamp < 0:
-            return None
-        return self._find_time(best, best.max_timestamp)
+        try:
+            for segment in self._segments:
+                if segment.written and (best is None or self._max_timestamp(segment) > best.max_timestamp):
+                    best = segment
+            if best is None or best.max_timestamp < 0:
+                return None
+            return self._find_time(best, best.max_timestamp)
+        except OSError as error:
+            raise self._storage_error(error) from error
 
     def _max_timestamp(self, segment: Segment) -> int:
         try:
@@ -320,8 +330,6 @@ class LogReads(LogState):
                 batch, _ = self._batch_at(segment, file, position, header.base_offset, None)
             except Damage as damage:
                 raise self._corrupt(offset, damage.reason) from None
-            except OSError as error:
-                raise self._storage_error(error) from error
             assert batch is not None
             if header.attributes & TIMESTAMP_TYPE_BIT:
                 return header.max_timestamp, max(header.base_offset, offset), header.leader_epoch

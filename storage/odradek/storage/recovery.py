@@ -241,7 +241,7 @@ def _set_log_start(log: Log, log_start_offset: int, wall_ms: int) -> None:
     log.log_start_offset = max(log_start_offset, log._bases[0])
     if log.log_start_offset > log.log_end_offset:
         # Files vanished below a checkpoint: as Kafka, begin anew there rather than hand out offsets twice.
-        log.truncate_fully_and_start_at(log.log_start_offset, wall_ms)
+        log.start_anew(log.log_start_offset, wall_ms)
 
 
 def _is_trustworthy(log: Log, recovery_point: int, names: list[str]) -> bool:
