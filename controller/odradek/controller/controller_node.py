@@ -19,7 +19,7 @@ from odradek.controller.settings import (
     NodeConfig,
 )
 from odradek.metadata.image import MetadataImage
-from odradek.metadata.publisher import CommittedBatch, MetadataLoader, MetadataPublisher
+from odradek.metadata.publisher import CommittedBatch, MetadataFault, MetadataLoader, MetadataPublisher
 from odradek.ports.timers import Timer
 from odradek.raft import raft_driver
 from odradek.raft.raft_driver import NotLeader, RaftDriver, Transport
@@ -186,6 +186,7 @@ class MetadataQuorum:
 
     def on_commit(self, batches: list[raft_driver.CommittedBatch]) -> None:
         self.controller.on_commit([CommittedBatch(*batch) for batch in batches])
+        self._check_features()
         if not self._loader.publishing and self._raft.applied_offset >= self._raft.high_watermark:
             self._loader.caught_up()
         if self._loader.bytes_since_snapshot >= self._config.snapshot_bytes_max:
@@ -193,6 +194,20 @@ class MetadataQuorum:
 
     def on_snapshot(self, end_offset: int, epoch: int, records: Sequence[bytes]) -> None:
         self._loader.on_snapshot(end_offset, epoch, records)
+        self._check_features()
+
+    def _check_features(self) -> None:
+        """MetadataFault, which stops the node, if the cluster works at a level that this version does not
+        know.
+        """
+        for name, level in self.image.features.items():
+            low, high = SUPPORTED_FEATURES.get(name, (0, 0))
+            if not low <= level <= high:
+                why = (
+                    f"the cluster has finalized {name} {level}, this version of Odradek supports {low} to {high}: "
+                    "start the version that wrote it, or a newer one"
+                )
+                raise MetadataFault(self.image.offset, why)
 
     def on_leader(self, epoch: int) -> None:
         self._loader.caught_up()

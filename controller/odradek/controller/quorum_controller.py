@@ -248,7 +248,10 @@ class QuorumController:
         self._session_timer = None
         self._state.now_ms = now_ms
         while self.active and (decision := brokers.fence_stale(self._state)) is not None:
-            self._write(decision)
+            try:
+                self._write(decision)
+            except KafkaError:
+                return  # leadership is lost, and the sessions with it
         self._arm_session_timer()
 
 

@@ -12,7 +12,7 @@ import pytest
 from odradek.controller import topics
 from odradek.controller.controller_node import LEADER_WAIT_MS_MAX, MetadataQuorum
 from odradek.controller.state import Decision
-from odradek.metadata.records import NO_LEADER, RemoveTopicRecord
+from odradek.metadata.records import NO_LEADER, FeatureLevelRecord, RemoveTopicRecord
 from odradek.ports.timers import TimerQueue
 from odradek.raft.testing.node import VirtualClock
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
@@ -279,6 +279,19 @@ def test_a_committed_record_that_cannot_be_applied_stops_the_node_with_its_offse
     assert len(node.fatal) == 1
     assert f"offset {offset}" in node.fatal[0]
     assert "unknown record type 99" in node.fatal[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "level"), [("metadata.version", 31), ("metadata.version", 29), ("flying", 1)]
+)
+def test_a_cluster_of_another_version_is_refused_with_a_word_on_what_to_do(name: str, level: int) -> None:
+    node = MetadataNode().start()
+    node.quorum.raft.append([FeatureLevelRecord(name, level).encode()])
+    node.syncer.drain()
+    assert f"finalized {name} {level}" in node.fatal[0]
+    again = node.kill().start()
+    assert "start the version that wrote it" in again.fatal[0]
+    assert not again.quorum.has_leader
 
 
 def test_after_a_mistake_of_ours_the_node_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

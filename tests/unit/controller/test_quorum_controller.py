@@ -159,6 +159,13 @@ def test_a_log_that_takes_nothing_ends_the_controllers_time(harness: Harness) ->
     assert harness.log.resigned
 
 
+def test_a_log_that_fails_while_a_broker_is_fenced_ends_the_controllers_time(harness: Harness) -> None:
+    harness.log.failure = KafkaError(ErrorCode.NOT_CONTROLLER)
+    harness.pass_time(10_000)
+    assert not harness.controller.active
+    assert not harness.image.brokers[0].fenced
+
+
 def test_a_record_that_cannot_be_replayed_never_reaches_the_log(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
