@@ -25,6 +25,10 @@ class Invariants:
         self._told_epochs: dict[ReplicaKey, int] = {}
         self._digests: dict[tuple[int, int], int] = {}
         self._committed: dict[int, int] = {0: 0}
+        self._commits: dict[int, int] = {}
+        """How far the leader of each epoch committed. R3 binds leaders of later epochs, not those elected
+        later: a candidate of a past epoch may still collect the votes it was given.
+        """
         self.committed_end = 0
 
     def on_restart(self, replica: MemoryReplica) -> None:
@@ -60,9 +64,10 @@ class Invariants:
         other = self._leaders.setdefault(epoch, replica.me)
         if other != replica.me:
             raise InvariantViolation(f"R1: {other} and {replica.me} both lead epoch {epoch}")
-        if not self._holds(replica, self.committed_end):
+        earlier = max((end for other, end in self._commits.items() if other < epoch), default=0)
+        if not self._holds(replica, earlier):
             raise InvariantViolation(
-                f"R3: leader {replica.me} of {epoch} lacks what is committed below {self.committed_end}"
+                f"R3: leader {replica.me} of {epoch} lacks what is committed below {earlier}"
             )
 
     def _holds(self, replica: MemoryReplica, end_offset: int) -> bool:
@@ -79,6 +84,7 @@ class Invariants:
                 raise InvariantViolation(
                     f"R5: {replica.me} commits {end_offset} before an entry of {leader.epoch}"
                 )
+            self._commits[leader.epoch] = end_offset
             self._check_durable(replica.core.voters.current, end_offset, digest)
             history = replica.core.voters
             if sum(offset >= end_offset for offset in history.offsets) > 1:
