@@ -21,6 +21,9 @@ from odradek.wire.messages.group_metadata_key import GroupMetadataKey
 TOMBSTONES_MAX = 1_000
 """Tombstones written in one batch; more follow when it is committed."""
 
+SWEEP_STAGGER_MS = 100
+"""Partitions loaded together are not searched together: each search is a pause of the event loop."""
+
 
 class GroupShard(ShardState):
     """See the module. The runtime calls everything here."""
@@ -30,7 +33,7 @@ class GroupShard(ShardState):
     def on_loaded(self) -> None:
         for group in self.groups.values():
             resume(self, group)
-        self._schedule_sweep()
+        self._schedule_sweep(self.partition * SWEEP_STAGGER_MS)
 
     def on_unloaded(self) -> None:
         if self._sweep is not None:
@@ -44,8 +47,9 @@ class GroupShard(ShardState):
             partial(_tombstones, source=partial(tombstones_of_topics, names=names, topic_ids=topic_ids))
         )
 
-    def _schedule_sweep(self) -> None:
-        self._sweep = self.at(self.now_ms() + self.config.offsets_retention_check_interval_ms, self._on_sweep)
+    def _schedule_sweep(self, more_ms: int = 0) -> None:
+        interval_ms = self.config.offsets_retention_check_interval_ms
+        self._sweep = self.at(self.now_ms() + interval_ms + more_ms, self._on_sweep)
 
     def _on_sweep(self, now_ms: int) -> None:
         self._schedule_sweep()
