@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Cpus:
 
 
 @contextlib.contextmanager
-def on_cpus(cpus: frozenset[int]) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+def on_cpus(cpus: frozenset[int]) -> Iterator[None]:
     """Children that are started inside inherit these CPUs; the caller gets its own back afterwards."""
     before = os.sched_getaffinity(0)
     if cpus:

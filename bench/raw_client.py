@@ -110,7 +110,7 @@ class Admin:
             if error == ErrorCode.NONE:
                 return offset
             if time.monotonic() > deadline:
-                raise BenchError(f"no record was taken in {self._timeout_s:.0f} s: {ErrorCode(error).name}")
+                raise BenchError(f"no record was taken in {self._timeout_s:.0f} s: {name_of(error)}")
             time.sleep(0.002)
 
     def delete_topic(self, name: str) -> None:
@@ -119,9 +119,7 @@ class Admin:
         check(answer.responses[0].error_code, f"DeleteTopics {name}")
 
     def metadata(self, topic: str, *, create: bool) -> MetadataResponse:
-        request = MetadataRequest(
-            topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=create
-        )
+        request = MetadataRequest(topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=create)
         return self.ask(request, METADATA_VERSION, MetadataResponse)
 
     def end_offset(self, topic: str, partition: int) -> int:
@@ -144,4 +142,8 @@ def produce_outcome(answer: bytes) -> tuple[int, int]:
 
 def check(error_code: int, what: str) -> None:
     if error_code != ErrorCode.NONE:
-        raise BenchError(f"{what}: {ErrorCode(error_code).name}")
+        raise BenchError(f"{what}: {name_of(error_code)}")
+
+
+def name_of(error_code: int) -> str:
+    return next((code.name for code in ErrorCode if code == error_code), f"error code {error_code}")

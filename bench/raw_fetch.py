@@ -54,7 +54,12 @@ class Reader:
     """One connection that has one Fetch in flight and goes round its own part of the partition."""
 
     def __init__(
-        self, port: int, requests: list[bytes], offsets: list[int], answer: FetchAnswerShape, scratch: memoryview
+        self,
+        port: int,
+        requests: list[bytes],
+        offsets: list[int],
+        answer: FetchAnswerShape,
+        scratch: memoryview,
     ) -> None:
         self.requests = requests
         self.offsets = offsets
@@ -135,7 +140,9 @@ class Fetcher:
         self.readers = []
         share = partition.fetches // connections
         if not share:
-            raise BenchError(f"a partition of {partition.batches} batches is too small for {connections} readers")
+            raise BenchError(
+                f"a partition of {partition.batches} batches is too small for {connections} readers"
+            )
         for index in range(connections):
             numbers = range(index * share, (index + 1) * share)
             offsets = [number * per_fetch * partition.shape.records for number in numbers]

@@ -66,7 +66,9 @@ class AnswerShape:
     error_at: int
 
 
-def produce_frame(topic: str, partition: int, batch: bytes, *, acks: int = 1, correlation_id: int = 1) -> bytes:
+def produce_frame(
+    topic: str, partition: int, batch: bytes, *, acks: int = 1, correlation_id: int = 1
+) -> bytes:
     request = ProduceRequest(
         acks=acks,
         timeout_ms=30_000,
@@ -80,13 +82,17 @@ def produce_frame(topic: str, partition: int, batch: bytes, *, acks: int = 1, co
     return encode_request(ProduceRequest.API_KEY, PRODUCE_VERSION, correlation_id, CLIENT_ID, body)
 
 
-def produce_answer(topic: str, *, error_code: int = 0, base_offset: int = 0, correlation_id: int = 1) -> bytes:
+def produce_answer(
+    topic: str, *, error_code: int = 0, base_offset: int = 0, correlation_id: int = 1
+) -> bytes:
     answer = ProduceResponse(
         responses=[
             TopicProduceResponse(
                 name=topic,
                 partition_responses=[
-                    PartitionProduceResponse(error_code=error_code, base_offset=base_offset, log_start_offset=0)
+                    PartitionProduceResponse(
+                        error_code=error_code, base_offset=base_offset, log_start_offset=0
+                    )
                 ],
             )
         ]

@@ -12,6 +12,7 @@ import time
 from array import array
 from collections import deque
 from dataclasses import dataclass
+from math import ceil
 
 from bench.raw_client import Admin, BenchError, connect
 from bench.raw_frames import AnswerShape, BatchShape, produce_answer_shape, produce_frame
@@ -146,5 +147,4 @@ class Pacer:
 def percentile(ordered: list[int] | list[float], percent: float) -> float:
     """Nearest rank of an ascending list."""
     assert ordered, "a percentile of nothing"
-    rank = max(0, min(len(ordered) - 1, round(percent / 100 * len(ordered) + 0.5) - 1))
-    return ordered[rank]
+    return ordered[max(1, ceil(round(percent * len(ordered) / 100, 6))) - 1]

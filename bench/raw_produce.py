@@ -53,7 +53,9 @@ class Pipe:
 
         With `stop` only the chunk that was begun goes out.
         """
-        while self._chunk_at or (not stop and self.sent - self.acknowledged + self.chunk_requests <= self.window):
+        while self._chunk_at or (
+            not stop and self.sent - self.acknowledged + self.chunk_requests <= self.window
+        ):
             try:
                 taken = self.sock.send(self._chunk[self._chunk_at :])
             except BlockingIOError:
@@ -152,7 +154,9 @@ class Producer:
         self._loop(limits, before, began)
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         requests = sum(pipe.acknowledged for pipe in self.pipes) - before
-        return ProduceResult(requests, requests * self.shape.records, requests * self.shape.payload, wall, cpu)
+        return ProduceResult(
+            requests, requests * self.shape.records, requests * self.shape.payload, wall, cpu
+        )
 
     def _loop(self, limits: Limits, before: int, began: float) -> None:
         poller = select.epoll()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -96,6 +97,8 @@ class Server:
     def spawn(self) -> None:
         """Start the process; `spawned_at` is the time just before."""
         self.prepare()
+        if not is_free(self.port):
+            raise BenchError(f"something else listens on port {self.port}")
         with on_cpus(self.cpus), (self.directory / "node.out").open("ab") as out:
             self.spawned_at = time.perf_counter()
             self.process = subprocess.Popen(
@@ -109,7 +112,9 @@ class Server:
         while not self._answers():
             self.check_alive()
             if time.monotonic() > deadline:
-                raise BenchError(f"{self.label} was not ready after {START_TIMEOUT_S:.0f} s: {self.last_words()}")
+                raise BenchError(
+                    f"{self.label} was not ready after {START_TIMEOUT_S:.0f} s: {self.last_words()}"
+                )
             time.sleep(0.05)
 
     def _answers(self) -> bool:
@@ -206,9 +211,7 @@ def jvm() -> ModuleType:
     folder = str(ROOT / "tests" / "interop")
     if folder not in sys.path:
         sys.path.append(folder)
-    import jvm as module
-
-    return module
+    return import_module("jvm")
 
 
 def java() -> str:

@@ -1,0 +1,167 @@
+"""`python -m bench`: measure, print the table, write bench/results/<date>-<label>.{json,md,png}."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from bench.report import OURS, PEER, Outcome, Table, markdown, outcomes, tables
+from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
+from bench.servers import ROOT, SIDES, class_path, data_root, jvm
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def main() -> int:
+    options = parse_arguments()
+    if options.command == "report":
+        return write_results(json.loads(options.file.read_text()), options.file.with_suffix(""))
+    names = [MICRO_ROW] if options.command == MICRO_ROW else options.only or list(ROW_NAMES)
+    sides = [] if names == [MICRO_ROW] else available(options.sides)
+    plan = make_plan(options)
+
+    from bench.machine import describe
+    from bench.runner import measure
+
+    began = time.monotonic()
+    with data_root(options.data) as root:
+        machine = describe(root)
+        run = measure(plan, sides, names, root, say)
+    say(f"took {time.monotonic() - began:.0f} s")
+    results = {"machine": machine, "date": date.today().isoformat(), **run.as_json()}
+    if names == [MICRO_ROW]:
+        show(tables({}, run.micro), outcomes({}, run.micro))
+        return 0
+    RESULTS.mkdir(exist_ok=True)
+    return write_results(results, RESULTS / f"{results['date']}-{options.label}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Odradek beside Apache Kafka on this machine."
+    )
+    parser.add_argument("command", nargs="?", default="all", choices=["all", MICRO_ROW, "report"])
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        help="for report: a .json of results, to write anew what follows from it",
+    )
+    parser.add_argument("--quick", action="store_true", help="short rounds: a look, not a result")
+    parser.add_argument(
+        "--only", type=names_of(ROW_NAMES), metavar="ROW,…", help=f"of {', '.join(ROW_NAMES)}"
+    )
+    parser.add_argument(
+        "--sides",
+        type=names_of(tuple(SIDES)),
+        default=[OURS, PEER],
+        metavar="SIDE,…",
+        help=f"of {', '.join(SIDES)}",
+    )
+    parser.add_argument("--rounds", type=int, help="rounds per row and side")
+    parser.add_argument("--connections", type=int, help="connections (and partitions) of the produce rows")
+    parser.add_argument("--label", default="local", help="in the names of the result files")
+    parser.add_argument(
+        "--data", help="directory for the nodes' data, removed afterwards; default: the temporary directory"
+    )
+    options = parser.parse_args()
+    if (options.command == "report") != (options.file is not None):
+        parser.error("report needs a file, and nothing else takes one")
+    return options
+
+
+def names_of(allowed: tuple[str, ...]) -> Any:
+    """An argparse type: comma-separated names; one that ends in `*` stands for all that begin so."""
+
+    def parse(text: str) -> list[str]:
+        found: list[str] = []
+        for part in text.split(","):
+            matching = [
+                name for name in allowed if name == part or (part[-1:] == "*" and name.startswith(part[:-1]))
+            ]
+            if not matching:
+                raise argparse.ArgumentTypeError(f"'{part}' is none of {', '.join(allowed)}")
+            found += matching
+        return list(dict.fromkeys(found))
+
+    return parse
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    changes = {"rounds": options.rounds, "connections": options.connections}
+    return replace(plan, **{name: value for name, value in changes.items() if value})
+
+
+def available(sides: list[str]) -> list[str]:
+    """Without a JVM or Kafka's jars our side is measured alone."""
+    if all(side == OURS for side in sides):
+        return sides
+    try:
+        class_path()
+        jvm().tool("java")
+    except jvm().Unavailable as missing:
+        say(f"only {OURS}: {missing}")
+        return [OURS]
+    return sides
+
+
+def write_results(results: dict[str, Any], base: Path) -> int:
+    from bench.plot import draw
+
+    base.with_name(base.name + ".json").write_text(json.dumps(results, indent=1) + "\n")
+    base.with_name(base.name + ".md").write_text(
+        markdown(base.name, results["machine"], results, notes(results))
+    )
+    draw(results["samples"], results["machine"], base.with_name(base.name + ".png"))
+    show(tables(results["samples"], results["micro"]), outcomes(results["samples"], results["micro"]))
+    say(f"written: {base.relative_to(ROOT) if base.is_relative_to(ROOT) else base.name}.json, .md, .png")
+    return 0
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """How to read the tables."""
+    plan = results["plan"]
+    return [
+        "One run, both sides in turn: "
+        f"{plan['rounds']} rounds of {plan['seconds']:g} s or {plan['payload_max'] / 1e9:g} GB each, after a "
+        f"warm-up of {plan['warmup_s']:g} s. The node is pinned to one core, the client to another.",
+        f"Produce: {plan['connections']} connections to as many partitions of one topic, up to 1000 requests or "
+        f"1 MB in flight each. Fetch: {plan['fetch_connections']} connections to one partition, one request in "
+        f"flight each. Latency: {plan['latency_connections']} connections.",
+        "MB/s counts bytes of record values, 10^6 to the MB. Kafka: its own defaults, heap and JVM flags.",
+        "`!`: the client was busier than 70 % of its core and may be the limit. "
+        "`~`: other processes took more than 15 % of a core.",
+    ]
+
+
+def show(found: list[Table], results: list[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for table in found:
+        rich = RichTable(title=table.title, caption=table.note or None, title_justify="left")
+        for index, name in enumerate(table.header):
+            rich.add_column(name, justify="left" if index == 0 or name in ("side", "targets") else "right")
+        for row in table.rows:
+            rich.add_row(*row)
+        console.print(rich)
+    missed = [one for one in results if not one.met]
+    console.print(f"targets: {len(results) - len(missed)} met, {len(missed)} missed", style="bold")
+    for one in missed:
+        console.print(f"  missed · {one.row}: {one.text}", style="red")
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
