@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from odradek.broker.topic_creation import OFFSETS_TOPIC
 from odradek.wire.errors import KafkaError
-from odradek.wire.records import read_records, simple_batch
+from odradek.wire.records import iter_batches, read_records, simple_batch
 
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
@@ -24,9 +24,10 @@ BATCH_BYTES_MAX = 64 << 20
 class OffsetsLog:
     """The coordinator's writer (`append`), and what loads a partition when this node starts to lead it."""
 
-    def __init__(self, replicas: ReplicaManager, clock: Clock) -> None:
+    def __init__(self, replicas: ReplicaManager, clock: Clock, warn: Callable[..., None]) -> None:
         self._replicas = replicas
         self._clock = clock
+        self._warn = warn
 
     def append(
         self, partition: int, records: list[tuple[bytes, bytes | None]], done: Callable[[int], None]
@@ -43,17 +44,22 @@ class OffsetsLog:
         leader.when_committed(result.last_offset + 1, done)
 
     def load(self, partition: Partition, coordinator: GroupCoordinator) -> None:
-        """Replay a partition of the offsets topic into the coordinator."""
-        coordinator.load_begin(partition.index, partition.leader_epoch)
+        """Replay a partition of the offsets topic into the coordinator, unless it has it already."""
+        if not coordinator.load_begin(partition.index, partition.leader_epoch):
+            return
         log = partition.log
         offset = log.log_start_offset
         end = log.written_end_offset
         while offset < end:
             result = log.read(offset, LOAD_BYTES, end_offset=end, min_one=True)
-            if not result.data:
+            view = memoryview(result.data)
+            for position, header in iter_batches(view):
+                if header.is_control:
+                    continue
+                for record in read_records(view[position : position + header.size], header, limit=BATCH_BYTES_MAX):
+                    if record.key is not None:
+                        coordinator.load_record(partition.index, record.key, record.value, record.timestamp)
+            if result.next_offset <= offset:
                 break
-            for record in read_records(result.data, limit=BATCH_BYTES_MAX):
-                if record.key is not None and record.offset >= offset:
-                    coordinator.load_record(partition.index, record.key, record.value, record.timestamp)
             offset = result.next_offset
         coordinator.load_end(partition.index)

@@ -1,0 +1,74 @@
+"""Groups and offsets through a whole node: what is in `__consumer_offsets` is what a restart brings back."""
+
+from __future__ import annotations
+
+import pytest
+from support.node_harness import NodeHarness
+
+from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
+from odradek.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup
+
+
+@pytest.fixture
+def node() -> NodeHarness:
+    harness = NodeHarness(offsets__topic__num__partitions="3")
+    harness.create_topic("t", 2)
+    found = harness.client().ask(FindCoordinatorRequest(coordinator_keys=["g"], key_type=0), 4)
+    assert found.coordinators[0].error_code == 0
+    return harness
+
+
+def commit(node: NodeHarness, group: str, offsets: dict[int, int]) -> list[int]:
+    partitions = [
+        OffsetCommitRequestPartition(partition_index=index, committed_offset=offset, committed_metadata="m")
+        for index, offset in offsets.items()
+    ]
+    request = OffsetCommitRequest(
+        group_id=group, topics=[OffsetCommitRequestTopic(name="t", partitions=partitions)]
+    )
+    response = node.client().ask(request, 8)
+    return [each.error_code for each in response.topics[0].partitions]
+
+
+def committed(node: NodeHarness, group: str) -> dict[int, int]:
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
+    response = node.client().ask(request, 8).groups[0]
+    assert response.error_code == 0
+    return {each.partition_index: each.committed_offset for topic in response.topics for each in topic.partitions}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_committed_offsets_survive_a_restart_all_of_them(node: NodeHarness, clean: bool) -> None:
+    groups = [f"g{number}" for number in range(20)]
+    for round_ in range(3):
+        for number, group in enumerate(groups):
+            assert commit(node, group, {0: 100 * round_ + number, 1: round_}) == [0, 0]
+    node.restart(clean=clean)
+    for number, group in enumerate(groups):
+        assert committed(node, group) == {0: 200 + number, 1: 2}
+
+
+def test_an_offset_commit_is_answered_when_its_record_is_in_the_log(node: NodeHarness) -> None:
+    assert commit(node, "g", {0: 5}) == [0]
+    index = node.node.coordinator.partition_for("g")
+    assert node.node.partitions["__consumer_offsets", index].log.written_end_offset == 1
+
+
+def test_deleting_a_topic_forgets_its_offsets(node: NodeHarness) -> None:
+    from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
+
+    commit(node, "g", {0: 5})
+    node.client().ask(DeleteTopicsRequest(topics=[DeleteTopicState(name="t")], timeout_ms=1000), 6)
+    assert committed(node, "g") == {}
+
+
+def test_coordinators_of_other_kinds_say_that_they_are_not_served(node: NodeHarness) -> None:
+    found = node.client().ask(FindCoordinatorRequest(coordinator_keys=["tx"], key_type=1), 4).coordinators[0]
+    assert found.error_code == ErrorCode.INVALID_REQUEST
+    assert "not served" in (found.error_message or "")
