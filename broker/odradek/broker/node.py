@@ -54,6 +54,8 @@ class Ports:
 
     disk: Disk
     syncer: Syncer
+    metadata_syncer: Syncer
+    """The metadata log's own: a vote must not wait behind the unlink of a large segment."""
     clock: Clock
     timers: TimerQueue
     rng: random.Random
@@ -124,7 +126,7 @@ class Node:
         self.quorum = MetadataQuorum(
             disk=ports.disk,
             dir=metadata_dir,
-            syncer=ports.syncer,
+            syncer=ports.metadata_syncer,
             clock=ports.clock,
             timers=ports.timers,
             rng=ports.rng,
@@ -146,7 +148,7 @@ class Node:
         self.producer_ids = ProducerIds(self._ask_controller)
         self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
-        self.offsets_log = OffsetsLog(self.replicas, ports.clock)
+        self.offsets_log = OffsetsLog(self.replicas, ports.clock, ports.log.warning)
         self.coordinator = GroupCoordinator(
             config=GroupConfig.from_configs(config.static),
             timers=ports.timers,

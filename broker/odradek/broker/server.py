@@ -163,14 +163,15 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
 
     disk = RealDisk()
     syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
+    metadata_syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
     timers = TimerQueue()
     clock = RealClock()
     rng = random.SystemRandom()
     logs = _open_logs(config, disk, syncer, clock, rng, log)
     metrics = BrokerMetrics()
-    ports = Ports(disk, syncer, clock, timers, rng, log, _disk_space)
+    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
     node = Node(config, ports, logs, metrics, _metadata_dir(config, logs))
-    syncer.after = node.flush
+    syncer.after = metadata_syncer.after = node.flush
     loop_timers = LoopTimers(loop, timers, node.flush)
     ready = loop.create_future()
     node.on_ready = lambda: _settle(ready)
