@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from odradek.wire.compression import Codec, compress, decompress
 from odradek.wire.errors import KafkaError, MalformedMessage
 from odradek.wire.record_body import parse_records, read_varint, varint

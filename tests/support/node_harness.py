@@ -160,6 +160,7 @@ class NodeHarness:
         ports = Ports(
             self.disk,
             self.syncer,
+            self.syncer,
             self.clock,
             self.timers,
             rng,

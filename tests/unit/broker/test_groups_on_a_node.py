@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support.node_harness import NodeHarness
 
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
@@ -13,6 +12,7 @@ from odradek.wire.messages.offset_commit import (
     OffsetCommitRequestTopic,
 )
 from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup
+from support.node_harness import NodeHarness
 
 
 @pytest.fixture

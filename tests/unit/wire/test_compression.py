@@ -10,6 +10,7 @@ from struct import pack
 import cramjam
 import lz4.frame
 import pytest
+
 from odradek.wire.compression import LEVELS, Codec, compress, decompress
 from odradek.wire.errors import ErrorCode, KafkaError
 

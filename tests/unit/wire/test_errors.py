@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 
 # From org.apache.kafka.common.protocol.Errors of kafka-clients 4.3.1: the codes whose exception is a

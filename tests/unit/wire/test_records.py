@@ -1,6 +1,7 @@
 """Building and reading record batches: what callers rely on."""
 
 import pytest
+
 from odradek.wire.compression import Codec
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.records import (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from odradek.wire.compression import Codec
 from odradek.wire.records import (
     ControlType,

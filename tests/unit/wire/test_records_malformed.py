@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from odradek.wire.compression import Codec, compress
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.record_body import parse_records, read_varint, varint

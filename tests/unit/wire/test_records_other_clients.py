@@ -9,6 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder as AioBuil
 from kafka import codec as kafka_python_codecs
 from kafka.record.default_records import DefaultRecordBatch as PyBatch
 from kafka.record.default_records import DefaultRecordBatchBuilder as PyBuilder
+
 from odradek.wire.records import Codec, Record, build_batch, crc_ok, parse_header, read_records
 
 T = 1_700_000_000_000

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+
 from odradek.wire.uuid import METADATA_TOPIC_ID, ZERO_UUID, random_uuid, uuid_from_string, uuid_to_string
 
 
