@@ -47,6 +47,17 @@ class OffsetsLog:
         """Replay a partition of the offsets topic into the coordinator, unless it has it already."""
         if not coordinator.load_begin(partition.index, partition.leader_epoch):
             return
+        try:
+            self._replay(partition, coordinator)
+        except KafkaError as error:
+            # Half of its groups would be wrong answers for the other half: it stays "loading", and the log says why.
+            self._warn(
+                "the groups of a partition cannot be loaded", partition=partition.index, error=str(error)
+            )
+            return
+        coordinator.load_end(partition.index)
+
+    def _replay(self, partition: Partition, coordinator: GroupCoordinator) -> None:
         log = partition.log
         offset = log.log_start_offset
         end = log.written_end_offset
@@ -56,10 +67,11 @@ class OffsetsLog:
             for position, header in iter_batches(view):
                 if header.is_control:
                     continue
-                for record in read_records(view[position : position + header.size], header, limit=BATCH_BYTES_MAX):
+                for record in read_records(
+                    view[position : position + header.size], header, limit=BATCH_BYTES_MAX
+                ):
                     if record.key is not None:
                         coordinator.load_record(partition.index, record.key, record.value, record.timestamp)
             if result.next_offset <= offset:
                 break
             offset = result.next_offset
-        coordinator.load_end(partition.index)
