@@ -3,17 +3,14 @@
 It is the yardstick: the same interop tests run against it (``ODRADEK_TEST_BOOTSTRAP=localhost:19400``), the tools'
 output is compared with its tools' output, and the benchmark measures it beside the node.
 
-    python tests/interop/real_kafka.py --port 19400 --dir /tmp/kafka      # runs until Ctrl-C
+    PYTHONPATH=tests python -m interop.real_kafka --port 19400 --dir /tmp/kafka      # runs until Ctrl-C
 
-The jars come from Maven Central once (``mvn dependency:copy-dependencies``) into ``~/.cache/odradek``;
-``ODRADEK_KAFKA_LIBS`` names a directory that already has them. Needs ``java`` (17 or later) and ``mvn``.
+The jars come from Maven Central, once, the way `jvm` fetches them. Needs ``java`` (17 or later) and ``mvn``.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,56 +19,28 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-VERSION = "4.3.1"
+from interop import jvm
+
+VERSION = jvm.KAFKA_VERSION
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any well-formed id; fixed so that data directories can be reused
 
-POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-<modelVersion>4.0.0</modelVersion><groupId>odradek</groupId><artifactId>kafka-peer</artifactId><version>1</version>
-<dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency>
-<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-</dependencies></project>
-"""
-
-
-class Unavailable(RuntimeError):
-    """Something this needs is not on the machine; the message names it (tests skip with it)."""
+Unavailable = jvm.Unavailable
 
 
 def libs() -> Path:
     """The directory with Kafka's jars, fetched on first use (about 130 MB)."""
-    given = os.environ.get("ODRADEK_KAFKA_LIBS")
-    if given:
-        if not (Path(given) / f"kafka-clients-{VERSION}.jar").exists():
-            raise Unavailable(f"ODRADEK_KAFKA_LIBS={given} has no kafka-clients-{VERSION}.jar")
-        return Path(given)
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "odradek" / f"kafka-{VERSION}"
-    target = root / "libs"
-    if (root / "complete").exists():
-        return target
-    if shutil.which("mvn") is None:
-        raise Unavailable("mvn is not installed (it fetches Apache Kafka's jars)")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "pom.xml").write_text(POM)
-    command = ["mvn", "-q", "-B", "-f", str(root / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={target}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"Apache Kafka's jars could not be fetched from Maven Central: {done.stdout[-500:]}")
-    (root / "complete").touch()
-    return target
+    return jvm.jars(*jvm.kafka("kafka_2.13", "kafka-tools"), "org.slf4j:slf4j-simple:1.7.36")[0].parent
 
 
 def java() -> str:
     """Path of the JVM, or Unavailable."""
-    found = shutil.which("java")
-    if found is None:
-        raise Unavailable("java is not installed")
-    return found
+    return jvm.tool("java")
 
 
-def run_tool(main_class: str, args: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0) -> subprocess.CompletedProcess[bytes]:
-    """One of Kafka's own command-line tools, e.g. ``org.apache.kafka.tools.TopicCommand``; logging is kept off its output."""
+def run_tool(
+    main_class: str, args: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0
+) -> subprocess.CompletedProcess[bytes]:
+    """One of Kafka's own tools, e.g. ``org.apache.kafka.tools.TopicCommand``; logging is kept off its output."""
     command = [
         java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=off", "-cp", f"{libs()}/*", main_class, *args,
@@ -123,7 +92,8 @@ class RealKafka:
             if done.returncode != 0:
                 raise RuntimeError(f"kafka-storage format failed: {done.stderr.decode()}")
         command = [
-            java(), f"-Xmx{self.heap}", f"-Xms{self.heap}", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            java(), f"-Xmx{self.heap}", f"-Xms{self.heap}", "-XX:+UseG1GC",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", f"{libs()}/*", "kafka.Kafka", str(properties),
         ]  # fmt: skip
         with (self.directory / "kafka.log").open("ab") as log:
@@ -147,7 +117,9 @@ class RealKafka:
                 return
             except KafkaError:
                 time.sleep(0.1)
-        raise RuntimeError(f"Apache Kafka was not ready after {timeout:.0f} s; see {self.directory / 'kafka.log'}")
+        raise RuntimeError(
+            f"Apache Kafka was not ready after {timeout:.0f} s; see {self.directory / 'kafka.log'}"
+        )
 
     def kill(self) -> None:
         """kill -9."""
@@ -190,7 +162,9 @@ def main() -> int:
     parser.add_argument("--heap", default="512m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a server property")
     args = parser.parse_args()
-    node = RealKafka(args.dir, args.port, heap=args.heap, settings=dict(pair.split("=", 1) for pair in args.set))
+    node = RealKafka(
+        args.dir, args.port, heap=args.heap, settings=dict(pair.split("=", 1) for pair in args.set)
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         node.start()

@@ -21,7 +21,7 @@ from uuid import UUID
 from odradek.cli.options import ToolError
 from odradek.cli.properties import client_settings, load_properties
 from odradek.wire.errors import ErrorCode
-from odradek.wire.uuid import uuid_to_string
+from odradek.wire.uuid import ZERO_UUID, uuid_to_string
 
 CONNECT_MS: Final = 2_000  # how long a refused connection is tried again: a node that is just starting
 BOOTSTRAP_MS: Final = 30_000  # for a node that listens but does not yet know the cluster
@@ -48,16 +48,13 @@ class ClusterError(ToolError):
     """The cluster refused, and this is what it said."""
 
     def __init__(self, code: int, message: str | None) -> None:
-        try:
-            self.code = ErrorCode(code)
-        except ValueError:
-            self.code = ErrorCode.UNKNOWN_SERVER_ERROR
+        self.code = next((known for known in ErrorCode if known == code), ErrorCode.UNKNOWN_SERVER_ERROR)
         self.said = message or self.code.message
         super().__init__(self.said)
 
     @property
     def java(self) -> str:
-        """As Java prints it, `org.apache.kafka.common.errors.GroupIdNotFoundException: …`: scripts look for the class."""
+        """As Java prints it, for scripts: `org.apache.kafka.common.errors.GroupIdNotFoundException: …`."""
         name = self.code.name
         simple = _JAVA_NAMES.get(name) or "".join(part.capitalize() for part in name.split("_")) + "Exception"
         return f"org.apache.kafka.common.errors.{simple}: {self.said}"
@@ -80,8 +77,10 @@ class Committed(NamedTuple):
     leader_epoch: int | None
 
 
-def uuid_text(value: UUID | str) -> str:
-    """A uuid in Kafka's url-safe base64; the client library gives either form."""
+def uuid_text(value: UUID | str | None) -> str:
+    """A uuid in Kafka's url-safe base64, whichever way the client library gave it (None is the zero one)."""
+    if value is None:
+        return uuid_to_string(ZERO_UUID)
     return uuid_to_string((value if isinstance(value, UUID) else UUID(value)).bytes)
 
 
@@ -138,12 +137,16 @@ def quiet_client() -> None:
     logger.setLevel(logging.CRITICAL)
 
 
-def connect(bootstrap_server: str | None, command_config: str | None, client_id: str = "adminclient-1") -> Admin:
+def connect(
+    bootstrap_server: str | None, command_config: str | None, client_id: str = "adminclient-1"
+) -> Admin:
     """The admin client of a tool, from its two options."""
     properties = load_properties(command_config) if command_config else {}
     servers = bootstrap_server or properties.get("bootstrap.servers")
     if not servers:
-        raise ToolError("--bootstrap-server must be specified (a node on this machine: --bootstrap-server localhost:9092)")
+        raise ToolError(
+            "--bootstrap-server must be specified (a node on this machine: --bootstrap-server localhost:9092)"
+        )
     addresses = parse_servers(servers)
     await_listener(addresses)
     quiet_client()
@@ -158,9 +161,13 @@ def client_failure(error: Exception, servers: str) -> ToolError:
     if isinstance(code, int):
         return ClusterError(code, None)
     if name == "KafkaTimeoutError" and "bootstrap" in detail:
-        return ToolError(f"Connection to {servers} was made, but no Kafka broker answered there within {BOOTSTRAP_MS // 1000} s")
+        return ToolError(
+            f"Connection to {servers} was made, but no Kafka broker answered there within {BOOTSTRAP_MS // 1000} s"
+        )
     if name in ("NodeNotReadyError", "KafkaConnectionError"):
-        return ToolError(f"The broker closed the connection or cannot be reached at its advertised address ({detail or servers})")
+        return ToolError(
+            f"The broker closed the connection or cannot be reached at its advertised address ({detail or servers})"
+        )
     if name == "IncompatibleBrokerVersion":
         return ToolError("The broker does not support the request that this needs.")
     return ToolError(detail or name)
@@ -215,7 +222,12 @@ class Admin:
         """Ranges by API key, as this broker gives them."""
         from kafka.protocol.metadata import ApiVersionsRequest
 
-        answer = self.send(ApiVersionsRequest(client_software_name="odradek-tools", client_software_version="1", min_version=3), node_id)
+        answer = self.send(
+            ApiVersionsRequest(
+                client_software_name="odradek-tools", client_software_version="1", min_version=3
+            ),
+            node_id,
+        )
         _check(answer.to_dict())
         return {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
 
@@ -258,22 +270,38 @@ class Admin:
         cursor = None
         while True:
             request = Request(
-                topics=[Request.TopicRequest(name=name) for name in sorted(names)], response_partition_limit=page, cursor=cursor
+                topics=[Request.TopicRequest(name=name) for name in sorted(names)],
+                response_partition_limit=page,
+                cursor=cursor,
             )
             answer = self.send(request).to_dict()
             for topic in answer["topics"]:
                 _check(topic)
-                topics.setdefault(topic["name"], {**topic, "partitions": []})["partitions"] += topic["partitions"]
+                topics.setdefault(topic["name"], {**topic, "partitions": []})["partitions"] += topic[
+                    "partitions"
+                ]
             following = answer["next_cursor"]
             if following is None:
                 return list(topics.values())
-            cursor = Request.Cursor(topic_name=following["topic_name"], partition_index=following["partition_index"])
+            cursor = Request.Cursor(
+                topic_name=following["topic_name"], partition_index=following["partition_index"]
+            )
 
     def create_topic(
-        self, name: str, partitions: int, replication: int, assignment: Mapping[int, Sequence[int]], configs: Mapping[str, str]
+        self,
+        name: str,
+        partitions: int,
+        replication: int,
+        assignment: Mapping[int, Sequence[int]],
+        configs: Mapping[str, str],
     ) -> None:
         """-1 for counts means the cluster's default."""
-        spec = {"num_partitions": partitions, "replication_factor": replication, "assignments": assignment, "configs": configs}
+        spec = {
+            "num_partitions": partitions,
+            "replication_factor": replication,
+            "assignments": assignment,
+            "configs": configs,
+        }
         answer = self._guarded(lambda: self._client.create_topics({name: spec}, raise_errors=False))
         for topic in answer["topics"]:
             _check(topic)
@@ -307,11 +335,16 @@ class Admin:
         for node, parts in self._by_leader(wanted, failed).items():
             topics: dict[str, list[Any]] = {}
             for part in parts:
-                entry = Request.ListOffsetsTopic.ListOffsetsPartition(partition_index=part.partition, timestamp=timestamp)
+                entry = Request.ListOffsetsTopic.ListOffsetsPartition(
+                    partition_index=part.partition, timestamp=timestamp
+                )
                 topics.setdefault(part.topic, []).append(entry)
             request = Request(
                 isolation_level=0,
-                topics=[Request.ListOffsetsTopic(name=name, partitions=entries) for name, entries in topics.items()],
+                topics=[
+                    Request.ListOffsetsTopic(name=name, partitions=entries)
+                    for name, entries in topics.items()
+                ],
                 min_version=max(0, Request.min_version_for_timestamp(timestamp) if timestamp < 0 else 1),
             )
             for topic in self.send(request, node).topics:
@@ -354,7 +387,9 @@ class Admin:
             topics: dict[str, list[tuple[int, int]]] = {}
             for part in parts:
                 topics.setdefault(part.topic, []).append((part.partition, before[part]))
-            answer = self.send(Request(topics=list(topics.items()), timeout_ms=ADMIN_TIMEOUT_MS), node).to_dict()
+            answer = self.send(
+                Request(topics=list(topics.items()), timeout_ms=ADMIN_TIMEOUT_MS), node
+            ).to_dict()
             for topic in answer["topics"]:
                 for entry in topic["partitions"]:
                     key = TopicPartition(topic["name"], entry["partition_index"])
@@ -366,7 +401,9 @@ class Admin:
 
     # --- configs ---
 
-    def describe_configs(self, kind: int, names: Sequence[str], *, synonyms: bool = False) -> dict[str, list[dict[str, Any]]]:
+    def describe_configs(
+        self, kind: int, names: Sequence[str], *, synonyms: bool = False
+    ) -> dict[str, list[dict[str, Any]]]:
         """All configs of resources of one kind (2 topic, 4 broker, 8 broker logger, 16 client metrics, 32 group)."""
         from kafka.protocol.admin import DescribeConfigsRequest
 
@@ -419,8 +456,13 @@ class Admin:
 
         deadline = time.monotonic() + ADMIN_TIMEOUT_MS / 1000
         while True:
-            answer = self.send(FindCoordinatorRequest(key_type=0, coordinator_keys=[group], min_version=4)).to_dict()["coordinators"][0]
-            loading = answer["error_code"] in (ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+            answer = self.send(
+                FindCoordinatorRequest(key_type=0, coordinator_keys=[group], min_version=4)
+            ).to_dict()["coordinators"][0]
+            loading = answer["error_code"] in (
+                ErrorCode.COORDINATOR_NOT_AVAILABLE,
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+            )
             if not loading or time.monotonic() > deadline:
                 _check(answer)
                 return dict(answer)
@@ -448,7 +490,8 @@ class Admin:
         answer = self._guarded(lambda: self._client.list_group_offsets({group: None}))[group]
         return {
             TopicPartition(part.topic, part.partition): Committed(
-                entry.offset, entry.leader_epoch if entry.leader_epoch is not None and entry.leader_epoch >= 0 else None
+                entry.offset,
+                entry.leader_epoch if entry.leader_epoch is not None and entry.leader_epoch >= 0 else None,
             )
             for part, entry in answer.items()
             if entry.offset >= 0
@@ -464,16 +507,24 @@ class Admin:
             if error.errno:
                 raise ClusterError(error.errno, None)
 
-    def delete_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> tuple[int, dict[TopicPartition, int]]:
+    def delete_offsets(
+        self, group: str, partitions: Iterable[TopicPartition]
+    ) -> tuple[int, dict[TopicPartition, int]]:
         """OffsetDelete: the error code of the whole request, and those of its partitions."""
         from kafka.protocol.consumer import OffsetDeleteRequest as Request
 
         topics: dict[str, list[Any]] = {}
         for part in partitions:
-            entry = Request.OffsetDeleteRequestTopic.OffsetDeleteRequestPartition(partition_index=part.partition)
+            entry = Request.OffsetDeleteRequestTopic.OffsetDeleteRequestPartition(
+                partition_index=part.partition
+            )
             topics.setdefault(part.topic, []).append(entry)
         request = Request(
-            group_id=group, topics=[Request.OffsetDeleteRequestTopic(name=name, partitions=parts) for name, parts in topics.items()]
+            group_id=group,
+            topics=[
+                Request.OffsetDeleteRequestTopic(name=name, partitions=parts)
+                for name, parts in topics.items()
+            ],
         )
         answer = self.send(request, self.coordinator(group)["node_id"]).to_dict()
         codes = {
@@ -487,7 +538,9 @@ class Admin:
         """DeleteGroups of one group."""
         from kafka.protocol.admin import DeleteGroupsRequest
 
-        for result in self.send(DeleteGroupsRequest(groups_names=[group]), self.coordinator(group)["node_id"]).to_dict()["results"]:
+        for result in self.send(
+            DeleteGroupsRequest(groups_names=[group]), self.coordinator(group)["node_id"]
+        ).to_dict()["results"]:
             _check(result)
 
 

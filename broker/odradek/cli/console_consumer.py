@@ -23,6 +23,11 @@ from odradek.cli.properties import client_settings, load_properties
 
 POLL_MS = 200  # the longest one poll waits: how soon a signal is noticed
 POLL_RECORDS = 2000
+FORMATTER_HELP = (
+    "What is printed: print.key, print.value, print.timestamp, print.partition, print.offset, print.epoch, "
+    "print.headers =true|false; key.separator, line.separator, headers.separator, null.literal; "
+    "key.deserializer, value.deserializer, headers.deserializer."
+)
 DEFAULT_FORMATTER = "org.apache.kafka.tools.consumer.DefaultMessageFormatter"
 
 
@@ -57,16 +62,35 @@ def build_parser() -> ToolParser:
     hidden = argparse.SUPPRESS
     parser.add_argument("--consumer.config", dest="command_config", help=hidden)
     parser.add_argument("--topic", help="The topic to consume from.")
-    parser.add_argument("--include", "--whitelist", metavar="REGEX", help="Regular expression of the topics to consume from.")
+    parser.add_argument(
+        "--include", "--whitelist", metavar="REGEX", help="Regular expression of the topics to consume from."
+    )
     parser.add_argument("--group", metavar="ID", help="The consumer group id of the consumer.")
     parser.add_argument(
-        "--from-beginning", action="store_true", help="Start with the earliest message where the group has no committed offset."
+        "--from-beginning",
+        action="store_true",
+        help="Start with the earliest message where the group has no committed offset.",
     )
-    parser.add_argument("--partition", type=int, metavar="N", help="The partition to consume from, from its end unless --offset is given.")
-    parser.add_argument("--offset", metavar="OFFSET", help="A number, 'earliest' or 'latest' (default: latest). Needs --partition.")
+    parser.add_argument(
+        "--partition",
+        type=int,
+        metavar="N",
+        help="The partition to consume from, from its end unless --offset is given.",
+    )
+    parser.add_argument(
+        "--offset",
+        metavar="OFFSET",
+        help="A number, 'earliest' or 'latest' (default: latest). Needs --partition.",
+    )
     parser.add_argument("--max-messages", type=int, metavar="N", help="Exit after this many messages.")
-    parser.add_argument("--timeout-ms", type=int, metavar="MS", help="Exit if no message is available for this long.")
-    parser.add_argument("--skip-message-on-error", action="store_true", help="Skip a message that cannot be printed instead of halting.")
+    parser.add_argument(
+        "--timeout-ms", type=int, metavar="MS", help="Exit if no message is available for this long."
+    )
+    parser.add_argument(
+        "--skip-message-on-error",
+        action="store_true",
+        help="Skip a message that cannot be printed instead of halting.",
+    )
     parser.add_argument(
         "--isolation-level", choices=("read_uncommitted", "read_committed"), metavar="LEVEL",
         help="read_committed leaves out transactions that are not committed (default: read_uncommitted).",
@@ -79,12 +103,15 @@ def build_parser() -> ToolParser:
     for option in ("--formatter-property", "--property"):
         parser.add_argument(
             option, dest="formatter_property", action="append", default=[], metavar="KEY=VALUE",
-            help=hidden if option == "--property" else "What is printed: print.key, print.value, print.timestamp, print.partition, "
-            "print.offset, print.epoch, print.headers =true|false; key.separator, line.separator, headers.separator, null.literal; "
-            "key.deserializer, value.deserializer, headers.deserializer.",
+            help=hidden if option == "--property" else FORMATTER_HELP,
         )  # fmt: skip
     parser.add_argument("--formatter-config", metavar="FILE", help="Properties file for the formatter.")
-    parser.add_argument("--formatter", default=DEFAULT_FORMATTER, metavar="CLASS", help="DefaultMessageFormatter, LoggingMessageFormatter or NoOpMessageFormatter.")
+    parser.add_argument(
+        "--formatter",
+        default=DEFAULT_FORMATTER,
+        metavar="CLASS",
+        help="DefaultMessageFormatter, LoggingMessageFormatter or NoOpMessageFormatter.",
+    )
     parser.add_argument("--key-deserializer", metavar="CLASS", help="Class for deserializing keys.")
     parser.add_argument("--value-deserializer", metavar="CLASS", help="Class for deserializing values.")
     parser.add_argument("--enable-systest-events", action="store_true", help=hidden)
@@ -106,9 +133,14 @@ def check(parser: ToolParser, options: argparse.Namespace) -> None:
         parser.error("The partition is required when offset is specified.")
     if not options.bootstrap_server:
         parser.error('Missing required argument "[bootstrap-server]"')
-    if options.offset is not None and options.offset.lower() not in ("earliest", "latest") and not options.offset.isdigit():
+    if (
+        options.offset is not None
+        and options.offset.lower() not in ("earliest", "latest")
+        and not options.offset.isdigit()
+    ):
         parser.error(
-            f"The provided offset value '{options.offset}' is incorrect. Valid values are 'earliest', 'latest', or a non-negative long."
+            f"The provided offset value '{options.offset}' is incorrect. Valid values are 'earliest', 'latest', "
+            "or a non-negative long."
         )
 
 
@@ -116,7 +148,11 @@ def consumer_properties(parser: ToolParser, options: argparse.Namespace) -> dict
     """Settings of the Java consumer, merged as Kafka merges them."""
     from_file = load_properties(options.command_config) if options.command_config else {}
     extra = key_values(options.command_property)
-    groups = {source for source in (options.group, from_file.get("group.id"), extra.get("group.id")) if source is not None}
+    groups = {
+        source
+        for source in (options.group, from_file.get("group.id"), extra.get("group.id"))
+        if source is not None
+    }
     if len(groups) > 1:
         named = ", ".join(f"'{group}'" for group in sorted(groups))
         parser.error(
@@ -128,7 +164,9 @@ def consumer_properties(parser: ToolParser, options: argparse.Namespace) -> dict
     properties = {**from_file, **extra}
     reset = properties.setdefault("auto.offset.reset", "earliest" if options.from_beginning else "latest")
     if options.from_beginning and reset != "earliest":
-        parser.error(f"Can't simultaneously specify --from-beginning and 'auto.offset.reset={reset}', please remove one option")
+        parser.error(
+            f"Can't simultaneously specify --from-beginning and 'auto.offset.reset={reset}', please remove one option"
+        )
     properties.setdefault("client.id", "console-consumer")
     if options.isolation_level is not None:
         properties["isolation.level"] = options.isolation_level
@@ -139,7 +177,9 @@ def consumer_properties(parser: ToolParser, options: argparse.Namespace) -> dict
         properties["group.id"] = f"console-consumer-{random.randrange(100000)}"
         properties.setdefault("enable.auto.commit", "false")
     if properties.pop("group.protocol", "classic") != "classic":
-        warn("WARN group.protocol=consumer is not spoken by this tool's client; the group uses the classic protocol.")
+        warn(
+            "WARN group.protocol=consumer is not spoken by this tool's client; the group uses the classic protocol."
+        )
     properties.setdefault("max.poll.records", str(POLL_RECORDS))
     return properties
 
@@ -227,7 +267,9 @@ class Printer:
         self._write = write
         self._options = options
         self._stop = stop
-        self._left = options.max_messages if options.max_messages is not None and options.max_messages >= 0 else None
+        self._left = (
+            options.max_messages if options.max_messages is not None and options.max_messages >= 0 else None
+        )
         self.count = 0
 
     def run(self) -> None:
@@ -262,8 +304,9 @@ class Printer:
         try:
             batches: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=POLL_MS)
         except KafkaError as error:
+            reason = client_failure(error, self._options.bootstrap_server)
             raise ToolError(
-                f"ERROR Error processing message, terminating consumer process: {client_failure(error, self._options.bootstrap_server)}"
+                f"ERROR Error processing message, terminating consumer process: {reason}"
             ) from error
         return batches
 
@@ -289,7 +332,9 @@ class Printer:
             except (ValueError, UnicodeError) as error:
                 where = f"{record.topic}-{record.partition} at offset {record.offset}"
                 if not self._options.skip_message_on_error:
-                    raise ToolError(f"ERROR Error processing message {where}, terminating consumer process: {error}") from error
+                    raise ToolError(
+                        f"ERROR Error processing message {where}, terminating consumer process: {error}"
+                    ) from error
                 warn(f"ERROR Error processing message {where}, skipping this message: {error}")
         return lines
 
@@ -302,7 +347,10 @@ class Printer:
         if not known:
             warn(f"WARN Topic '{topic}' does not exist yet; waiting for it.")
         elif partition is not None and partition not in known:
-            warn(f"WARN Topic '{topic}' has no partition {partition} yet, only {min(known)} to {max(known)}; waiting for it.")
+            warn(
+                f"WARN Topic '{topic}' has no partition {partition} yet, only {min(known)} to {max(known)}; "
+                "waiting for it."
+            )
 
     def close(self) -> None:
         """Commit where the group commits, leave, disconnect."""

@@ -7,6 +7,7 @@ it batches (`--timeout`). The exit code is 1 when a record could not be delivere
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,11 +25,21 @@ from odradek.cli.options import (
 )
 from odradek.cli.properties import client_settings, load_properties
 
+READER_HELP = (
+    "How lines are read: parse.key=true, key.separator=TEXT (a tab), parse.headers=true, headers.delimiter=TEXT "
+    "(a tab), headers.separator=TEXT (a comma), headers.key.separator=TEXT (a colon), null.marker=TEXT, "
+    "ignore.error=true."
+)
 READER_CLASS = "org.apache.kafka.tools.LineMessageReader"
 
-# option, setting of the Java producer, default, what it is. Precedence as in Kafka: the option, then properties, then the default.
+# option, setting of the Java producer, default, what it is. The option beats properties, these beat the default.
 SETTINGS: tuple[tuple[str, str, int, str], ...] = (
-    ("timeout", "linger.ms", 1000, "Milliseconds a record waits for more to fill its batch (linger.ms); on a terminal 0."),
+    (
+        "timeout",
+        "linger.ms",
+        1000,
+        "Milliseconds a record waits for more to fill its batch (linger.ms); on a terminal 0.",
+    ),
     ("request-timeout-ms", "request.timeout.ms", 1500, "The ack timeout of the producer requests."),
     ("message-send-max-retries", "retries", 3, "How often a record is sent again before it is given up."),
     ("retry-backoff-ms", "retry.backoff.ms", 100, "Milliseconds between two tries."),
@@ -72,16 +83,23 @@ def build_parser() -> ToolParser:
     add_bootstrap(parser, config_help="Producer config properties file; --command-property takes precedence.")
     parser.add_argument("--producer.config", dest="command_config", help=argparse.SUPPRESS)
     parser.add_argument("--topic", help="REQUIRED: The topic name to produce messages to.")
-    parser.add_argument("--sync", action="store_true", help="Send one record at a time, waiting for each acknowledgement.")
+    parser.add_argument(
+        "--sync", action="store_true", help="Send one record at a time, waiting for each acknowledgement."
+    )
     parser.add_argument(
         "--compression-codec", nargs="?", const="gzip", default="none", metavar="CODEC",
         help="'none', 'gzip', 'snappy', 'lz4' or 'zstd'; without a value 'gzip'.",
     )  # fmt: skip
     parser.add_argument(
-        "--request-required-acks", "--producer-acks", metavar="ACKS", help="The required acks: 0, 1, -1 or all (default: -1)."
+        "--request-required-acks",
+        "--producer-acks",
+        metavar="ACKS",
+        help="The required acks: 0, 1, -1 or all (default: -1).",
     )
     for option, setting, default, text in SETTINGS:
-        parser.add_argument(f"--{option}", type=int, metavar="N", help=f"{text} ({setting}, default: {default})")
+        parser.add_argument(
+            f"--{option}", type=int, metavar="N", help=f"{text} ({setting}, default: {default})"
+        )
     for option in ("--command-property", "--producer-property"):
         hidden = option == "--producer-property"
         parser.add_argument(
@@ -92,10 +110,13 @@ def build_parser() -> ToolParser:
         hidden = option == "--property"
         parser.add_argument(
             option, dest="reader_property", action="append", default=[], metavar="KEY=VALUE",
-            help=argparse.SUPPRESS if hidden else "How lines are read: parse.key=true, key.separator=\\t, parse.headers=true, "
-            "headers.delimiter=\\t, headers.separator=, headers.key.separator=: null.marker=TEXT, ignore.error=true.",
+            help=argparse.SUPPRESS if hidden else READER_HELP,
         )  # fmt: skip
-    parser.add_argument("--reader-config", metavar="FILE", help="Properties file for the reader; --reader-property takes precedence.")
+    parser.add_argument(
+        "--reader-config",
+        metavar="FILE",
+        help="Properties file for the reader; --reader-property takes precedence.",
+    )
     parser.add_argument("--line-reader", default=READER_CLASS, help=argparse.SUPPRESS)
     parser.add_version()
     return parser
@@ -135,7 +156,9 @@ def producer_properties(options: argparse.Namespace, interactive: bool) -> dict[
             properties.setdefault(setting, "0")
         else:
             properties.setdefault(setting, str(default))
-    properties.pop("buffer.memory")  # the Python client has no such bound; its batches are bounded by max.in.flight
+    properties.pop(
+        "buffer.memory"
+    )  # the Python client has no such bound; its batches are bounded by max.in.flight
     return properties
 
 
@@ -177,7 +200,10 @@ class LineSerializer:
         """The line's value; its headers go into the list that is being sent."""
         for name, value in line.headers:
             if value is None:
-                raise ToolError(f"Header '{name}' is null, which the Python client cannot send: give it an empty value or leave it out")
+                raise ToolError(
+                    f"Header '{name}' is null, which the Python client cannot send: give it an empty value or "
+                    "leave it out"
+                )
             headers.append((name, value))
         return line.value
 
@@ -208,8 +234,12 @@ class Sender:
                 return
         except self._error as error:
             if type(error).__name__ == "KafkaTimeoutError":
-                raise ToolError(f"Topic {self._topic} not present in metadata: it does not exist, or the broker cannot be reached") from error
-            raise ToolError(f"Error when sending message to topic {self._topic}: {client_failure(error, '')}") from error
+                raise ToolError(
+                    f"Topic {self._topic} not present in metadata: it does not exist, or the broker cannot be reached"
+                ) from error
+            raise ToolError(
+                f"Error when sending message to topic {self._topic}: {client_failure(error, '')}"
+            ) from error
         future.add_errback(self._report, line)
 
     def _report(self, line: Line, error: Exception) -> None:
@@ -218,7 +248,10 @@ class Sender:
         self.failed += 1
         key = "null" if line.key is None else f"{len(line.key)} bytes"
         value = "null" if line.value is None else f"{len(line.value)} bytes"
-        warn(f"ERROR Error when sending message to topic {self._topic} with key: {key}, value: {value} with error: {client_failure(error, '')}")
+        warn(
+            f"ERROR Error when sending message to topic {self._topic} with key: {key}, value: {value} with error: "
+            f"{client_failure(error, '')}"
+        )
 
     def close(self) -> None:
         """Deliver what is pending."""
@@ -233,10 +266,8 @@ def piped_lines() -> Iterator[bytes]:
 
 def typed_lines() -> Iterator[bytes]:
     """Lines typed after the prompt `>`; Ctrl-D ends them."""
-    try:
+    with contextlib.suppress(ImportError):  # a Python without it still reads lines
         import readline  # noqa: F401  gives input() line editing and a history
-    except ImportError:
-        pass  # a Python without it still reads lines
     while True:
         try:
             line = input(">")

@@ -10,13 +10,40 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from odradek.cli.options import ToolError, ToolParser, UsageError, add_bootstrap, given, program_name, run_tool, warn
+from odradek.cli.options import (
+    ToolError,
+    ToolParser,
+    UsageError,
+    add_bootstrap,
+    given,
+    program_name,
+    run_tool,
+    warn,
+)
 
 if TYPE_CHECKING:
     from odradek.cli.admin import Admin
 
 ACTIONS = ("list", "describe", "delete", "reset-offsets", "delete-offsets", "validate-regex")
-SCENARIOS = ("to-offset", "shift-by", "to-datetime", "by-duration", "to-earliest", "to-latest", "to-current", "from-file")
+SCENARIOS = (
+    "to-offset",
+    "shift-by",
+    "to-datetime",
+    "by-duration",
+    "to-earliest",
+    "to-latest",
+    "to-current",
+    "from-file",
+)
+
+# Options that only mean something beside an action.
+SUB_OPTIONS = {
+    "members": ("describe",),
+    "offsets": ("describe",),
+    "verbose": ("describe",),
+    "state": ("describe", "list"),
+    "type": ("list",),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,49 +76,88 @@ def run(argv: list[str]) -> int:
         except UsageError:
             raise
         except ClusterError as error:
-            raise ToolError(f"\nError: Executing consumer group command failed due to {error.java}", to_stdout=True) from error
+            raise ToolError(
+                f"\nError: Executing consumer group command failed due to {error.java}", to_stdout=True
+            ) from error
         except ToolError as error:
-            raise ToolError(f"\nError: Executing consumer group command failed due to {error}", to_stdout=True) from error
+            raise ToolError(
+                f"\nError: Executing consumer group command failed due to {error}", to_stdout=True
+            ) from error
 
 
 def build_parser() -> ToolParser:
     parser = ToolParser(
         prog=program_name("odradek consumer-groups"),
-        description="This tool helps to list all consumer groups, describe a consumer group, delete consumer group info, "
-        "or reset consumer group offsets.",
+        description="This tool helps to list all consumer groups, describe a consumer group, delete consumer "
+        "group info, or reset consumer group offsets.",
     )
     add_bootstrap(parser)
-    flag = {"action": "store_true"}
-    parser.add_argument("--list", **flag, help="List all consumer groups.")
-    parser.add_argument("--describe", **flag, help="Describe a group: offsets and lag, --members, or --state.")
-    parser.add_argument("--delete", **flag, help="Delete groups with their offsets, e.g. --group g1 --group g2.")
-    parser.add_argument("--reset-offsets", **flag, help="Reset the offsets of an inactive group; --dry-run (the default) or --execute.")
-    parser.add_argument("--delete-offsets", **flag, help="Delete offsets of one group for topics.")
-    parser.add_argument("--validate-regex", metavar="REGEX", help="Check that a regular expression is valid.")
-    parser.add_argument("--group", action="append", default=[], help="The consumer group to act on. Repeatable.")
-    parser.add_argument("--all-groups", **flag, help="Apply to all consumer groups.")
-    parser.add_argument("--topic", action="append", default=[], metavar="TOPIC[:N,N]", help="Topic, or partitions of it. Repeatable.")
-    parser.add_argument("--all-topics", **flag, help="All topics that the group has offsets for.")
-    parser.add_argument("--members", **flag, help="With --describe: the members of the group.")
-    parser.add_argument("--offsets", **flag, help="With --describe: offsets and lag (the default).")
+    parser.add_argument("--list", action="store_true", help="List all consumer groups.")
     parser.add_argument(
-        "--state", nargs="?", const="", metavar="STATES", help="With --describe: the state of the group. With --list: the states, or only groups in these."
+        "--describe", action="store_true", help="Describe a group: offsets and lag, --members, or --state."
     )
-    parser.add_argument("--type", nargs="?", const="", metavar="TYPES", help="With --list: the types, or only groups of these.")
-    parser.add_argument("--verbose", **flag, help="With --describe: more columns.")
-    parser.add_argument("--to-earliest", **flag, help="Reset to the earliest offset.")
-    parser.add_argument("--to-latest", **flag, help="Reset to the latest offset.")
-    parser.add_argument("--to-current", **flag, help="Reset to the current offset.")
+    parser.add_argument(
+        "--delete", action="store_true", help="Delete groups with their offsets, e.g. --group g1 --group g2."
+    )
+    parser.add_argument(
+        "--reset-offsets",
+        action="store_true",
+        help="Reset the offsets of an inactive group; --dry-run (the default) or --execute.",
+    )
+    parser.add_argument(
+        "--delete-offsets", action="store_true", help="Delete offsets of one group for topics."
+    )
+    parser.add_argument("--validate-regex", metavar="REGEX", help="Check that a regular expression is valid.")
+    parser.add_argument(
+        "--group", action="append", default=[], help="The consumer group to act on. Repeatable."
+    )
+    parser.add_argument("--all-groups", action="store_true", help="Apply to all consumer groups.")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="TOPIC[:N,N]",
+        help="Topic, or partitions of it. Repeatable.",
+    )
+    parser.add_argument(
+        "--all-topics", action="store_true", help="All topics that the group has offsets for."
+    )
+    parser.add_argument("--members", action="store_true", help="With --describe: the members of the group.")
+    parser.add_argument(
+        "--offsets", action="store_true", help="With --describe: offsets and lag (the default)."
+    )
+    parser.add_argument(
+        "--state",
+        nargs="?",
+        const="",
+        metavar="STATES",
+        help="With --describe: the state of the group. With --list: the states, or only groups in these.",
+    )
+    parser.add_argument(
+        "--type",
+        nargs="?",
+        const="",
+        metavar="TYPES",
+        help="With --list: the types, or only groups of these.",
+    )
+    parser.add_argument("--verbose", action="store_true", help="With --describe: more columns.")
+    parser.add_argument("--to-earliest", action="store_true", help="Reset to the earliest offset.")
+    parser.add_argument("--to-latest", action="store_true", help="Reset to the latest offset.")
+    parser.add_argument("--to-current", action="store_true", help="Reset to the current offset.")
     parser.add_argument("--to-offset", type=int, metavar="N", help="Reset to this offset.")
-    parser.add_argument("--shift-by", type=int, metavar="N", help="Move by N records, forward or (negative) back.")
+    parser.add_argument(
+        "--shift-by", type=int, metavar="N", help="Move by N records, forward or (negative) back."
+    )
     parser.add_argument("--to-datetime", metavar="WHEN", help="Reset to a time, 'YYYY-MM-DDThh:mm:ss.sss'.")
-    parser.add_argument("--by-duration", metavar="DURATION", help="Reset to a time so long ago, 'PnDTnHnMnS'.")
+    parser.add_argument(
+        "--by-duration", metavar="DURATION", help="Reset to a time so long ago, 'PnDTnHnMnS'."
+    )
     parser.add_argument("--from-file", metavar="CSV", help="Reset to the offsets of a CSV file.")
-    parser.add_argument("--dry-run", **flag, help="Only show what a reset would do.")
-    parser.add_argument("--execute", **flag, help="Carry the reset out.")
-    parser.add_argument("--export", **flag, help="Print the offsets of a reset as CSV.")
+    parser.add_argument("--dry-run", action="store_true", help="Only show what a reset would do.")
+    parser.add_argument("--execute", action="store_true", help="Carry the reset out.")
+    parser.add_argument("--export", action="store_true", help="Print the offsets of a reset as CSV.")
     parser.add_argument("--timeout", type=int, metavar="MS", help=argparse.SUPPRESS)
-    parser.add_argument("--new-consumer", **flag, help=argparse.SUPPRESS)
+    parser.add_argument("--new-consumer", action="store_true", help=argparse.SUPPRESS)
     parser.add_version()
     return parser
 
@@ -99,12 +165,12 @@ def build_parser() -> ToolParser:
 def check(parser: ToolParser, options: argparse.Namespace) -> None:
     """Which options may meet, as in Kafka."""
     if sum(given(options, action) for action in ACTIONS) != 1:
-        parser.error("Command must include exactly one action: " + ", ".join(f"--{action}" for action in ACTIONS))
+        parser.error(
+            "Command must include exactly one action: " + ", ".join(f"--{action}" for action in ACTIONS)
+        )
     if options.validate_regex is None and not options.bootstrap_server:
         parser.error('Missing required argument "[bootstrap-server]"')
-    for option, actions in (
-        ("members", ("describe",)), ("offsets", ("describe",)), ("verbose", ("describe",)), ("state", ("describe", "list")), ("type", ("list",))
-    ):  # fmt: skip
+    for option, actions in SUB_OPTIONS.items():
         if given(options, option) and not any(given(options, action) for action in actions):
             parser.error(f"Option(s) [{option}] are unavailable given other options on the command line")
     for action in ("describe", "delete", "reset-offsets"):
@@ -112,7 +178,9 @@ def check(parser: ToolParser, options: argparse.Namespace) -> None:
             parser.error(f"Option [{action}] takes one of these options: [group], [all-groups]")
     if options.describe:
         if sum(given(options, name) for name in ("members", "offsets", "state")) > 1:
-            parser.error("Option [describe] takes at most one of these options: [members], [offsets], [state]")
+            parser.error(
+                "Option [describe] takes at most one of these options: [members], [offsets], [state]"
+            )
         if options.state:
             parser.error("Option [describe] does not take a value for [state]")
     if options.delete and options.topic:
@@ -137,9 +205,10 @@ def _check_reset(parser: ToolParser, options: argparse.Namespace) -> None:
         parser.error("One of the reset scopes should be defined: --all-topics, --topic.")
     if not options.dry_run and not options.execute:
         warn(
-            "WARN: No action will be performed as the --execute option is missing. In version 5.0, this command will require "
-            "either --dry-run or --execute to be specified. You should add the --dry-run option explicitly if you are scripting "
-            "this command and want to keep the current default behavior without prompting."
+            "WARN: No action will be performed as the --execute option is missing. In version 5.0, this command "
+            "will require either --dry-run or --execute to be specified. You should add the --dry-run option "
+            "explicitly if you are scripting this command and want to keep the current default behavior without "
+            "prompting."
         )
 
 
@@ -161,7 +230,9 @@ def delete(admin: Admin, options: argparse.Namespace) -> int:
     from odradek.cli.admin import ClusterError
     from odradek.cli.group_describe import consumer_groups
 
-    groups = [group["group_id"] for group in consumer_groups(admin)] if options.all_groups else list(options.group)
+    groups = (
+        [group["group_id"] for group in consumer_groups(admin)] if options.all_groups else list(options.group)
+    )
     failed: dict[str, ClusterError] = {}
     for group in groups:
         try:
@@ -173,8 +244,8 @@ def delete(admin: Admin, options: argparse.Namespace) -> int:
         print(f"Deletion of requested consumer groups ({deleted}) was successful.")
         return 0
     print("\nError: Deletion of some consumer groups failed:")
-    for group, error in failed.items():
-        print(f"* Group '{group}' could not be deleted due to: {error.java}")
+    for group, refusal in failed.items():
+        print(f"* Group '{group}' could not be deleted due to: {refusal.java}")
     if deleted:
         print(f"\nThese consumer groups were deleted successfully: {deleted}")
     return 1

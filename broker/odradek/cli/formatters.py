@@ -41,7 +41,11 @@ def default_formatter(properties: Mapping[str, str]) -> Formatter:
     def text(name: str, default: str) -> bytes:
         return properties.get(name, default).encode()
 
-    separator, end, null = text("key.separator", "\t"), text("line.separator", "\n"), text("null.literal", "null")
+    separator, end, null = (
+        text("key.separator", "\t"),
+        text("line.separator", "\n"),
+        text("null.literal", "null"),
+    )
     key_of = deserializer(properties.get("key.deserializer"))
     value_of = deserializer(properties.get("value.deserializer"))
     header_of = deserializer(properties.get("headers.deserializer"))
@@ -51,12 +55,19 @@ def default_formatter(properties: Mapping[str, str]) -> Formatter:
         if not record.headers:
             return b"NO_HEADERS"
         return header_separator.join(
-            name.encode() + b":" + (null if value is None else header_of(value)) for name, value in record.headers
+            name.encode() + b":" + (null if value is None else header_of(value))
+            for name, value in record.headers
         )
 
     columns: list[Formatter] = []
     if on("print.timestamp"):
-        columns.append(lambda record: TIMESTAMP_TYPES[record.timestamp_type] + b"%d" % record.timestamp if record.timestamp >= 0 else b"NO_TIMESTAMP")
+        columns.append(
+            lambda record: (
+                TIMESTAMP_TYPES[record.timestamp_type] + b"%d" % record.timestamp
+                if record.timestamp >= 0
+                else b"NO_TIMESTAMP"
+            )
+        )
     if on("print.partition"):
         columns.append(lambda record: b"Partition:%d" % record.partition)
     if on("print.offset"):
@@ -71,7 +82,9 @@ def default_formatter(properties: Mapping[str, str]) -> Formatter:
         columns.append(lambda record: null if record.key is None else key_of(record.key))
     if not on("print.value", "true"):
         # Kafka ends such a line with the separator of lines after its last column.
-        return lambda record: separator.join([column(record) for column in columns]) + (end if columns else b"")
+        return lambda record: (
+            separator.join([column(record) for column in columns]) + (end if columns else b"")
+        )
     if not columns:
         return lambda record: (null if record.value is None else value_of(record.value)) + end
     columns.append(lambda record: null if record.value is None else value_of(record.value))
@@ -98,7 +111,13 @@ def deserializer(java_class: str | None) -> Deserializer:
     if not java_class:
         return lambda raw: raw
     simple = java_class.rpartition(".")[2]
-    if simple in ("ByteArrayDeserializer", "BytesDeserializer", "ByteBufferDeserializer", "StringDeserializer", "UUIDDeserializer"):
+    if simple in (
+        "ByteArrayDeserializer",
+        "BytesDeserializer",
+        "ByteBufferDeserializer",
+        "StringDeserializer",
+        "UUIDDeserializer",
+    ):
         return lambda raw: raw
     if simple == "BooleanDeserializer":
         return lambda raw: b"true" if _sized(simple, raw, 1) != b"\0" else b"false"
@@ -107,7 +126,9 @@ def deserializer(java_class: str | None) -> Deserializer:
     if simple in _NUMBERS:
         packed = struct.Struct(_NUMBERS[simple])
         return lambda raw: str(packed.unpack(_sized(simple, raw, packed.size))[0]).encode()
-    raise ToolError(f"Class {java_class} could not be found: there are the deserializers of org.apache.kafka.common.serialization")
+    raise ToolError(
+        f"Class {java_class} could not be found: there are the deserializers of org.apache.kafka.common.serialization"
+    )
 
 
 _NUMBERS = {

@@ -20,10 +20,17 @@ NONE = "-"  # what an absent value looks like
 # --- list ------------------------------------------------------------------------------------------------------------
 
 
-def consumer_groups(admin: Admin, states: Sequence[str] = (), types: Sequence[str] = ()) -> list[dict[str, Any]]:
+def consumer_groups(
+    admin: Admin, states: Sequence[str] = (), types: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Groups of consumers (or only with offsets), not those of Connect, Streams or share consumers."""
     groups = admin.list_groups(states, types)
-    return [group for group in groups if group["protocol_type"] in ("", "consumer") and group.get("group_type", "").lower() not in ("share", "streams")]
+    return [
+        group
+        for group in groups
+        if group["protocol_type"] in ("", "consumer")
+        and group.get("group_type", "").lower() not in ("share", "streams")
+    ]
 
 
 def list_groups(admin: Admin, options: argparse.Namespace) -> int:
@@ -53,7 +60,10 @@ def chosen(value: str | None, known: Sequence[str], what: str) -> list[str]:
     by_name = {name.lower().replace("_", ""): name for name in known}
     names = [part.strip().lower().replace("-", "").replace("_", "") for part in value.split(",")]
     if any(name not in by_name for name in names):
-        raise UsageError(f"Invalid {what} {'list' if what == 'state' else 's list'} '{value}'. Valid {what}s are: {', '.join(known)}".replace("type s", "types"))
+        plural = f"{what}s"
+        raise UsageError(
+            f"Invalid {what if what == 'state' else plural} list '{value}'. Valid {plural} are: {', '.join(known)}"
+        )
     return [by_name[name] for name in names]
 
 
@@ -93,11 +103,27 @@ def offsets(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None
     rows: list[list[str]] = []
     for parts, member in shares:
         owner = (member["member_id"], member["client_host"], member["client_id"])
-        rows += [offset_row(description["group_id"], part, committed, ends, owner, verbose) for part in sorted(parts)]
-    rows += [offset_row(description["group_id"], part, committed, ends, (NONE,) * 3, verbose) for part in sorted(orphans)]
+        rows += [
+            offset_row(description["group_id"], part, committed, ends, owner, verbose)
+            for part in sorted(parts)
+        ]
+    rows += [
+        offset_row(description["group_id"], part, committed, ends, (NONE,) * 3, verbose)
+        for part in sorted(orphans)
+    ]
     if not worth_showing(description, len(rows)):
         return
-    headers = ["GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "CONSUMER-ID", "HOST", "CLIENT-ID"]
+    headers = [
+        "GROUP",
+        "TOPIC",
+        "PARTITION",
+        "CURRENT-OFFSET",
+        "LOG-END-OFFSET",
+        "LAG",
+        "CONSUMER-ID",
+        "HOST",
+        "CLIENT-ID",
+    ]
     widths = [15, 15, 10, 15, 15, 15, 15, 15, 0]
     if verbose:
         headers.insert(3, "LEADER-EPOCH")
@@ -168,9 +194,16 @@ def state(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None:
         description["group_state"],
         str(len(description["members"])),
     ]
-    headers, widths = ["GROUP", "COORDINATOR (ID)", "ASSIGNMENT-STRATEGY", "STATE", "#MEMBERS"], [15, 25, 20, 20, 0]
+    headers, widths = (
+        ["GROUP", "COORDINATOR (ID)", "ASSIGNMENT-STRATEGY", "STATE", "#MEMBERS"],
+        [15, 25, 20, 20, 0],
+    )
     if verbose:
-        headers[4:4], widths[4:4], row[4:4] = ["GROUP-EPOCH", "TARGET-ASSIGNMENT-EPOCH"], [15, 25], [NONE, NONE]
+        headers[4:4], widths[4:4], row[4:4] = (
+            ["GROUP-EPOCH", "TARGET-ASSIGNMENT-EPOCH"],
+            [15, 25],
+            [NONE, NONE],
+        )
     print_table(headers, [row], widths)
 
 
@@ -181,7 +214,11 @@ def assignment(member: Mapping[str, Any]) -> list[TopicPartition]:
     assigned = member["member_assignment"]
     if not isinstance(assigned, dict):
         return []
-    return [TopicPartition(entry["topic"], part) for entry in assigned["assigned_partitions"] for part in entry["partitions"]]
+    return [
+        TopicPartition(entry["topic"], part)
+        for entry in assigned["assigned_partitions"]
+        for part in entry["partitions"]
+    ]
 
 
 def assignment_text(parts: Sequence[TopicPartition]) -> str:
@@ -189,7 +226,9 @@ def assignment_text(parts: Sequence[TopicPartition]) -> str:
     topics: dict[str, list[int]] = {}
     for part in parts:
         topics.setdefault(part.topic, []).append(part.partition)
-    return ";".join(sorted(f"{topic}:{','.join(map(str, sorted(numbers)))}" for topic, numbers in topics.items()))
+    return ";".join(
+        sorted(f"{topic}:{','.join(map(str, sorted(numbers)))}" for topic, numbers in topics.items())
+    )
 
 
 def text(value: int | None) -> str:

@@ -35,7 +35,10 @@ def reset(admin: Admin, options: argparse.Namespace) -> int:
     for group in groups:
         busy = active_state(admin, group)
         if busy:
-            print(f"\nError: Assignments can only be reset if the group '{group}' is inactive, but the current state is {busy}.")
+            print(
+                f"\nError: Assignments can only be reset if the group '{group}' is inactive, but the current state "
+                f"is {busy}."
+            )
             plans[group], code = {}, 1
             continue
         plans[group] = plan(admin, group, options)
@@ -81,7 +84,9 @@ def plan(admin: Admin, group: str, options: argparse.Namespace) -> Plan:
     if options.shift_by is not None:
         missing = [part for part in parts if part not in committed]
         if missing:
-            raise UsageError(f"Cannot shift offset for partition {missing[0]} since there is no current committed offset")
+            raise UsageError(
+                f"Cannot shift offset for partition {missing[0]} since there is no current committed offset"
+            )
         return within_log(admin, {part: committed[part] + options.shift_by for part in parts})
     fresh = positions(admin, [part for part in parts if part not in committed], LATEST)
     return {part: committed[part] if part in committed else fresh[part] for part in parts}
@@ -102,7 +107,9 @@ def parse_topics(admin: Admin, arguments: Sequence[str]) -> list[TopicPartition]
     for argument in arguments:
         topic, colon, numbers = argument.partition(":")
         if not colon:
-            parts += [TopicPartition(topic, part["partition_index"]) for part in admin.partitions([topic])[topic]]
+            parts += [
+                TopicPartition(topic, part["partition_index"]) for part in admin.partitions([topic])[topic]
+            ]
             continue
         if not topic or not numbers or ":" in numbers:
             raise UsageError(f"Invalid topic arg '{argument}', expected topic name and partitions")
@@ -124,10 +131,16 @@ def check_partitions(admin: Admin, parts: Sequence[TopicPartition]) -> None:
     }
     unknown = [part for part in parts if part not in existing]
     if unknown:
-        raise ClusterError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f'The partitions "{",".join(map(str, unknown))}" do not exist')
+        raise ClusterError(
+            ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+            f'The partitions "{",".join(map(str, unknown))}" do not exist',
+        )
     leaderless = [part for part in parts if existing[part] < 0]
     if leaderless:
-        raise ClusterError(ErrorCode.LEADER_NOT_AVAILABLE, f'The partitions "{",".join(map(str, leaderless))}" have no leader')
+        raise ClusterError(
+            ErrorCode.LEADER_NOT_AVAILABLE,
+            f'The partitions "{",".join(map(str, leaderless))}" have no leader',
+        )
 
 
 def positions(admin: Admin, parts: Sequence[TopicPartition], timestamp: int) -> Plan:
@@ -143,11 +156,13 @@ def within_log(admin: Admin, wanted: Mapping[TopicPartition, int]) -> Plan:
     starts, ends = positions(admin, list(wanted), EARLIEST), positions(admin, list(wanted), LATEST)
     moved = {}
     for part, offset in wanted.items():
-        if offset > ends[part]:
-            warn(f"WARN New offset ({offset}) is higher than latest offset for topic partition {part}. Value will be set to {ends[part]}")
-        elif offset < starts[part]:
-            warn(f"WARN New offset ({offset}) is lower than earliest offset for topic partition {part}. Value will be set to {starts[part]}")
         moved[part] = max(min(offset, ends[part]), starts[part])
+        if moved[part] != offset:
+            bound = "higher than latest" if offset > ends[part] else "lower than earliest"
+            warn(
+                f"WARN New offset ({offset}) is {bound} offset for topic partition {part}. "
+                f"Value will be set to {moved[part]}"
+            )
     return moved
 
 
@@ -156,26 +171,22 @@ def at_time(admin: Admin, parts: Sequence[TopicPartition], timestamp: int) -> Pl
     found = positions(admin, parts, timestamp)
     without = [part for part in parts if found[part] < 0]
     for part in without:
-        print(f"\nWarn: Partition {part.partition} from topic {part.topic} is empty. Falling back to latest known offset.")
+        print(
+            f"\nWarn: Partition {part.partition} from topic {part.topic} is empty. Falling back to latest known offset."
+        )
     return {**found, **positions(admin, without, LATEST)}
 
 
 def from_file(admin: Admin, group: str, options: argparse.Namespace) -> Plan:
     """The plan that an earlier `--export` printed: topic,partition,offset or group,topic,partition,offset."""
-    from odradek.cli.admin import TopicPartition
-
+    only = options.group[0] if len(options.group) == 1 else None
     wanted: dict[str, Plan] = {}
     try:
         with open(options.from_file, newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.reader(file), 1):
-                if not row:
-                    continue
-                if len(row) not in (3, 4) or not row[-1].isdigit() or not row[-2].isdigit():
-                    raise ToolError(f"{options.from_file}, line {number}: expected topic,partition,offset or group,topic,partition,offset")
-                name = row[0] if len(row) == 4 else options.group[0] if len(options.group) == 1 else None
-                if name is None:
-                    raise ToolError(f"{options.from_file}, line {number}: several groups need the form group,topic,partition,offset")
-                wanted.setdefault(name, {})[TopicPartition(row[-3], int(row[-2]))] = int(row[-1])
+                if row:
+                    name, part, offset = _plan_row(row, only, f"{options.from_file}, line {number}")
+                    wanted.setdefault(name, {})[part] = offset
     except OSError as error:
         raise ToolError(f"Unable to read file {options.from_file}: {error.strerror}") from error
     if group not in wanted:
@@ -185,13 +196,27 @@ def from_file(admin: Admin, group: str, options: argparse.Namespace) -> Plan:
     return within_log(admin, wanted[group])
 
 
+def _plan_row(row: Sequence[str], only: str | None, where: str) -> tuple[str, TopicPartition, int]:
+    """One line of a plan; `only` is the group of lines that name none."""
+    from odradek.cli.admin import TopicPartition
+
+    if len(row) not in (3, 4) or not row[-1].isdigit() or not row[-2].isdigit():
+        raise ToolError(f"{where}: expected topic,partition,offset or group,topic,partition,offset")
+    group = row[0] if len(row) == 4 else only
+    if group is None:
+        raise ToolError(f"{where}: several groups need the form group,topic,partition,offset")
+    return group, TopicPartition(row[-3], int(row[-2])), int(row[-1])
+
+
 _DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?")
 
 
 def parse_datetime(text: str) -> int:
     """Milliseconds since the epoch of `YYYY-MM-DDThh:mm:ss.sss`, UTC unless it says `Z`, `+hh:mm`."""
     if "T" not in text:
-        raise ToolError("java.text.ParseException: Error parsing timestamp. It does not contain a 'T' according to ISO8601 format")
+        raise ToolError(
+            "java.text.ParseException: Error parsing timestamp. It does not contain a 'T' according to ISO8601 format"
+        )
     if _DATETIME.fullmatch(text) is None:
         raise ToolError(f'java.text.ParseException: Unparseable date: "{text}"')
     zoned = text if re.search(r"(Z|[+-]\d{2}:?\d{2})$", text) else text + "+00:00"
@@ -223,7 +248,11 @@ def show(plans: Mapping[str, Plan]) -> None:
     """Kafka's table of new offsets."""
     from odradek.cli.tables import print_table
 
-    rows = [[group, part.topic, str(part.partition), str(offset)] for group, moves in plans.items() for part, offset in sorted(moves.items())]
+    rows = [
+        [group, part.topic, str(part.partition), str(offset)]
+        for group, moves in plans.items()
+        for part, offset in sorted(moves.items())
+    ]
     if plans:
         print_table(["GROUP", "TOPIC", "PARTITION", "NEW-OFFSET"], rows, [15, 15, 10, 0])
 
@@ -264,14 +293,16 @@ def delete(admin: Admin, options: argparse.Namespace) -> int:
         print(f"Request succeeded for deleting offsets from group {group}.")
     width = max([15, *(len(part.topic) for part in results)])
     print("\n" + f"{'TOPIC':<{width}} {'PARTITION':<10} {'STATUS':<15}", end="")
-    for part, error in sorted(results.items()):
+    for part, refusal in sorted(results.items()):
         number = str(part.partition) if part.partition >= 0 else "-"
-        status = f"Error: {error.java}" if error else "Successful"
+        status = f"Error: {refusal.java}" if refusal else "Successful"
         print("\n" + f"{part.topic:<{width}} {number:<10} {status:<15}", end="")
     print()
     return 1 if any(results.values()) else 0
 
 
-def request_deletion(admin: Admin, group: str, parts: Sequence[TopicPartition]) -> tuple[int, dict[TopicPartition, int]]:
+def request_deletion(
+    admin: Admin, group: str, parts: Sequence[TopicPartition]
+) -> tuple[int, dict[TopicPartition, int]]:
     """Error codes of the request and of its partitions."""
     return admin.delete_offsets(group, parts) if parts else (0, {})

@@ -68,7 +68,9 @@ class LineReader:
             [] if headers is None or headers == self.null_marker else self._headers(headers),
         )
 
-    def _cut(self, enabled: bool, text: bytes, separator: bytes, name: str, line: bytes) -> tuple[bytes | None, bytes]:
+    def _cut(
+        self, enabled: bool, text: bytes, separator: bytes, name: str, line: bytes
+    ) -> tuple[bytes | None, bytes]:
         if not enabled:
             return None, text
         head, found, tail = text.partition(separator)
@@ -84,11 +86,15 @@ class LineReader:
             name, found, value = pair.partition(self.headers_key_separator)
             if not found:
                 if not self.ignore_error:
-                    raise ToolError(f"No header key separator found in pair '{_shown(pair)}' on line number {self.line_number}")
+                    raise ToolError(
+                        f"No header key separator found in pair '{_shown(pair)}' on line number {self.line_number}"
+                    )
                 headers.append((_shown(pair), None))
                 continue
             if name == self.null_marker:
-                raise ToolError(f"Header keys should not be equal to the null marker '{_shown(name)}' as they can't be null")
+                raise ToolError(
+                    f"Header keys should not be equal to the null marker '{_shown(name)}' as they can't be null"
+                )
             headers.append((_shown(name), None if value == self.null_marker else value))
         return headers
 

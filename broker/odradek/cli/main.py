@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command = COMMANDS.get(arguments[0].removeprefix("kafka-").removesuffix(".sh"))
     if command is None:
-        print(f"odradek: there is no command '{arguments[0]}'.{suggestion(arguments[0])} See odradek --help", file=sys.stderr)
+        print(
+            f"odradek: there is no command '{arguments[0]}'.{suggestion(arguments[0])} See odradek --help",
+            file=sys.stderr,
+        )
         return 1
     module, function, _ = command
     run: Callable[[list[str]], int] = getattr(import_module(f"odradek.cli.{module}"), function)

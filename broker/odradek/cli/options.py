@@ -46,7 +46,9 @@ def program_name(default: str) -> str:
 
 class _Version(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="Display Kafka version.")
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="Display Kafka version."
+        )
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         print(version_text())
@@ -56,7 +58,9 @@ class _Version(argparse.Action):
 class _Removed(argparse.Action):
     """An option of older releases that has no meaning left; says what to write instead."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> NoReturn:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None
+    ) -> NoReturn:
         parser.error(f"{(option or '').lstrip('-')} is not a recognized option: {self.const}")
 
 
@@ -74,7 +78,9 @@ class ToolParser(argparse.ArgumentParser):
     """argparse with Kafka's sentences. Sub-parsers made by `add_subparsers` are of this class too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=_width()))
+        kwargs.setdefault(
+            "formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=_width())
+        )
         super().__init__(*args, **kwargs)
 
     def add_version(self) -> None:
@@ -123,9 +129,13 @@ def given(options: argparse.Namespace, name: str) -> bool:
     return value is not None and value is not False and value != []
 
 
-def add_bootstrap(parser: ToolParser, *, config_help: str = "Property file containing configs to be passed to Admin Client.") -> None:
+def add_bootstrap(
+    parser: ToolParser, *, config_help: str = "Property file containing configs to be passed to Admin Client."
+) -> None:
     """`--bootstrap-server` (also by its old name `--broker-list`) and `--command-config`."""
-    parser.add_argument("--bootstrap-server", metavar="HOST:PORT", help="REQUIRED: The server(s) to connect to.")
+    parser.add_argument(
+        "--bootstrap-server", metavar="HOST:PORT", help="REQUIRED: The server(s) to connect to."
+    )
     parser.add_argument("--broker-list", dest="bootstrap_server", help=argparse.SUPPRESS)
     parser.add_argument("--command-config", metavar="FILE", help=config_help)
     parser.add_removed("--zookeeper", "there is no ZooKeeper any more; use --bootstrap-server localhost:9092")
@@ -142,7 +152,7 @@ def warn(text: str) -> None:
 
 
 def run_tool(body: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """Run a tool's body and turn every way it can end into an exit code: 0, 1 for errors, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Run a tool's body and turn each way it ends into an exit code: 1 for errors, 130 for Ctrl-C, 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = body(arguments)
@@ -176,11 +186,22 @@ def _width() -> int:
     return min(get_terminal_size((100, 24)).columns - 2, 118)
 
 
+# Sentences of argparse, in Kafka's words.
 _WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"unrecognized arguments: -*([^\s=]+).*"), r"\1 is not a recognized option"),
-    (re.compile(r"argument -*([^\s/:]+)[^:]*: expected (?:one|at least one) argument"), r"Option \1 requires an argument"),
-    (re.compile(r"argument -*([^\s/:]+)[^:]*: invalid \w+ value: '(.*)'"), r"Cannot parse argument '\2' of option \1"),
-    (re.compile(r"ambiguous option: -*([^\s=]+).* could match (.*)"), r"\1 is not a unique abbreviation: it could be \2"),
+    (
+        re.compile(r"argument -*([^\s/:]+)[^:]*: expected (?:one|at least one) argument"),
+        r"Option \1 requires an argument",
+    ),
+    (
+        re.compile(r"argument -*([^\s/:]+)[^:]*: invalid \w+ value: '(.*)'"),
+        r"Cannot parse argument '\2' of option \1",
+    ),
+    (re.compile(r"one of the arguments -*([^\s/]+)\S* is required"), r'Missing required argument "[\1]"'),
+    (
+        re.compile(r"ambiguous option: -*([^\s=]+).* could match (.*)"),
+        r"\1 is not a unique abbreviation: it could be \2",
+    ),
 )
 
 

@@ -1,6 +1,6 @@
-"""Java properties files and Java client settings, for the options that take them (`--command-config` and kin).
+"""Settings of Java clients, for the options that take them (`--command-config` and kin).
 
-`load_properties` reads the format of `java.util.Properties`. `client_settings` turns the settings of the Java clients
+`client_settings` turns the settings of the Java clients
 (`acks`, `sasl.jaas.config`, …) into keyword arguments of kafka-python, whose names are the same with underscores, apart
 from security. What the Python client has no counterpart for is named in one warning and left out, as Kafka's own
 clients do with settings that they do not know.
@@ -9,60 +9,23 @@ clients do with settings that they do not know.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from odradek.broker.properties import FILE_BYTES_MAX, PropertiesError, parse_properties
 from odradek.cli.options import ToolError, warn
-
-_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 def load_properties(path: str) -> dict[str, str]:
     """The settings of a properties file; ToolError names the file, and the line where one is wrong."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        with open(path, "rb") as file:
+            text = file.read(FILE_BYTES_MAX).decode("latin-1")  # Java's encoding of such files
+        return {key: setting.value for key, setting in parse_properties(text, path).items()}
     except OSError as error:
         raise ToolError(f"Unable to read file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ToolError(f"Unable to read file {path}: it is not a text file") from error
-    return dict(_parse_line(line, path, number) for number, line in _logical_lines(text))
-
-
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers: comments and blanks dropped, continuations joined."""
-    pending, start = "", 0
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.lstrip()
-        if not pending and (not line or line[0] in "#!"):
-            continue
-        if not pending:
-            start = number
-        backslashes = len(line) - len(line.rstrip("\\"))
-        if backslashes % 2:
-            pending += line[:-1]
-            continue
-        yield start, pending + line
-        pending = ""
-    if pending:
-        yield start, pending
-
-
-def _parse_line(line: str, path: str, number: int) -> tuple[str, str]:
-    match = re.match(r"((?:\\.|[^\\=:\s])*)\s*[=:]?\s*(.*)$", line, re.DOTALL)
-    if match is None or not match.group(1):
-        raise ToolError(f"{path}, line {number}: a setting needs a name before the '='")
-    return _unescape(match.group(1)), _unescape(match.group(2))
-
-
-def _unescape(text: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        token = match.group(1)
-        if len(token) == 5:
-            return chr(int(token[1:], 16))
-        return _ESCAPES.get(token, token)
-
-    return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", replace, text)
+    except PropertiesError as error:
+        raise ToolError(str(error)) from error
 
 
 _TEXT = frozenset(
@@ -90,7 +53,7 @@ def client_settings(properties: Mapping[str, str], known: Mapping[str, Any]) -> 
     unused = []
     for name, value in properties.items():
         key = name.replace(".", "_")
-        if name in _DROPPED or name.startswith("ssl.") or name.startswith("sasl."):
+        if name in _DROPPED or name.startswith(("ssl.", "sasl.")):
             continue
         if name == "partition.assignment.strategy" and key in known:
             settings[key] = [_assignor(part.strip()) for part in value.split(",")]
@@ -110,7 +73,9 @@ def _converted(name: str, value: str, default: Any) -> Any:
     key = name.replace(".", "_")
     if isinstance(default, bool):
         if value.strip().lower() not in ("true", "false"):
-            raise ToolError(f"Invalid value {value} for configuration {name}: Expected value to be either true or false")
+            raise ToolError(
+                f"Invalid value {value} for configuration {name}: Expected value to be either true or false"
+            )
         return value.strip().lower() == "true"
     if isinstance(default, int) or key in _NUMBER:
         return _number(name, value)
@@ -133,7 +98,9 @@ def _assignor(java_class: str) -> Any:
 
     simple = java_class.rpartition(".")[2]
     if simple not in _ASSIGNORS:
-        raise ToolError(f"Invalid value {java_class} for configuration partition.assignment.strategy: Class could not be found.")
+        raise ToolError(
+            f"Invalid value {java_class} for configuration partition.assignment.strategy: Class could not be found."
+        )
     module, name = _ASSIGNORS[simple]
     return getattr(import_module(f"kafka.coordinator.assignors.{module}"), name)
 
@@ -155,7 +122,9 @@ def _security(properties: Mapping[str, str]) -> dict[str, Any]:
         if location is None:
             continue
         if properties.get(f"ssl.{store}.type", "JKS").upper() != "PEM":
-            raise ToolError(f"ssl.{store}.location={location}: only PEM files are read; set ssl.{store}.type=PEM and name one")
+            raise ToolError(
+                f"ssl.{store}.location={location}: only PEM files are read; set ssl.{store}.type=PEM and name one"
+            )
         settings[key] = location
         if store == "keystore":
             settings["ssl_keyfile"] = location

@@ -12,7 +12,13 @@ import sys
 from collections.abc import Sequence
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], *, emphasis: str | None = None) -> None:
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    *,
+    emphasis: str | None = None,
+) -> None:
     """Print a table; `widths` are Kafka's least widths, 0 for a column that is not padded.
 
     `emphasis` names a column of numbers that is coloured when it is above zero (the lag).
@@ -25,7 +31,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: S
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     """Kafka's form."""
     sizes = [
-        max(least, *(len(row[column]) for row in (headers, *rows))) if least < 0 or _grows(headers[column]) else least
+        max(least, *(len(row[column]) for row in (headers, *rows)))
+        if least and headers[column] in _GROWING
+        else least
         for column, least in enumerate(widths)
     ]
     lines = []
@@ -37,12 +45,18 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: S
 
 # Columns of Kafka's that widen to their longest cell; the others keep their width and are overrun.
 _GROWING = frozenset(
-    ("GROUP", "TOPIC", "CONSUMER-ID", "HOST", "CLIENT-ID", "GROUP-INSTANCE-ID", "CURRENT-ASSIGNMENT", "TARGET-ASSIGNMENT", "COORDINATOR (ID)")
-)  # fmt: skip
-
-
-def _grows(header: str) -> bool:
-    return header in _GROWING
+    (
+        "GROUP",
+        "TOPIC",
+        "CONSUMER-ID",
+        "HOST",
+        "CLIENT-ID",
+        "GROUP-INSTANCE-ID",
+        "CURRENT-ASSIGNMENT",
+        "TARGET-ASSIGNMENT",
+        "COORDINATOR (ID)",
+    )
+)
 
 
 def _for_a_person() -> bool:
@@ -62,9 +76,14 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], emphasis: str |
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    numeric = [bool(rows) and all(row[column].lstrip("-").isdigit() or row[column] == "-" for row in rows) for column in range(len(headers))]
+    numeric = [
+        bool(rows) and all(row[column].lstrip("-").isdigit() or row[column] == "-" for row in rows)
+        for column in range(len(headers))
+    ]
     for header, right in zip(headers, numeric, strict=True):
-        table.add_column(header, justify="right" if right and header not in ("GROUP", "TOPIC") else "left", no_wrap=True)
+        table.add_column(
+            header, justify="right" if right and header not in ("GROUP", "TOPIC") else "left", no_wrap=True
+        )
     for row in rows:
         cells = []
         for header, cell in zip(headers, row, strict=True):

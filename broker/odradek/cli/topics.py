@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from odradek.cli.admin import Admin
 
 ACTIONS = ("list", "describe", "create", "alter", "delete")
-REPORTS = ("under-replicated-partitions", "under-min-isr-partitions", "at-min-isr-partitions", "unavailable-partitions")
+REPORTS = (
+    "under-replicated-partitions",
+    "under-min-isr-partitions",
+    "at-min-isr-partitions",
+    "unavailable-partitions",
+)
 INTERNAL = frozenset(("__consumer_offsets", "__transaction_state", "__share_group_state"))
 DEFAULT_CONFIG_SOURCE = 5
 COLLISION = (
@@ -42,7 +47,9 @@ def run(argv: list[str]) -> int:
     with connect(options.bootstrap_server, options.command_config) as admin:
         action = next(name for name in ACTIONS if getattr(options, name))
         try:
-            {"list": list_topics, "describe": describe, "create": create, "alter": alter, "delete": delete}[action](admin, options)
+            {"list": list_topics, "describe": describe, "create": create, "alter": alter, "delete": delete}[
+                action
+            ](admin, options)
         except ToolError as error:
             raise ToolError(f"Error while executing topic command : {error}", to_stdout=True) from error
     return 0
@@ -50,38 +57,72 @@ def run(argv: list[str]) -> int:
 
 def build_parser() -> ToolParser:
     parser = ToolParser(
-        prog=program_name("odradek topics"), description="This tool helps to create, delete, describe, or change a topic."
+        prog=program_name("odradek topics"),
+        description="This tool helps to create, delete, describe, or change a topic.",
     )
     add_bootstrap(parser)
-    flag = {"action": "store_true"}
-    parser.add_argument("--list", **flag, help="List all available topics.")
-    parser.add_argument("--create", **flag, help="Create a new topic.")
-    parser.add_argument("--describe", **flag, help="List details for the given topics.")
-    parser.add_argument("--alter", **flag, help="Alter the number of partitions. (Configurations: kafka-configs.)")
-    parser.add_argument("--delete", **flag, help="Delete a topic.")
+    parser.add_argument("--list", action="store_true", help="List all available topics.")
+    parser.add_argument("--create", action="store_true", help="Create a new topic.")
+    parser.add_argument("--describe", action="store_true", help="List details for the given topics.")
+    parser.add_argument(
+        "--alter",
+        action="store_true",
+        help="Alter the number of partitions. (Configurations: kafka-configs.)",
+    )
+    parser.add_argument("--delete", action="store_true", help="Delete a topic.")
     parser.add_argument("--topic", help="The topic; a regular expression too, except for --create.")
     parser.add_argument("--topic-id", help="The topic-id to describe.")
     parser.add_argument(
-        "--partitions", type=int, metavar="N", help="The number of partitions. Without it --create takes the cluster's default. "
-        "More partitions change which partition a key goes to.",
+        "--partitions", type=int, metavar="N", help="The number of partitions. Without it --create takes the cluster's "
+        "default. More partitions change which partition a key goes to.",
     )  # fmt: skip
-    parser.add_argument("--replication-factor", type=int, metavar="N", help="Replicas of each partition of the new topic.")
     parser.add_argument(
-        "--replica-assignment", metavar="ID:ID,ID:ID", help="Brokers of each partition of a topic being created or altered."
+        "--replication-factor", type=int, metavar="N", help="Replicas of each partition of the new topic."
+    )
+    parser.add_argument(
+        "--replica-assignment",
+        metavar="ID:ID,ID:ID",
+        help="Brokers of each partition of a topic being created or altered.",
     )
     parser.add_argument(
         "--config", action="append", default=[], metavar="NAME=VALUE",
         help="A configuration override for the topic being created, e.g. retention.ms=3600000. Repeatable.",
     )  # fmt: skip
     parser.add_argument("--delete-config", help=argparse.SUPPRESS)
-    parser.add_argument("--if-exists", **flag, help="Alter, delete or describe only if the topic exists.")
-    parser.add_argument("--if-not-exists", **flag, help="Do not fail --create if the topic already exists.")
-    parser.add_argument("--exclude-internal", **flag, help="List or describe without internal topics.")
-    parser.add_argument("--topics-with-overrides", **flag, help="Describe only topics that have overridden configs.")
-    parser.add_argument("--under-replicated-partitions", **flag, help="Describe only under-replicated partitions.")
-    parser.add_argument("--under-min-isr-partitions", **flag, help="Describe only partitions below min.insync.replicas.")
-    parser.add_argument("--at-min-isr-partitions", **flag, help="Describe only partitions at min.insync.replicas.")
-    parser.add_argument("--unavailable-partitions", **flag, help="Describe only partitions without a live leader.")
+    parser.add_argument(
+        "--if-exists", action="store_true", help="Alter, delete or describe only if the topic exists."
+    )
+    parser.add_argument(
+        "--if-not-exists", action="store_true", help="Do not fail --create if the topic already exists."
+    )
+    parser.add_argument(
+        "--exclude-internal", action="store_true", help="List or describe without internal topics."
+    )
+    parser.add_argument(
+        "--topics-with-overrides",
+        action="store_true",
+        help="Describe only topics that have overridden configs.",
+    )
+    parser.add_argument(
+        "--under-replicated-partitions",
+        action="store_true",
+        help="Describe only under-replicated partitions.",
+    )
+    parser.add_argument(
+        "--under-min-isr-partitions",
+        action="store_true",
+        help="Describe only partitions below min.insync.replicas.",
+    )
+    parser.add_argument(
+        "--at-min-isr-partitions",
+        action="store_true",
+        help="Describe only partitions at min.insync.replicas.",
+    )
+    parser.add_argument(
+        "--unavailable-partitions",
+        action="store_true",
+        help="Describe only partitions without a live leader.",
+    )
     parser.add_argument(
         "--partition-size-limit-per-response", type=int, default=2000, metavar="N",
         help="Partitions asked for in one DescribeTopicPartitions response.",
@@ -93,18 +134,27 @@ def build_parser() -> ToolParser:
 def check(parser: ToolParser, options: argparse.Namespace) -> None:
     """Which options may meet, as in Kafka."""
     if sum(bool(getattr(options, action)) for action in ACTIONS) != 1:
-        parser.error("Command must include exactly one action: --list, --describe, --create, --alter or --delete")
+        parser.error(
+            "Command must include exactly one action: --list, --describe, --create, --alter or --delete"
+        )
     if options.delete_config:
-        warn("delete-config option is no longer supported and deprecated since version 4.0. See kafka-configs.")
+        warn(
+            "delete-config option is no longer supported and deprecated since version 4.0. See kafka-configs."
+        )
     if not options.bootstrap_server:
-        parser.error("--bootstrap-server must be specified (a node on this machine: --bootstrap-server localhost:9092)")
+        parser.error(
+            "--bootstrap-server must be specified (a node on this machine: --bootstrap-server localhost:9092)"
+        )
     if options.describe and options.if_exists and not (options.topic or options.topic_id):
         parser.error("--topic or --topic-id is required to describe a topic")
     if not (options.list or options.describe):
         parser.require(options, "topic")
     if options.alter:
         if options.config:
-            parser.error('Option combination "[bootstrap-server],[config]" can\'t be used with option "[alter]" (use kafka-configs)')
+            parser.error(
+                'Option combination "[bootstrap-server],[config]" can\'t be used with option "[alter]" '
+                "(use kafka-configs)"
+            )
         parser.require(options, "partitions")
     for option, allowed in (
         ("config", ("alter", "create")),
@@ -146,7 +196,11 @@ def create(admin: Admin, options: argparse.Namespace) -> None:
 
     try:
         admin.create_topic(
-            name, options.partitions or -1, options.replication_factor or -1, assignment, parse_configs(options.config)
+            name,
+            options.partitions or -1,
+            options.replication_factor or -1,
+            assignment,
+            parse_configs(options.config),
         )
     except ClusterError as error:
         if error.code == ErrorCode.TOPIC_ALREADY_EXISTS and options.if_not_exists:
@@ -181,19 +235,28 @@ def describe(admin: Admin, options: argparse.Namespace) -> None:
     topics = described_topics(admin, options)
     if not topics:
         return
-    described = sorted(admin.describe_topics(topics, options.partition_size_limit_per_response), key=lambda topic: str(topic["name"]))
+    described = sorted(
+        admin.describe_topics(topics, options.partition_size_limit_per_response),
+        key=lambda topic: str(topic["name"]),
+    )
     configs = admin.describe_configs(2, topics)
     live = set(admin.broker_ids()) if options.unavailable_partitions else set()
     reports = [report for report in REPORTS if given(options, report)]
     for topic in described:
         entries = configs[topic["name"]]
-        overrides = {entry["name"]: entry["value"] for entry in entries if entry["config_source"] != DEFAULT_CONFIG_SOURCE}
+        overrides = {
+            entry["name"]: entry["value"]
+            for entry in entries
+            if entry["config_source"] != DEFAULT_CONFIG_SOURCE
+        }
         partitions = sorted(topic["partitions"], key=lambda part: int(part["partition_index"]))
         if not reports and (overrides or not options.topics_with_overrides):
             print(topic_line(topic, partitions, overrides))
         if options.topics_with_overrides:
             continue
-        min_isr = next((int(entry["value"]) for entry in entries if entry["name"] == "min.insync.replicas"), 1)
+        min_isr = next(
+            (int(entry["value"]) for entry in entries if entry["name"] == "min.insync.replicas"), 1
+        )
         for part in partitions:
             if not reports or any(reported(report, part, min_isr, live) for report in reports):
                 print(partition_line(topic["name"], part))
@@ -243,7 +306,9 @@ def parse_configs(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not value.strip():
-            raise ToolError('requirement failed: Invalid topic config: all configs to be added must be in the format "key=val".')
+            raise ToolError(
+                'requirement failed: Invalid topic config: all configs to be added must be in the format "key=val".'
+            )
         configs[name.strip()] = value.strip()
     return configs
 
@@ -255,17 +320,23 @@ def parse_assignment(text: str) -> dict[int, list[int]]:
         try:
             brokers = [int(broker) for broker in part.split(":")]
         except ValueError:
-            raise ToolError(f"'{part.strip()}' in the replica assignment is not a list of broker ids like 1:2:3") from None
+            raise ToolError(
+                f"'{part.strip()}' in the replica assignment is not a list of broker ids like 1:2:3"
+            ) from None
         repeated = sorted({broker for broker in brokers if brokers.count(broker) > 1})
         if repeated:
-            raise ToolError("Partition replica lists may not contain duplicate entries: " + ",".join(map(str, repeated)))
+            raise ToolError(
+                "Partition replica lists may not contain duplicate entries: " + ",".join(map(str, repeated))
+            )
         if assignment and len(brokers) != len(assignment[0]):
             raise ToolError(f"Partition {partition} has different replication factor: {brokers}")
         assignment[partition] = brokers
     return assignment
 
 
-def topic_line(topic: Mapping[str, Any], partitions: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> str:
+def topic_line(
+    topic: Mapping[str, Any], partitions: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]
+) -> str:
     """The line that opens a topic's description."""
     from odradek.cli.admin import uuid_text
 

@@ -1,0 +1,158 @@
+"""`kafka-storage`: random ids; format and inspect the data directories that a server.properties names.
+
+Formatting is optional here: a node formats a new directory when it starts. The command is for set-ups that do it
+beforehand, as Kafka's guides do, to give all nodes of a cluster the same cluster id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from odradek.cli.options import ToolError, ToolParser, program_name, run_tool
+
+if TYPE_CHECKING:
+    from odradek.broker.config import BrokerConfig
+
+METADATA_VERSION = "4.3-IV0"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: exit code 0, or 1 with one line that says why."""
+    return run_tool(run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """Parse and execute."""
+    options = build_parser().parse(argv)
+    if options.command == "random-uuid":
+        from odradek.wire.uuid import random_uuid, uuid_to_string
+
+        print(uuid_to_string(random_uuid(random.SystemRandom())))
+        return 0
+    config = read_config(options.config)
+    return info(config) if options.command == "info" else format_dirs(config, options)
+
+
+def build_parser() -> ToolParser:
+    parser = ToolParser(prog=program_name("odradek storage"), description="The Kafka storage tool.")
+    parser.add_version()
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,format,random-uuid}")
+    inspect = commands.add_parser(
+        "info", help="Get information about the Kafka log directories on this node."
+    )
+    form = commands.add_parser("format", help="Format the Kafka log directories on this node.")
+    for command in (inspect, form):
+        command.add_argument(
+            "--config", "-c", required=True, metavar="FILE", help="The Kafka configuration file to use."
+        )
+    form.add_argument("--cluster-id", "-t", required=True, metavar="ID", help="The cluster ID to use.")
+    form.add_argument(
+        "--ignore-formatted", "-g", action="store_true", help="Skip directories that are already formatted."
+    )
+    voters = form.add_mutually_exclusive_group()
+    voters.add_argument(
+        "--standalone", "-s", action="store_true", help="Accepted for a single node, which is always that."
+    )
+    voters.add_argument("--no-initial-controllers", "-N", action="store_true", help=argparse.SUPPRESS)
+    commands.add_parser("random-uuid", help="Print a random UUID.")
+    return parser
+
+
+def read_config(path: str) -> BrokerConfig:
+    """The configuration of a node from its file alone."""
+    from odradek.broker.config import StartupError
+    from odradek.broker.properties import PropertiesError
+    from odradek.cli.serve import server_config
+
+    options = argparse.Namespace(file=path, override=[], metrics_port=None, log_format=None, cluster_id=None)
+    try:
+        return server_config(options, {})
+    except (StartupError, PropertiesError) as error:
+        raise ToolError(str(error)) from error
+
+
+def directories(config: BrokerConfig) -> list[str]:
+    """All data directories, sorted."""
+    return sorted({*config.log_dirs, config.metadata_dir})
+
+
+def format_dirs(config: BrokerConfig, options: argparse.Namespace) -> int:
+    """Write meta.properties into each directory; nothing is written when one of them is in use or another's."""
+    from odradek.storage.data_dir import DataDir, DataDirError
+    from odradek.storage.real_disk import RealDisk
+
+    disk = RealDisk()
+    opened: list[tuple[DataDir, str | None]] = []
+    try:
+        for path in directories(config):
+            directory = DataDir(disk, os.path.abspath(path))
+            directory.take()
+            opened.append((directory, directory.read_meta(config.node_id)))
+        for directory, cluster_id in opened:
+            if cluster_id is not None and not options.ignore_formatted:
+                raise ToolError(
+                    f"Log directory {directory.path} is already formatted. Use --ignore-formatted to ignore this "
+                    "directory and format the others."
+                )
+            if cluster_id not in (None, options.cluster_id):
+                raise ToolError(
+                    f"Invalid cluster.id in: {directory.path}/meta.properties. Expected {options.cluster_id}, "
+                    f"but read {cluster_id}"
+                )
+        fresh = [directory for directory, cluster_id in opened if cluster_id is None]
+        if not fresh:
+            print("All of the log directories are already formatted.")
+        for directory in fresh:
+            kind = "metadata" if directory.path == os.path.abspath(config.metadata_dir) else "data"
+            print(f"Formatting {kind} directory {directory.path} with metadata.version {METADATA_VERSION}.")
+            directory.write_meta(config.node_id, options.cluster_id, random.SystemRandom())
+    except DataDirError as error:
+        raise ToolError(str(error)) from error
+    finally:
+        for directory, _ in opened:
+            directory.release()
+    return 0
+
+
+def info(config: BrokerConfig) -> int:
+    """What is in the directories, and what is wrong with them; 1 when something is."""
+    from odradek.storage.checkpoints import parse_properties
+
+    found, problems, metadata = [], [], []
+    for path in directories(config):
+        meta = os.path.join(path, "meta.properties")
+        if not os.path.isdir(path):
+            problems.append(
+                f"{path} is not a directory" if os.path.exists(path) else f"{path} does not exist"
+            )
+            continue
+        found.append(path)
+        try:
+            with open(meta, encoding="utf-8") as file:
+                metadata.append(parse_properties(file.read()))
+        except FileNotFoundError:
+            problems.append(f"{path} is not formatted.")
+        except (OSError, ValueError) as error:
+            problems.append(f"Error loading {meta}: {error}")
+    if len({values.get("cluster.id") for values in metadata}) > 1:
+        problems.append("Mismatched cluster IDs between storage directories.")
+    elif len({values.get("node.id") for values in metadata}) > 1:
+        problems.append("Mismatched node IDs between storage directories.")
+    _paragraph("Found log directory:", "Found log directories:", found)
+    if metadata:
+        print(
+            "Found metadata: {"
+            + ", ".join(f"{key}={value}" for key, value in sorted(metadata[-1].items()))
+            + "}\n"
+        )
+    _paragraph("Found problem:", "Found problems:", problems)
+    return 1 if problems else 0
+
+
+def _paragraph(one: str, many: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(one if len(lines) == 1 else many, *(f"  {line}" for line in lines), "", sep="\n")
