@@ -162,9 +162,8 @@ class RaftCore(LogCore):
 
     def start(self, now_ms: int) -> list[Effect]:
         """Take up the stored state. Call once, before any event."""
-        if (
-            self.log.last_epoch > self.epoch
-        ):  # a lost vote file: nothing at or below the log's epoch may be redone
+        if self.log.last_epoch > self.epoch:
+            # A lost vote file: nothing in the log's epochs may be done a second time.
             self.epoch, self.leader_id, self.voted = self.log.last_epoch, NO_LEADER, None
         if self.is_only_voter:
             self._become_prospective(now_ms)
