@@ -78,6 +78,13 @@ class Disk(Protocol):
         """Make creates, renames and deletes inside `path` durable. Blocking."""
         ...
 
+    def settle(self, path: str) -> None:
+        """Hint that very many files below `path` are about to be synced: one pass over the medium may serve them all.
+
+        Promises nothing and never fails; each file still has to be synced. Blocking.
+        """
+        ...
+
     def read_file(self, path: str) -> bytes: ...
 
     def write_file_atomic(self, path: str, data: bytes, *, durable: bool) -> None:

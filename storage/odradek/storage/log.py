@@ -17,7 +17,7 @@ from odradek.storage.batch import Damage
 from odradek.storage.config import UNLIMITED, LogConfig
 from odradek.storage.producers import ProducerEntry
 from odradek.storage.reads import Location, ReadResult
-from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment
+from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment, overwrite
 from odradek.storage.state import NO_LIMIT, SyncTicket
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -96,7 +96,7 @@ class Log(LogAppends):
 
     def write_producer_snapshot(self, offset: int) -> None:
         path = f"{self.dir}/{layout.file_name(offset, layout.SNAPSHOT_SUFFIX)}"
-        self._pool.disk.write_file_atomic(path, self.producers.encode_snapshot(), durable=False)
+        overwrite(self._pool.disk, path, self.producers.encode_snapshot())  # a torn one fails its CRC
 
     # Durability -------------------------------------------------------------------------------------------------
 
@@ -181,19 +181,23 @@ class Log(LogAppends):
         self._advance_recovery_point(self.written_end_offset)
 
     def close(self) -> None:
-        """A clean stop: flush, save indexes and producer state, close files. A log nobody touched costs nothing."""
+        """A clean stop: save indexes and producer state, flush, close files. A log nobody touched costs nothing."""
         if not self.offline:
-            active = self._segments[-1]
-            touched = active.index is not None
+            self.save_derived()
             self.flush_blocking()
-            try:
-                if touched and self.readable_end == NO_LIMIT:
-                    active.save_index(self._pool.disk)
-                    self.write_producer_snapshot(self.log_end_offset)
-            except OSError as error:
-                self.fail(error)
-                raise
         self.close_files()
+
+    def save_derived(self) -> None:
+        """Write what the next start would else have to compute. OSError takes the log offline."""
+        self.write_staged()
+        if self._segments[-1].index is None or self.readable_end != NO_LIMIT:
+            return
+        try:
+            self._segments[-1].save_index(self._pool.disk)
+            self.write_producer_snapshot(self.log_end_offset)
+        except OSError as error:
+            self.fail(error)
+            raise
 
     def retire(self) -> None:
         """The log is deleted: nothing may touch its files any more, and no callback is called."""

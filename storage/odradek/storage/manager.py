@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from random import Random
 
@@ -309,11 +310,18 @@ class LogManager:
         (directory, reason) of those that could not be left clean; they are recovered at the next start.
         """
         unclean: list[tuple[str, str]] = []
+        # In three passes over all logs: an fsync of one must not wait for what another has just created.
+        for step in (Log.save_derived, None, Log.flush_blocking):
+            if step is None:
+                for data_dir in self.dirs:
+                    self._disk.settle(data_dir.path)
+                continue
+            for log in self.logs.values():
+                with suppress(OSError):  # the log has told `_log_failed`
+                    if not log.offline:
+                        step(log)
         for log in self.logs.values():
-            try:
-                log.close()
-            except OSError as error:
-                self._dir_failed(self._dir_of(log), error)
+            log.close_files()
         for data_dir in self.dirs:
             if not data_dir.offline:
                 self._checkpoint_dir(data_dir, high_watermarks, durable=True)

@@ -297,6 +297,9 @@ class MemoryDisk(Disk):
         self.faults.sync(path)
         node.sync()
 
+    def settle(self, path: str) -> None:
+        """Nothing to hurry."""
+
     def read_file(self, path: str) -> bytes:
         return bytes(self._file(path).data)
 

@@ -240,13 +240,12 @@ class LogReads(LogState):
         if segment.index is not None:
             raise Damage(0, "the index in memory contradicts the batch it names")
         segment.rebuild_index(self._pool, self._interval)
-        if segment is not self._segments[-1]:
-            try:
-                segment.save_index(self._pool.disk)
-            except OSError as error:
-                self.fail(error)
-                raise
-            segment.index = None
+        try:
+            segment.save_index(self._pool.disk)
+        except OSError as error:
+            self.fail(error)
+            raise
+        segment.index = None
 
     def _corrupt(self, offset: int, reason: str) -> KafkaError:
         if self.corrupt_offset is None or offset < self.corrupt_offset:

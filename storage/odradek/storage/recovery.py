@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Set
 from contextlib import suppress
+from functools import partial
 
 from odradek.storage import layout
 from odradek.storage.batch import Damage, Header, scan_batches, walk_headers
@@ -21,18 +22,22 @@ from odradek.storage.segment import NEVER, Segment
 from odradek.wire.errors import ErrorCode, KafkaError
 
 _SEARCH_CHUNK = 1 << 20
+_LEFTOVERS = (layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, layout.TEMPORARY_SUFFIX)
 
 
 def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool) -> None:
     """Fill `log` from its directory, creating that if it is not there."""
     disk = log._pool.disk
     log.last_flush_ms = wall_ms
-    if not disk.isdir(log.dir):
+    try:
+        names = disk.listdir(log.dir)
+    except FileNotFoundError:
         disk.makedirs(log.dir)
+        names = []
     if not clean:  # what the last process created may never have been synced
         log._dirs_to_sync += [log.dir.rpartition("/")[0], log.dir]
     without_producers: set[Segment] = set()
-    names = _clear_leftovers(log, disk.listdir(log.dir))
+    names = _clear_leftovers(log, names)
     log.foreign_files = [name for name in names if not _belongs(name)]
     log.epochs = LeaderEpochCache.load(disk, log.dir)
     _load_segments(log, names, wall_ms)
@@ -104,17 +109,29 @@ def rebuild_producers(log: Log, names: list[str] | None = None, skip: Set[Segmen
     log.producers.clear()
     start = log.log_start_offset
     while usable:
-        path = f"{log.dir}/{layout.file_name(usable[-1], layout.SNAPSHOT_SUFFIX)}"
         try:
-            log.producers.load_snapshot(disk.read_file(path))
+            log.producers.load_snapshot(disk.read_file(_snapshot_path(log, usable[-1])))
             start = usable[-1]
             break
         except (SnapshotError, FileNotFoundError):
             usable.pop()
     keep = {*log._bases, *usable[-1:]}
-    stray = [offset for offset in present if offset not in keep or offset > end]
-    unlink_all(disk, [f"{log.dir}/{layout.file_name(offset, layout.SNAPSHOT_SUFFIX)}" for offset in stray])
+    stray = [offset for offset in present if offset <= end and offset not in keep]
+    unlink_all(disk, [_snapshot_path(log, offset) for offset in present if offset > end])
+    _remove_later(log, [_snapshot_path(log, offset) for offset in stray])
     _replay_producers(log, start, end, skip)
+
+
+def _snapshot_path(log: Log, offset: int) -> str:
+    return f"{log.dir}/{layout.file_name(offset, layout.SNAPSHOT_SUFFIX)}"
+
+
+def _remove_later(log: Log, paths: list[str]) -> None:
+    """Unlink what is of no use any more, in the background where there is one: 1.5 ms each on ext4, for every log."""
+    if paths and log._syncer is not None:
+        log._syncer.run(partial(unlink_all, log._pool.disk, paths), lambda error: None)
+    else:
+        unlink_all(log._pool.disk, paths)
 
 
 def _replay_producers(log: Log, start: int, end: int, skip: Set[Segment]) -> None:
@@ -172,23 +189,21 @@ def _clear_leftovers(log: Log, names: list[str]) -> list[str]:
     cleaned = [layout.file_offset(name) or 0 for name in ours if name.endswith(layout.CLEANED_SUFFIX)]
     least_cleaned = min(cleaned, default=1 << 63)
     swaps: list[str] = []
+    doomed: set[str] = set()
     for name in names:
-        path = f"{log.dir}/{name}"
         if (
             name in ours
             and name.endswith(layout.SWAP_SUFFIX)
             and (layout.file_offset(name) or 0) < least_cleaned
         ):
             swaps.append(name)
-        elif name in temporary or (
-            name in ours
-            and name.endswith((layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, ".tmp"))
-            and not name.endswith(".checkpoint.deleted")
-        ):
-            disk.unlink(path)
+        elif name in temporary or (name in ours and name.endswith(_LEFTOVERS)):
+            doomed.add(name)
+            disk.unlink(f"{log.dir}/{name}")
     if swaps:
         _finish_swaps(log, swaps)
-    return disk.listdir(log.dir) if swaps else [name for name in names if disk.exists(f"{log.dir}/{name}")]
+        return disk.listdir(log.dir)
+    return [name for name in names if name not in doomed]
 
 
 def _finish_swaps(log: Log, swaps: list[str]) -> None:

@@ -78,6 +78,23 @@ class FilePool:
                 return
 
 
+def overwrite(disk: Disk, path: str, data: bytes) -> None:
+    """Write a file whose content nobody trusts: neither atomic nor durable, and therefore cheap.
+
+    A rename over an old file makes ext4 write the data out at once: 0.4 ms, for thousands of logs at a stop.
+    """
+    file = disk.open(path, create=True)
+    try:
+        if file.size() == 0:
+            file.append([data])
+        else:
+            file.pwrite(data, 0)
+            if file.size() > len(data):
+                file.truncate(len(data))
+    finally:
+        file.close()
+
+
 class Segment:
     """A contiguous part of a log. `size` counts staged bytes too, `written` only what is in the file."""
 
@@ -172,8 +189,8 @@ class Segment:
             return
         if self.max_timestamp >= 0:
             index.add_time(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
-        disk.write_file_atomic(self.path(layout.INDEX_SUFFIX), index.encode_offsets(), durable=False)
-        disk.write_file_atomic(self.path(layout.TIME_INDEX_SUFFIX), index.encode_times(), durable=False)
+        overwrite(disk, self.path(layout.INDEX_SUFFIX), index.encode_offsets())
+        overwrite(disk, self.path(layout.TIME_INDEX_SUFFIX), index.encode_times())
 
     def load_saved_index(self, disk: Disk) -> bool:
         """Read the index files into memory to go on writing; False if they are missing or damaged."""
