@@ -49,7 +49,14 @@ class Log(LogAppends):
         """
         from odradek.storage.recovery import open_log
 
-        log = cls(pool or FilePool(disk), directory, config, topic=topic, partition=partition, syncer=syncer)
+        log = cls(
+            FilePool(disk) if pool is None else pool,
+            directory,
+            config,
+            topic=topic,
+            partition=partition,
+            syncer=syncer,
+        )
         log.compacted_below = compacted_below
         open_log(log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean)
         return log
@@ -145,7 +152,11 @@ class Log(LogAppends):
             syncer.run(partial(_sync_dirs, self._pool.disk, dirs), one_done)
         for segment in dirty:
             segment.dirty = False
-            file = segment.file or self._pool.open(segment)
+            try:
+                file = segment.file or self._pool.open(segment)
+            except OSError as error:
+                one_done(error)
+                continue
             segment.pins += 1
             syncer.sync(file, partial(segment_done, segment))
         self._complete_syncs()

@@ -271,6 +271,12 @@ class LogManager:
             count += log.delete_old_segments(wall_ms, limit)
         return count
 
+    def expire_producers(self, wall_ms: int, expiration_ms: int) -> None:
+        """Forget idle producers of every log (`producer.id.expiration.ms`, checked every ten minutes in Kafka)."""
+        for log in self.logs.values():
+            if log.producers.entries:
+                log.producers.expire(wall_ms, expiration_ms)
+
     def checkpoint(self, high_watermarks: Mapping[TopicPartition, int] | None = None) -> None:
         """Write the recovery points, log starts and (if given) high watermarks of every directory. Blocking, small.
 

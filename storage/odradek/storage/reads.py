@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from crc32c import crc32c
 
 from odradek.ports.disk import Buffer, Disk, File
@@ -88,7 +90,13 @@ class LogReads(LogState):
         try:
             return self._read(offset, max_bytes, end_offset, min_one)
         except OSError as error:
-            raise self._storage_error(error) from error
+            raise self._read_failed(error) from error
+
+    def _read_failed(self, error: OSError) -> KafkaError:
+        """A medium that cannot be read is not written to either; other errors (no descriptors left) pass."""
+        if error.errno == errno.EIO:
+            self.fail(error)
+        return self._storage_error(error)
 
     def _read(self, offset: int, max_bytes: int, end_offset: int, min_one: bool) -> ReadResult:
         hint = self._hints.get(offset)
@@ -264,13 +272,19 @@ class LogReads(LogState):
         if not self.log_start_offset <= offset < end_offset:
             return Location(self._pool.disk, "", 0, 0, True)
         hint = self._hints.get(offset)
-        segment, position = hint if hint is not None and hint[1] < hint[0].written else self._seek(offset)[:2]
-        length = min(max_bytes, segment.written - position)
-        if segment is self._segments[-1] and segment.dirty:
-            cached = True  # written since the last fsync: the kernel still has it
-        else:
-            file = segment.file or self._pool.open(segment)
-            cached = file.is_cached(position, length)
+        try:
+            if hint is not None and hint[1] < hint[0].written:
+                segment, position = hint
+            else:
+                segment, position, _ = self._seek(offset)
+            length = min(max_bytes, segment.written - position)
+            if segment is self._segments[-1] and segment.dirty:
+                cached = True  # written since the last fsync: the kernel still has it
+            else:
+                file = segment.file or self._pool.open(segment)
+                cached = file.is_cached(position, length)
+        except OSError as error:
+            raise self._read_failed(error) from error
         return Location(self._pool.disk, segment.path(layout.LOG_SUFFIX), position, length, cached)
 
     # By time ----------------------------------------------------------------------------------------------------
@@ -288,7 +302,7 @@ class LogReads(LogState):
                 if found is not None:
                     return found
         except OSError as error:
-            raise self._storage_error(error) from error
+            raise self._read_failed(error) from error
         return None
 
     def max_timestamp(self) -> tuple[int, int, int] | None:
@@ -302,7 +316,7 @@ class LogReads(LogState):
                 return None
             return self._find_time(best, best.max_timestamp)
         except OSError as error:
-            raise self._storage_error(error) from error
+            raise self._read_failed(error) from error
 
     def _max_timestamp(self, segment: Segment) -> int:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from odradek.ports.disk import Disk, File
@@ -45,7 +46,17 @@ class FilePool:
         """The segment's file, opened now; kept until evicted or closed."""
         if len(self._open) >= self.capacity:
             self._evict()
-        file = self.disk.open(segment.path(layout.LOG_SUFFIX), create=create, exclusive=create)
+        path = segment.path(layout.LOG_SUFFIX)
+        try:
+            file = self.disk.open(path, create=create, exclusive=create)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                raise
+            # Connections have taken the descriptors: make do with fewer, rather than call the disk broken.
+            self.capacity = max(1, len(self._open) * 3 // 4)
+            while len(self._open) >= self.capacity and self._evict():
+                pass
+            file = self.disk.open(path, create=create, exclusive=create)
         segment.file = file
         self._open[segment] = None
         return file
@@ -66,7 +77,7 @@ class FilePool:
             segment.close_when_unpinned = False
             self.close(segment)
 
-    def _evict(self) -> None:
+    def _evict(self) -> bool:
         for _ in range(2 * len(self._open)):
             segment = next(iter(self._open))
             if segment.used or segment.pins:
@@ -75,7 +86,8 @@ class FilePool:
                 self._open[segment] = None
             else:
                 self.close(segment)
-                return
+                return True
+        return False
 
 
 def overwrite(disk: Disk, path: str, data: bytes) -> None:

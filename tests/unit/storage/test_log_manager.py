@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -283,3 +284,86 @@ def test_damaged_checkpoints_only_mean_a_scan(node: Node) -> None:
     assert report.failed == []
     assert manager.logs["t", 0].log_end_offset == 1
     assert len(manager.dirs[0].notes) == 3
+
+
+def test_idle_producers_expire(node: Node) -> None:
+    manager = node.manager()
+    log = manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    batch = simple_batch(
+        [(b"k", b"v")], base_offset=0, timestamp=NOW, producer_id=1, producer_epoch=0, base_sequence=0
+    )
+    log.append_as_leader(memoryview(batch), 0, NOW)
+    manager.expire_producers(NOW + 999, 1000)
+    assert len(log.active_producers()) == 1
+    manager.expire_producers(NOW + 1000, 1000)
+    assert log.active_producers() == []
+
+
+def test_flush_ms_is_kept_by_the_tick(node: Node) -> None:
+    manager = node.manager()
+    log = manager.create_log("t", 0, TOPIC_ID, LogConfig(flush_ms=500), wall_ms=NOW)
+    append(log, "a")
+    manager.tick(NOW + 499)
+    node.syncer.drain()
+    assert log.recovery_point == 0
+    manager.tick(NOW + 500)
+    node.syncer.drain()
+    assert log.recovery_point == 1
+
+
+def test_a_recovery_point_above_a_shortened_log_is_lowered_on_disk_at_once() -> None:
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a", "b")
+    manager.close()
+    name = f"{node.dirs[0]}/recovery-point-offset-checkpoint"
+    node.disk.write_file_atomic(name, b"0\n1\nt 0 9\n", durable=True)
+    manager = node.manager()
+    manager.open_all(NOW)
+    assert manager.logs["t", 0].recovery_point == 2
+    assert node.disk.read_file(name) == b"0\n1\nt 0 2\n"
+
+
+def life_of_a_node(node: Node, log_names: list[tuple[str, int]]) -> None:
+    """Start, create, append, roll, checkpoint, delete a log, stop."""
+    manager = node.manager()
+    manager.open_all(NOW)
+    for topic, partition in log_names:
+        log = manager.create_log(topic, partition, TOPIC_ID, LogConfig(segment_bytes=300), wall_ms=NOW)
+        for number in range(6):
+            append(log, f"v{number}")
+            log.sync(node.syncer, lambda error: None)
+            node.syncer.drain()
+    manager.checkpoint({})
+    manager.delete_log(*log_names[-1], wall_ms=NOW)
+    manager.tick(NOW + 100_000)
+    node.syncer.drain()
+    manager.close()
+
+
+@pytest.mark.parametrize("power", ["kept", "lost"])
+def test_a_failure_at_any_write_or_sync_leaves_directories_that_open_again(power: str) -> None:
+    names = [("t", 0), ("u", 3)]
+    probe = Node(MemoryDisk(), "/data")
+    life_of_a_node(probe, names)
+    changes, syncs = probe.disk.faults.changes, probe.disk.faults.syncs
+    assert changes > 60 and syncs > 10
+    for number in range(changes + syncs):
+        node = Node(MemoryDisk(number), "/data")
+        node.disk.makedirs("/data")
+        node.disk.sync_dir("/")
+        if number < changes:
+            node.disk.faults.fail_change_at = node.disk.faults.changes + number
+        else:
+            node.disk.faults.fail_sync_at = node.disk.faults.syncs + number - changes
+        with suppress(OSError, KafkaError, DataDirError):
+            life_of_a_node(node, names)
+        node.disk.crash() if power == "lost" else node.disk.kill()
+        node.syncer.forget()
+        manager = node.manager()
+        report = manager.open_all(NOW)
+        assert report.failed == [], number
+        for log in manager.logs.values():
+            assert log.corrupt_offset is None
+            append(log, "again")
+        manager.close()

@@ -242,3 +242,39 @@ def test_locate_says_where_a_read_goes_and_warming_changes_nothing(bench: Any) -
     assert log.locate(40, 1000, 40).cached
     assert bench.values(log, 10)[0] == "v10"
     log.delete_old_segments(bench.now, 0)
+
+
+def test_when_descriptors_run_out_fewer_files_stay_open(memory_bench: Any) -> None:
+    bench = memory_bench
+    pool = FilePool(bench.disk, 100)
+    log = filled(bench, 60)
+    log.close()
+    log = bench.open(SMALL, pool=pool, clean=True, recovery_point=60)
+    original, limit = bench.disk.open, 6
+
+    def scarce(path: str, **options: Any) -> Any:
+        if path.endswith(".log") and len(pool) >= limit:
+            raise OSError(24, "too many open files", path)
+        return original(path, **options)
+
+    bench.disk.open = scarce
+    assert len(bench.values(log)) == 60
+    assert pool.capacity < limit
+    assert not log.offline
+
+
+def test_a_medium_that_cannot_be_read_takes_the_log_offline(
+    memory_bench: Any, refused: Callable[..., Any]
+) -> None:
+    log = filled(memory_bench, 3)
+
+    def broken(length: int, position: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    class Broken:
+        pread = staticmethod(broken)
+
+    log.active_segment.file = Broken()
+    with refused("KAFKA_STORAGE_ERROR", "Input/output"):
+        log.read(0, 1000, end_offset=3)
+    assert log.offline
