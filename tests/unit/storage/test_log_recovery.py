@@ -234,3 +234,88 @@ def test_a_log_start_above_the_end_begins_anew_there(bench: Any) -> None:
     log = bench.open(log_start_offset=100)
     assert (log.log_start_offset, log.log_end_offset) == (100, 100)
     assert bench.append(log, "b") == 100
+
+
+# Found by tests/property/test_storage_log.py
+
+
+def test_what_a_killed_process_created_is_synced_by_the_next_one(memory_bench: Any) -> None:
+    bench = memory_bench
+    bench.disk.sync_dir("/")
+    log = bench.open()
+    bench.append(log, "a")
+    bench.disk.kill()
+    log = bench.open()
+    log.flush_blocking()
+    for _ in range(20):
+        bench.disk.crash()
+        assert bench.values(bench.open()) == ["a"]
+
+
+def test_a_recovered_tail_does_not_come_back_with_the_next_power_loss(memory_bench: Any) -> None:
+    bench = memory_bench
+    for seed in range(30):
+        bench.disk = type(bench.disk)(seed)
+        bench.disk.makedirs("/data")
+        bench.disk.sync_dir("/")
+        log = bench.open()
+        bench.append(log, "a")
+        log.flush_blocking()
+        file = bench.disk.open(bench.path(FIRST_LOG))
+        file.append([bytes(bench.batch("torn"))[:-5]])
+        file.sync()
+        bench.disk.kill()
+        log = bench.open(recovery_point=1)
+        log.roll(bench.now)
+        bench.append(log, "b")
+        log.active_segment.file.sync()
+        bench.disk.sync_dir(bench.dir)
+        bench.disk.crash()
+        log = bench.open(recovery_point=1)
+        assert log.corrupt_offset is None
+        assert bench.values(log) == ["a", "b"]
+
+
+def test_a_segment_that_lost_its_tail_before_a_sound_one_is_damage_in_the_middle(bench: Any) -> None:
+    log = bench.open(SMALL)
+    for number in range(20):
+        bench.append(log, f"v{number}")
+    log.close_files()
+    first, second = log.segments[:2]
+    file = bench.disk.open(first.path(".log"))
+    file.truncate(first.size // (second.base_offset) * 2)
+    file.close()
+    log = bench.open(SMALL)
+    assert (log.readable_end, log.log_end_offset) == (2, 20)
+    log.close_files()
+    log = bench.open(SMALL, recovery_point=second.base_offset)  # unseen by the scan, met by a reader
+    with pytest.raises(KafkaError, match="CORRUPT_MESSAGE"):
+        log.read(2, 1000, end_offset=20)
+
+
+def test_truncating_to_damage_at_the_end_of_a_segment_removes_what_follows_it(bench: Any) -> None:
+    log = bench.open()
+    bench.append(log, "a")
+    log.roll(bench.now)
+    bench.append(log, "b")
+    log.close_files()
+    file = bench.disk.open(bench.path(FIRST_LOG))
+    file.append([b"garbage" * 20])
+    file.close()
+    log = bench.open()
+    assert log.readable_end == 1
+    log.truncate_to(log.readable_end)
+    assert len(log.segments) == 1
+    assert bench.append(log, "c") == 1
+    assert bench.values(log) == ["a", "c"]
+
+
+@pytest.mark.parametrize("text", [b"0\n2\n0 0\n1 1", b"0\n2\n0 0\n", b""])
+def test_a_torn_epoch_checkpoint_is_not_half_believed(bench: Any, text: bytes) -> None:
+    log = bench.open(SMALL)
+    for number in range(20):
+        bench.append(log, f"v{number}", epoch=number // 10)
+    log.close()
+    bench.disk.write_file_atomic(bench.path("leader-epoch-checkpoint"), text, durable=False)
+    log = bench.open(SMALL, recovery_point=log.active_segment.base_offset)
+    assert log.epochs.entries == [(0, 0), (1, 10)]

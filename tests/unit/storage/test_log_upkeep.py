@@ -354,3 +354,13 @@ def test_a_damaged_time_index_does_not_delete_young_data(bench: Any, clean: bool
     log = bench.open(SMALL, clean=clean, recovery_point=40)
     log.set_config(LogConfig(segment_bytes=400, retention_ms=1000))
     assert log.delete_old_segments(bench.now + 900, 40) == 0
+
+
+def test_truncating_a_batch_that_reaches_below_the_log_start_empties_the_log(bench: Any) -> None:
+    log = bench.open()
+    bench.append(log, "a")
+    bench.append(log, "b", "c", "d", "e")
+    log.advance_log_start(3)
+    log.truncate_to(4)
+    assert (log.log_start_offset, log.log_end_offset, log.size_bytes) == (3, 3, 0)
+    assert bench.append(log, "x", epoch=1) == 3

@@ -33,6 +33,7 @@ def test_offset_checkpoints_in_kafkas_form() -> None:
         "0\n1\nt 0 x\n",
         "0\n0\nt 0 1\n",
         "0\n-1\n",
+        "0\n1\nt 0 12",
     ],
 )
 def test_damaged_checkpoints_are_noticed(text: str) -> None:
