@@ -1,0 +1,1 @@
+"""Replication of partitions between brokers. Start reading at replication/README.md."""
