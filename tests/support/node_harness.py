@@ -64,6 +64,7 @@ class Client:
         self.received = bytearray()
         self.closed = False
         self.reading = True
+        self.unread = b""
         self.connection = Connection(harness.node, listener)
         self.connection.opened(self, "127.0.0.1:50000")
         self._next_id = 0
@@ -88,15 +89,21 @@ class Client:
     def abort(self) -> None:
         self.closed = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     # Client
     def deliver(self, data: bytes) -> None:
-        """Bytes from the socket, as long as the connection reads."""
-        while data and not self.connection.closed:
+        """Bytes from the socket, as long as the connection reads; the rest waits for the next call."""
+        data = self.unread + data
+        while data and self.reading and not self.connection.closed:
             buffer = self.connection.get_buffer(-1)
             taken = min(len(buffer), len(data))
+            assert taken > 0
             buffer[:taken] = data[:taken]
             data = data[taken:]
             self.connection.buffer_updated(taken)
+        self.unread = data
 
     def send(self, request: Any, version: int, client_id: str | None = "test") -> int:
         self._next_id += 1
@@ -179,12 +186,12 @@ class NodeHarness:
     def settle(self) -> None:
         """Let everything happen that needs no time: fsyncs, timers already due, flushes."""
         while True:
-            self.node.flush()
+            self.node.settle()
             if self.syncer.step():
                 continue
             if self.timers.advance(self.clock.now_ms) == 0:
                 break
-        self.node.flush()
+        self.node.settle()
 
     def advance(self, ms: int) -> None:
         """Let time pass, timer by timer."""

@@ -5,8 +5,12 @@ Idle connections own no buffer: all of a node's connections read into one shared
 is kept per connection. Everything that one readable event brought is handled before anything is written: appends of
 the event go to disk gathered (`Node.flush`), then its responses leave in one write.
 
-Bounds a stranger meets: `socket.request.max.bytes` for a frame (buffers grow with the bytes that really arrived),
-`REQUESTS_WAITING_MAX` unanswered requests, and no request is handled while the peer does not read its responses.
+Bounds a stranger meets: `socket.request.max.bytes` for a frame (buffers grow with the bytes that really arrived, and
+a large frame is read once there is room for all of it, see backpressure.py), `REQUESTS_WAITING_MAX` unanswered
+requests, and no request is handled while the peer does not read its responses.
+
+Nothing here runs inside another connection's event: a Pending that completes puts its connection into `Host.ready`,
+and whoever ends an event goes on with those that are ready, one after the other.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Any, Protocol
 
+from odradek.broker.backpressure import SMALL_FRAME, RequestMemory, ResponseMemory
 from odradek.broker.pending import Pending, Response
 from odradek.ports.disk import Buffer
 from odradek.wire.errors import MalformedMessage
@@ -26,14 +31,14 @@ REQUESTS_WAITING_MAX = 128
 """Requests of one connection that may await their response before reading stops."""
 BUFFER_STEP = 1 << 20
 """A frame's buffer is allocated whole up to here, and doubles with the bytes received above."""
-BUFFER_KEPT_MAX = 2 << 20
-"""A larger frame buffer is given back after its frame."""
 JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
 PRODUCE_KEY = 0
-OTHER_REQUEST_BYTES_MAX = 4 << 20
+OTHER_REQUEST_BYTES_MAX = 1 << 20
 """Only Produce carries bulk data. Any other request decodes to many times its size, so it is held shorter."""
+UNSENT_WHEN_FULL = 64 * 1024
+"""Unsent bytes above which a connection waits while the node has no room for responses."""
 
 _frame = Struct(">i").unpack_from
 _short = Struct(">h").unpack_from
@@ -55,6 +60,8 @@ class Transport(Protocol):
 
     def abort(self) -> None: ...
 
+    def get_write_buffer_size(self) -> int: ...
+
 
 class Host(Protocol):
     """What a connection needs of its node."""
@@ -62,12 +69,19 @@ class Host(Protocol):
     shared_buffer: memoryview
     handlers: dict[int, Handler]
     request_bytes_max: int
+    unsent_bytes_max: int
+    request_memory: RequestMemory
+    response_memory: ResponseMemory
+    ready: deque[Connection]
+    """Connections that can go on once the present event is over."""
 
     def begin_event(self, connection: Connection) -> None: ...
 
     def flush(self) -> bool: ...
 
     def end_event(self, produced: int) -> None: ...
+
+    def run_ready(self) -> None: ...
 
     def connection_opened(self, connection: Connection) -> bool: ...
 
@@ -103,12 +117,24 @@ class Connection:
         self._own_view: memoryview | None = None
         self._filled = 0
         self._need = 0
+        self._reserved = 0
+        """Size of the frame being received, if it is a large one."""
+        self._awaiting_memory = False
         self._in_event = False
+        self._is_ready = False
         self._waiting: deque[Pending | Response] = deque()
         self._out: list[Buffer] = []
-        self._out_large = False
+        self._held = 0
+        """Bytes of completed responses that wait for their turn or for the end of the event."""
+        self._handed = 0
+        """Bytes given to the transport since the connection was opened."""
+        self.unsent = 0
+        """Bytes held, or given to the transport and not taken by the system, when last looked at."""
         self._writing_paused = False
         self._reading_paused = False
+        self._seen = 0
+        self.at_eof = False
+        """The peer sends no more, and waits for answers to what it has sent."""
 
     # -- driver side ---------------------------------------------------------------------------------------------
 
@@ -143,7 +169,13 @@ class Connection:
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self._pump()
+        self.proceed()
+        self.host.run_ready()
+
+    def eof(self) -> bool:
+        """The peer sends no more; whether it still gets answers to what it has sent (a half-closed connection)."""
+        self.at_eof = bool(self._waiting or self._held) and not self.closed
+        return self.at_eof
 
     def lost(self) -> None:
         """The socket is gone: everything that waits for it is let go."""
@@ -156,9 +188,13 @@ class Connection:
                 entry.abandon()
         self._waiting.clear()
         self._out.clear()
+        self._held = 0
+        self.count_unsent()
         self.produce_cache.clear()
         self._release_own()
+        self._release_memory()
         self.host.connection_closed(self)
+        self.host.run_ready()
 
     # -- node side -----------------------------------------------------------------------------------------------
 
@@ -166,14 +202,62 @@ class Connection:
         """Close after what was written has left."""
         if not self.closed:
             self.closed = True
-            if self._transport is not None:
+            if self._transport is not None and not self._in_event:
                 self._transport.close()
 
-    def pending_completed(self) -> None:
-        """A Pending of this connection got its response; outside an event it leaves at once."""
+    def abort(self) -> None:
+        """Close at once, whatever was written."""
+        self.closed = True
+        self._out.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pending_completed(self, response: Response | None) -> None:
+        """A Pending of this connection got its response, which leaves when the present event is over."""
+        if response is not None and not self.closed:
+            self._held += _size(response)
+            self.count_unsent()
+        self._make_ready()
+
+    def proceed(self) -> None:
+        """Go on after an event elsewhere: send what is complete, handle what had to wait."""
+        self._is_ready = False
         if not self._in_event and not self.closed:
             self._send()
             self._pump()
+
+    def memory_granted(self) -> None:
+        """The frame that waited for room may be received."""
+        self._awaiting_memory = False
+        self._make_room()
+        self._make_ready()
+
+    def count_unsent(self) -> None:
+        """Find out how much of the responses the peer has not taken, and tell the node."""
+        transport = self._transport
+        unsent = self._held + (transport.get_write_buffer_size() if transport is not None else 0)
+        change = unsent - self.unsent
+        if change:
+            self.unsent = unsent
+            self.host.response_memory.moved(self, change)
+
+    def has_moved(self) -> bool:
+        """Whether parts of a request arrived, or of a response left, since this was last asked."""
+        self.count_unsent()
+        seen = self.taken_bytes + self.received_bytes
+        moved = seen != self._seen
+        self._seen = seen
+        return moved
+
+    @property
+    def taken_bytes(self) -> int:
+        """What the system has taken of the responses so far, when last looked at."""
+        return self._handed + self._held - self.unsent
+
+    @property
+    def received_bytes(self) -> int:
+        """What has arrived of the frame being received."""
+        return self._filled
 
     def skip_header(self, view: memoryview, start: int, flexible: bool) -> int:
         """Where the body of the request whose header begins at `start` begins; notes who the client says it is."""
@@ -196,7 +280,8 @@ class Connection:
 
     @property
     def is_idle(self) -> bool:
-        return not self._waiting and not self._out
+        """Whether it waits for nothing from this node; bytes may still be on their way."""
+        return not self._waiting and not self._held and not self._awaiting_memory
 
     @property
     def buffered_bytes(self) -> int:
@@ -207,31 +292,32 @@ class Connection:
 
     def _event(self, view: memoryview, end: int) -> None:
         """Handle every complete frame in view[:end], keep the rest, write to disk, then answer."""
+        host = self.host
         self._in_event = True
-        self.host.begin_event(self)
+        host.begin_event(self)
         try:
             pos = self._handle_frames(view, end)
-            written = self.host.flush()
+            written = host.flush()
         finally:
             self._in_event = False
-        if self.closed:
-            self._send()
-            return
         if not written:
             # Responses of this event were prepared before the append failed: none may leave (they would
             # acknowledge what is not in the log). The client sees a lost connection and asks again.
-            self._abort()
-            return
-        if pos < end:
+            self.abort()
+        elif self.closed:
+            self._send()
+        else:
             self._keep(view, pos, end)
-        elif self._own is not None:
-            self._release_own()
-        self._send()
+            self._send()
+            if self._blocked():
+                self._pause_reading()
+            elif pos < end and self._filled >= self._need:
+                self._make_ready()  # it was blocked by what has just left
         if self.produced:
-            self.host.end_event(self.produced)
+            host.end_event(self.produced)
             self.produced = 0
-        if self._blocked():
-            self._pause_reading()
+        if host.ready:
+            host.run_ready()
 
     def _handle_frames(self, view: memoryview, end: int) -> int:
         """The position behind the last frame handled."""
@@ -242,44 +328,64 @@ class Connection:
         waiting = self._waiting
         out = self._out
         limit = self.host.request_bytes_max
-        while end - pos >= 4:
-            (size,) = _frame(view, pos)
-            if not REQUEST_HEAD_SIZE <= size <= limit:
-                self._refuse(f"frame of {size} bytes, allowed are {REQUEST_HEAD_SIZE} to {limit}")
-                return end
-            frame_end = pos + 4 + size
-            if size > OTHER_REQUEST_BYTES_MAX and end - pos >= 6 and _short(view, pos + 4)[0] != PRODUCE_KEY:
-                self._refuse(f"request of {size} bytes, API key {_short(view, pos + 4)[0]}")
-                return end
-            if frame_end > end:
-                break
-            _, api_key, version, correlation_id = _frame_and_head(view, pos)
-            handler = handlers.get(api_key)
-            if handler is None:
-                self._refuse(f"unknown API key {api_key}")
-                return end
-            try:
-                response = handler(self, view, pos + 4, frame_end, version, correlation_id)
-            except MalformedMessage as error:
-                self._refuse(f"malformed request, API key {api_key} version {version}: {error}")
-                return end
-            except Exception as error:  # noqa: BLE001  a bug in one handler must not take the node down
-                self.host.handler_failed(self, api_key, version, error)
-                self.closed = True
-                return end
-            pos = frame_end
-            if type(response) is bytes and not waiting:
-                out.append(response)
-            elif response is not None:
-                waiting.append(response)
-                if type(response) is Pending:
-                    response.attach(self)
-                if len(waiting) >= REQUESTS_WAITING_MAX:
+        held = 0
+        held_max = UNSENT_WHEN_FULL if self.host.response_memory.is_full else self.host.unsent_bytes_max
+        try:
+            while end - pos >= 4:
+                (size,) = _frame(view, pos)
+                if not REQUEST_HEAD_SIZE <= size <= limit:
+                    self._refuse(f"frame of {size} bytes, allowed are {REQUEST_HEAD_SIZE} to {limit}")
+                    return end
+                frame_end = pos + 4 + size
+                if (
+                    size > OTHER_REQUEST_BYTES_MAX
+                    and end - pos >= 6
+                    and _short(view, pos + 4)[0] != PRODUCE_KEY
+                ):
+                    self._refuse(f"request of {size} bytes, API key {_short(view, pos + 4)[0]}")
+                    return end
+                if frame_end > end:
                     break
+                _, api_key, version, correlation_id = _frame_and_head(view, pos)
+                handler = handlers.get(api_key)
+                if handler is None:
+                    self._refuse(f"unknown API key {api_key}")
+                    return end
+                try:
+                    response = handler(self, view, pos + 4, frame_end, version, correlation_id)
+                except MalformedMessage as error:
+                    self._refuse(f"malformed request, API key {api_key} version {version}: {error}")
+                    return end
+                except Exception as error:  # noqa: BLE001  a bug in one handler must not take the node down
+                    self.host.handler_failed(self, api_key, version, error)
+                    self.closed = True
+                    return end
+                pos = frame_end
+                if type(response) is bytes and not waiting:
+                    out.append(response)
+                    held += len(response)
+                elif response is not None:
+                    waiting.append(response)
+                    if isinstance(response, Pending):
+                        response.attach(self)
+                    else:
+                        held += _size(response)
+                    if len(waiting) >= REQUESTS_WAITING_MAX:
+                        break
+                elif self.closed:
+                    return end
+                if held > held_max:
+                    break
+        finally:
+            self._held += held
         return pos
 
     def _blocked(self) -> bool:
-        return self._writing_paused or len(self._waiting) >= REQUESTS_WAITING_MAX
+        if self._writing_paused or len(self._waiting) >= REQUESTS_WAITING_MAX:
+            return True
+        if self.unsent <= UNSENT_WHEN_FULL and self._held <= UNSENT_WHEN_FULL:
+            return False
+        return self._held > self.host.unsent_bytes_max or self.host.response_memory.is_full
 
     def _refuse(self, reason: str) -> None:
         """The peer's mistake: what it asked before is still answered, then the connection closes."""
@@ -290,33 +396,67 @@ class Connection:
 
     def _keep(self, view: memoryview, pos: int, end: int) -> None:
         """Keep the unhandled bytes view[pos:end] in a buffer of this connection, with room for their frame."""
+        if pos:
+            self._release_memory()  # that of the frame that was handled
         left = end - pos
-        need = 4 + _frame(view, pos)[0] if left >= 4 else 4
-        capacity = max(left, min(need, max(BUFFER_STEP, 2 * left)))
-        own = self._own
-        if own is None or len(own) < capacity:
-            own = bytearray(capacity)
-            own[:left] = view[pos:end]
-        elif pos or own is not view.obj:
-            own[:left] = bytes(view[pos:end])  # a copy first: the ranges may overlap
-        self._own = own
-        # No more room than the frame needs: what follows it is read into the shared buffer again.
-        self._own_view = memoryview(own)[:capacity]
+        if not left:
+            if self._own is not None:
+                self._release_own()
+            return
+        # Of a frame whose API is not known yet, only as much as tells it.
+        need = 4 + _frame(view, pos)[0] if left >= 6 else 6
+        if need > left and need > SMALL_FRAME and not self._reserved:
+            self._reserved = need
+            if not self.host.request_memory.reserve(self, need):
+                self._awaiting_memory = True
+        old = self._own
+        if pos or old is None or view.obj is not old:
+            self._own = self.host.request_memory.buffer(self._capacity(left, need))
+            self._own[:left] = view[pos:end]
+            if old is not None:
+                self.host.request_memory.give_back(old)
         self._filled = left
         self._need = need
+        self._make_room()
+        if self._awaiting_memory:
+            self._pause_reading()
+
+    def _capacity(self, filled: int, need: int) -> int:
+        if self._awaiting_memory:
+            return filled
+        return max(filled, min(need, max(BUFFER_STEP, 2 * filled)))
+
+    def _make_room(self) -> None:
+        """Let the buffer have room, for no more than the frame: what follows it is read into the shared buffer."""
+        if self._own is None:
+            return
+        if len(self._own) < self._capacity(self._filled, self._need):
+            self._grow()
+        else:
+            self._own_view = memoryview(self._own)[: max(self._filled, self._need)]
 
     def _grow(self) -> None:
         """The frame is larger than its buffer so far: double it, up to the frame."""
-        assert self._own_view is not None
-        grown = bytearray(min(self._need, 2 * self._filled))
-        grown[: self._filled] = self._own_view[: self._filled]
-        self._own, self._own_view = grown, memoryview(grown)
+        assert self._own is not None
+        memory = self.host.request_memory
+        grown = memory.buffer(self._capacity(self._filled, self._need))
+        grown[: self._filled] = memoryview(self._own)[: self._filled]
+        memory.give_back(self._own)
+        self._own = grown
+        self._own_view = memoryview(grown)[: max(self._filled, self._need)]
 
     def _release_own(self) -> None:
         self._own_view = None
         self._filled = 0
-        if self._own is not None and (self.closed or len(self._own) > BUFFER_KEPT_MAX):
+        if self._own is not None:
+            self.host.request_memory.give_back(self._own)
             self._own = None
+
+    def _release_memory(self) -> None:
+        if self._reserved:
+            reserved, self._reserved = self._reserved, 0
+            self._awaiting_memory = False
+            self.host.request_memory.release(self, reserved)
 
     # -- responses -----------------------------------------------------------------------------------------------
 
@@ -343,24 +483,45 @@ class Connection:
             else:
                 out.append(response)  # type: ignore[arg-type]
         transport = self._transport
-        if out and transport is not None:
+        if transport is None:
+            return
+        if out:
             self._out = []
-            if len(out) == 1:
-                transport.write(out[0])
-            elif large and any(len(buffer) > JOIN_MAX for buffer in out):
-                transport.writelines(out)
-            else:
-                transport.write(b"".join(out))
-        if self.closed and transport is not None:
+            self._write(transport, out, large)
+        if self.closed or (self.at_eof and not waiting):
+            self.closed = True
             transport.close()
+
+    def _write(self, transport: Transport, out: list[Buffer], large: bool) -> None:
+        if len(out) == 1:
+            size = len(out[0])
+            transport.write(out[0])
+        elif large and any(len(buffer) > JOIN_MAX for buffer in out):
+            size = sum(map(len, out))
+            transport.writelines(out)
+        else:
+            joined = b"".join(out)
+            size = len(joined)
+            transport.write(joined)
+        self._held -= size
+        self._handed += size
+        if self.unsent or transport.get_write_buffer_size():
+            self.count_unsent()
 
     def _pump(self) -> None:
         """Go on with kept frames once responses have left, then with reading."""
-        if self.closed or self._in_event or self._blocked():
+        if self.closed or self._in_event or self._blocked() or self._awaiting_memory:
             return
         if self._own_view is not None and self._filled >= self._need:
             self._event(self._own_view, self._filled)
-        if self._reading_paused and not self.closed and not self._blocked() and self._transport is not None:
+        if (
+            self._reading_paused
+            and not self.closed
+            and not self._is_ready
+            and not self._awaiting_memory
+            and not self._blocked()
+            and self._transport is not None
+        ):
             self._reading_paused = False
             self._transport.resume_reading()
 
@@ -369,8 +530,13 @@ class Connection:
             self._reading_paused = True
             self._transport.pause_reading()
 
-    def _abort(self) -> None:
-        self.closed = True
-        self._out.clear()
-        if self._transport is not None:
-            self._transport.abort()
+    def _make_ready(self) -> None:
+        if not self._is_ready and not self.closed:
+            self._is_ready = True
+            self.host.ready.append(self)
+
+
+def _size(response: Response) -> int:
+    if type(response) is tuple or type(response) is list:
+        return sum(map(len, response))
+    return len(response)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.api import routes
+from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.offsets_log import OffsetsLog
 from odradek.broker.producer_ids import ProducerIds
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from odradek.ports.timers import TimerQueue
     from odradek.storage.manager import LogManager
 
+UNSENT_BYTES_MAX = 256 << 20
+"""Responses of all connections that their peers have not taken; above it, fetches find nothing until they have."""
+EOF_LINGER_MS = 60_000
+"""How long a peer that has closed its side waits for the answers to what it asked before."""
 SHARED_BUFFER_BYTES = 256 * 1024
 """What all connections read into: small enough to stay in a core's cache, large enough for 200 requests of 1 KB."""
 
@@ -111,8 +117,13 @@ class Node:
         self.auto_create_topics = config.auto_create_topics_enable
         self.request_bytes_max = config.socket_request_max_bytes
         self.fetch_bytes_max = config.fetch_max_bytes
+        self.unsent_bytes_max = config.odradek_connection_max_unsent_bytes
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
+        self.request_memory = RequestMemory(config.queued_max_request_bytes, self.monotonic_ms)
+        self.response_memory = ResponseMemory(UNSENT_BYTES_MAX, self.monotonic_ms)
         self.connections: set[Connection] = set()
+        self.ready: deque[Connection] = deque()
+        self._running_ready = False
         self._connections_from: dict[str, int] = {}
         self.broker_epoch = -1
         self.unfenced = False
@@ -177,6 +188,7 @@ class Node:
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
         self._every(1000, self.replicas.tick)
+        self._every(1000, self._close_slow)
         self._every(10_000, self._close_idle)
 
     def stop(self) -> None:
@@ -221,14 +233,34 @@ class Node:
 
     def _close_idle(self) -> None:
         """connections.max.idle.ms."""
+        now_ms = self.monotonic_ms()
         limit = self.config.connections_max_idle_ms
-        if limit < 0:
-            return
-        oldest = self.monotonic_ms() - limit
-        for connection in [
-            each for each in self.connections if each.last_active_ms < oldest and each.is_idle
-        ]:
-            connection.close()
+        oldest = now_ms - limit
+        for connection in list(self.connections):
+            if connection.has_moved():
+                connection.last_active_ms = now_ms
+            elif limit >= 0 and connection.last_active_ms < oldest and connection.is_idle:
+                if connection.closed or connection.unsent:
+                    connection.abort()  # it does not read: what was written never leaves
+                else:
+                    connection.close()
+            elif connection.at_eof and connection.last_active_ms < now_ms - EOF_LINGER_MS:
+                connection.close()
+
+    def _close_slow(self) -> None:
+        """Who holds memory that others wait for, and does not use it."""
+        now_ms = self.monotonic_ms()
+        for connection in self.request_memory.slow(now_ms):
+            self.bad_input(connection, "it announced a request and does not send it while others wait")
+            connection.abort()
+        self.response_memory.look_again(now_ms)
+        for connection in self.response_memory.slow(now_ms):
+            self.bad_input(connection, "it does not take its responses while others wait")
+            connection.abort()
+        if not self.response_memory.is_full:
+            for connection in self.response_memory.holding():
+                connection.proceed()
+        self.run_ready()
 
     # -- the broker's life with the controller -------------------------------------------------------------------
 
@@ -385,8 +417,31 @@ class Node:
         """All Produce requests of one event take the same time: from its bytes' arrival to its responses' leaving."""
         self._produce_metrics.observe(self.clock.monotonic_ns() - self._event_began_ns, produced)
 
+    def response_room(self, connection: Connection, wanted: int) -> int:
+        """How much of `wanted` bytes may be read for this connection now."""
+        if connection.unsent > self.unsent_bytes_max:
+            return 0
+        return self.response_memory.room(wanted)
+
     def flush(self) -> bool:
+        """Write everything staged. False if an append failed: no answer may rely on it."""
         return self.replicas.flush()
+
+    def settle(self) -> None:
+        """After a timer or a completed disk operation: write what it staged, then answer whoever it woke."""
+        self.replicas.flush()
+        self.run_ready()
+
+    def run_ready(self) -> None:
+        """Go on with connections that can, one after the other: an event of one never runs inside another's."""
+        if self._running_ready:
+            return
+        self._running_ready = True
+        try:
+            while self.ready:
+                self.ready.popleft().proceed()
+        finally:
+            self._running_ready = False
 
     def connection_opened(self, connection: Connection) -> bool:
         config = self.config

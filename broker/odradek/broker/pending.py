@@ -17,7 +17,7 @@ Response: TypeAlias = Buffer | Sequence[Buffer]
 class ResponseSink(Protocol):
     """What a Pending tells that it is done: the connection that keeps its place in the order of responses."""
 
-    def pending_completed(self) -> None: ...
+    def pending_completed(self, response: Response | None) -> None: ...
 
 
 class Pending:
@@ -42,7 +42,7 @@ class Pending:
         self.response = response
         self.on_abandoned = None
         if self._sink is not None:
-            self._sink.pending_completed()
+            self._sink.pending_completed(response)
 
     def abandon(self) -> None:
         if self.done:

@@ -77,7 +77,7 @@ class KafkaProtocol(asyncio.BufferedProtocol):
         self._connection.opened(cast(Transport, duplex), f"{host}:{name[1]}")
 
     def eof_received(self) -> bool:
-        return False
+        return self._connection.eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connection.lost()
@@ -171,15 +171,15 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     metrics = BrokerMetrics()
     ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
     node = Node(config, ports, logs, metrics, _metadata_dir(config, logs))
-    syncer.after = metadata_syncer.after = node.flush
-    loop_timers = LoopTimers(loop, timers, node.flush)
+    syncer.after = metadata_syncer.after = node.settle
+    loop_timers = LoopTimers(loop, timers, node.settle)
     ready = loop.create_future()
     node.on_ready = lambda: _settle(ready)
     node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(RuntimeError(reason))
     servers: list[asyncio.Server] = []
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
-        node.flush()
+        node.settle()
         loop_timers.start()
         await asyncio.wait((ready, fatal), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done() and not fatal.done():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from struct import pack, unpack_from
 
 import pytest
 
+from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.connection import REQUESTS_WAITING_MAX, Connection
 from odradek.broker.pending import Pending
 from odradek.ports.disk import Buffer
 from odradek.wire.errors import MalformedMessage
 
 ECHO, LATER, SILENT, BROKEN, BUGGY, LARGE = 1, 2, 3, 4, 5, 6
+UNSENT_MAX = 1 << 20
 
 
 class FakeTransport:
@@ -22,10 +25,18 @@ class FakeTransport:
         self.reading = True
         self.closed = False
         self.aborted = False
+        self.unsent = 0
+        self.takes = True
+        """Whether the peer reads what is written."""
+        self.connection: Connection | None = None
 
     def write(self, data: Buffer) -> None:
         self.written += data
         self.writes += 1
+        if not self.takes:
+            self.unsent += len(data)
+            if self.unsent > UNSENT_MAX and self.connection is not None:
+                self.connection.pause_writing()
 
     def writelines(self, data: Sequence[Buffer]) -> None:
         self.write(b"".join(data))
@@ -44,15 +55,25 @@ class FakeTransport:
     def abort(self) -> None:
         self.aborted = True
 
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
 
 class FakeHost:
     def __init__(self, buffer_bytes: int = 4096, request_bytes_max: int = 1 << 26) -> None:
         self.shared_buffer = memoryview(bytearray(buffer_bytes))
         self.request_bytes_max = request_bytes_max
+        self.unsent_bytes_max = UNSENT_MAX
+        self.now_ms = 0
+        self.request_memory = RequestMemory(64 << 20, lambda: self.now_ms)
+        self.response_memory = ResponseMemory(4 << 20, lambda: self.now_ms)
+        self.ready: deque[Connection] = deque()
+        self.running_ready = False
         self.pendings: list[tuple[int, Pending]] = []
         self.complaints: list[str] = []
         self.failures: list[Exception] = []
         self.flushes = 0
+        self.completed_by_flush: list[Pending] = []
         self.disk_works = True
         self.open: set[Connection] = set()
         self.bodies: list[bytes] = []
@@ -70,10 +91,19 @@ class FakeHost:
 
     def flush(self) -> bool:
         self.flushes += 1
+        for pending in self.completed_by_flush:
+            pending.complete(pack(">ii", 4, 99))
         return self.disk_works
 
     def end_event(self, produced: int) -> None:
         pass
+
+    def run_ready(self) -> None:
+        if not self.running_ready:
+            self.running_ready = True
+            while self.ready:
+                self.ready.popleft().proceed()
+            self.running_ready = False
 
     def connection_opened(self, connection: Connection) -> bool:
         self.open.add(connection)
@@ -116,6 +146,7 @@ class FakeHost:
         for cid, pending in self.pendings:
             if cid == correlation_id:
                 pending.complete(pack(">ii", 4, cid))
+        self.run_ready()
 
 
 def frame(api_key: int, correlation_id: int, body: bytes = b"") -> bytes:
@@ -124,6 +155,7 @@ def frame(api_key: int, correlation_id: int, body: bytes = b"") -> bytes:
 
 def connect(host: FakeHost) -> tuple[Connection, FakeTransport]:
     connection, transport = Connection(host, "PLAINTEXT"), FakeTransport()
+    transport.connection = connection
     connection.opened(transport, "127.0.0.1:1")
     return connection, transport
 
@@ -180,7 +212,7 @@ def test_a_frame_larger_than_the_shared_buffer_arrives_whole_and_its_buffer_is_l
     receive(connection, frame(0, 1) + frame(0, 2, body) + frame(0, 3))
     assert host.bodies == [b"", body, b""]
     assert answered(transport) == [1, 2, 3]
-    assert connection.buffered_bytes <= 2 << 20
+    assert connection.buffered_bytes == 0, "idle connections own no buffer"
 
 
 def test_memory_grows_with_bytes_received_not_with_what_a_frame_announces() -> None:
@@ -283,6 +315,93 @@ def test_a_failed_append_lets_no_response_of_its_event_leave() -> None:
     receive(connection, frame(ECHO, 1))
     assert transport.aborted
     assert answered(transport) == []
+
+
+def test_a_failed_append_lets_no_response_leave_either_when_the_peer_is_at_fault_as_well() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    host.disk_works = False
+    receive(connection, frame(ECHO, 1) + frame(BROKEN, 2))
+    assert transport.aborted
+    assert answered(transport) == []
+
+
+def test_what_a_flush_completes_for_others_goes_on_after_the_event_not_within() -> None:
+    host = FakeHost()
+    other, other_transport = connect(host)
+    receive(other, frame(LATER, 99) * REQUESTS_WAITING_MAX + frame(ECHO, 5, b"of the other"))
+    host.completed_by_flush = [pending for _, pending in host.pendings]
+    assert not other_transport.reading
+    connection, transport = connect(host)
+    seen: list[tuple[list[int], list[int]]] = []
+    host.handlers[ECHO] = lambda *arguments: (
+        seen.append((answered(transport), answered(other_transport))) or host._echo(*arguments)  # type: ignore[func-returns-value]
+    )
+    receive(connection, frame(ECHO, 1))
+    assert seen == [([], []), ([1], [99] * REQUESTS_WAITING_MAX)]
+    assert answered(other_transport) == [99] * REQUESTS_WAITING_MAX + [5]
+    assert other_transport.reading
+
+
+def test_a_request_may_answer_others_that_answer_others_without_recursion() -> None:
+    host = FakeHost()
+    count = 3000
+    connections = [connect(host) for _ in range(count)]
+    for number, (connection, _) in enumerate(connections):
+        receive(
+            connection, frame(LATER, number) * REQUESTS_WAITING_MAX + frame(7, number + 1) + frame(ECHO, 9)
+        )
+    host.handlers[7] = lambda *arguments: (
+        [pending.complete(pack(">ii", 4, cid)) for cid, pending in pendings[arguments[5]]]  # type: ignore[func-returns-value]
+        and None
+    )
+    pendings: list[list[tuple[int, Pending]]] = [[] for _ in range(count + 1)]
+    for cid, pending in host.pendings:
+        pendings[cid].append((cid, pending))
+    host.complete(0)
+    for number, (connection, transport) in enumerate(connections):
+        assert answered(transport) == [number] * REQUESTS_WAITING_MAX + [9]
+        assert transport.reading
+        assert connection.is_idle
+
+
+def test_no_more_is_prepared_for_a_peer_than_it_may_leave_unread() -> None:
+    """One event with many small requests for large answers."""
+    host = FakeHost()
+    connection, transport = connect(host)
+    calls = 0
+
+    def large(*arguments: object) -> list[bytes]:
+        nonlocal calls
+        calls += 1
+        return host._large(*arguments)  # type: ignore[arg-type]
+
+    host.handlers[LARGE] = large
+    transport.takes = False
+    receive(connection, frame(LARGE, 1) * 100)
+    first_round = calls
+    assert 100_000 * calls < 2 * host.unsent_bytes_max + 200_000
+    assert not transport.reading
+    transport.unsent = 0
+    transport.takes = True
+    connection.resume_writing()
+    assert calls == 100 > first_round
+    assert answered(transport) == [1] * 100
+    assert transport.reading
+
+
+def test_a_peer_that_only_closes_its_side_still_gets_the_answers_it_waits_for() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(LATER, 1) + frame(ECHO, 2))
+    assert connection.eof() is True
+    assert not transport.closed
+    host.complete(1)
+    assert answered(transport) == [1, 2]
+    assert transport.closed
+    quiet, _ = connect(host)
+    receive(quiet, frame(ECHO, 1) + frame(ECHO, 2)[:5])
+    assert quiet.eof() is False, "nothing to answer: the driver closes"
 
 
 def test_a_lost_connection_abandons_what_waits_for_it() -> None:

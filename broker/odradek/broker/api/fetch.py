@@ -4,6 +4,9 @@ The request goes through the generated codec, the response is written by hand so
 log to the socket without a copy. A fetch that finds fewer than `min_bytes` waits in the purgatory of its partitions
 until enough has been committed or `max_wait_ms` is over (KIP-227 sessions, KIP-320 epochs, KIP-516 topic ids).
 
+A fetch takes no more than there is room for in the node's memory of responses (`Node.response_room`): when many
+peers do not read, the others find nothing for a while, which is an answer every client knows.
+
 A read that would wait for the medium never runs here: the range is first pulled into the page cache off the loop
 (`Node.warm`), then the fetch is tried again.
 """
@@ -69,7 +72,7 @@ def handler(node: Node) -> Any:
             context = node.fetch_sessions.context(request, version, node.monotonic_ms())
         except KafkaError as error:
             return _encode(node, version, correlation_id, error.code, FetchContext([], None, False), [])
-        return _Operation(node, version, correlation_id, request, context).begin()
+        return _Operation(node, connection, version, correlation_id, request, context).begin()
 
     return handle
 
@@ -78,14 +81,21 @@ class _Operation:
     """One fetch, from the first look to its answer."""
 
     __slots__ = (
-        "began_ns", "bytes_max", "context", "correlation_id", "deadline_ms", "missing", "node", "pending",
+        "began_ns", "bytes_max", "connection", "context", "correlation_id", "deadline_ms", "missing", "node", "pending",
         "read_committed", "request", "timer", "version", "warm_tries", "watched",
     )  # fmt: skip
 
     def __init__(
-        self, node: Node, version: int, correlation_id: int, request: FetchRequest, context: FetchContext
+        self,
+        node: Node,
+        connection: Connection,
+        version: int,
+        correlation_id: int,
+        request: FetchRequest,
+        context: FetchContext,
     ) -> None:
         self.node = node
+        self.connection = connection
         self.version = version
         self.correlation_id = correlation_id
         self.request = request
@@ -121,9 +131,9 @@ class _Operation:
     def _read_all(self) -> tuple[list[Served], int, bool]:
         """What every wanted partition has now; the bytes; whether the answer must not wait (an error)."""
         served = []
-        left = self.bytes_max
+        room = left = self._room()
         urgent = False
-        nothing_yet = True
+        nothing_yet = room > 0
         for wanted in self.context.wanted:
             entry = self._read(wanted, left, nothing_yet)
             if entry.error or entry.diverging is not None:
@@ -132,7 +142,10 @@ class _Operation:
                 nothing_yet = False
                 left = max(0, left - len(entry.data))
             served.append(entry)
-        return served, self.bytes_max - left, urgent
+        return served, room - left, urgent
+
+    def _room(self) -> int:
+        return self.node.response_room(self.connection, self.bytes_max)
 
     def _read(self, wanted: Wanted, left: int, min_one: bool) -> Served:
         entry = Served(wanted)
@@ -181,7 +194,7 @@ class _Operation:
         if self.warm_tries >= WARM_TRIES_MAX:
             return False
         cold = []
-        left = self.bytes_max
+        left = self._room()
         for wanted in self.context.wanted:
             if left <= 0:
                 break
