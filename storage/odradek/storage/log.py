@@ -136,7 +136,8 @@ class Log(LogAppends):
     def _sync_segments(self, syncer: Syncer, segments: list[Segment], end: int, done: Done) -> None:
         dirty = [segment for segment in segments if segment.dirty]
         dirs, self._dirs_to_sync = self._dirs_to_sync, []
-        ticket = SyncTicket(end, self._truncations, len(dirty) + bool(dirs), done)
+        paths = self._derived_paths(dirty)
+        ticket = SyncTicket(end, self._truncations, len(dirty) + bool(paths or dirs), done)
         self._syncs.append(ticket)
 
         def one_done(error: OSError | None) -> None:
@@ -148,8 +149,8 @@ class Log(LogAppends):
             self._pool.unpin(segment)
             one_done(error)
 
-        if dirs:
-            syncer.run(partial(_sync_dirs, self._pool.disk, dirs), one_done)
+        if paths or dirs:
+            syncer.run(partial(_sync_paths, self._pool.disk, paths, dirs), one_done)
         for segment in dirty:
             segment.dirty = False
             try:
@@ -160,6 +161,12 @@ class Log(LogAppends):
             segment.pins += 1
             syncer.sync(file, partial(segment_done, segment))
         self._complete_syncs()
+
+    def _derived_paths(self, dirty: list[Segment]) -> list[str]:
+        """Index files of rolled segments: no scan will look at them again once the recovery point has passed."""
+        active = self._segments[-1]
+        suffixes = (layout.INDEX_SUFFIX, layout.TIME_INDEX_SUFFIX)
+        return [segment.path(suffix) for segment in dirty if segment is not active for suffix in suffixes]
 
     def _complete_syncs(self) -> None:
         while self._syncs and self._syncs[0].waiting == 0:
@@ -181,10 +188,11 @@ class Log(LogAppends):
         """As `sync`, here and now; for stops and tests. OSError takes the log offline."""
         self.write_staged()
         try:
-            for segment in self._segments:
-                if segment.dirty:
-                    (segment.file or self._pool.open(segment)).sync()
-                    segment.dirty = False
+            dirty = [segment for segment in self._segments if segment.dirty]
+            for segment in dirty:
+                (segment.file or self._pool.open(segment)).sync()
+                segment.dirty = False
+            _sync_paths(self._pool.disk, self._derived_paths(dirty), [])
             self._sync_dirs_now()
         except OSError as error:
             self.fail(error)
@@ -340,7 +348,7 @@ class Log(LogAppends):
 
     def _sync_dirs_now(self) -> None:
         dirs, self._dirs_to_sync = self._dirs_to_sync, []
-        _sync_dirs(self._pool.disk, dirs)
+        _sync_paths(self._pool.disk, [], dirs)
 
     def _drop_staged(self) -> None:
         if self.offline:
@@ -409,17 +417,25 @@ class Log(LogAppends):
                 break
             below_start = not last and end <= self.log_start_offset
             too_large = config.cleanup_delete and not last and excess - segment.size >= 0
-            too_old = by_time and segment.size > 0 and self._is_old(segment, wall_ms - config.retention_ms)
+            too_old = by_time and segment.size > 0 and self._is_old(at, wall_ms - config.retention_ms)
             if not (below_start or too_large or too_old):
                 break
             excess -= segment.size
             count += 1
         return count
 
-    def _is_old(self, segment: Segment, before_ms: int) -> bool:
-        """By its largest record timestamp, or if records have none by the time it was opened here."""
-        timestamp = self._max_timestamp(segment)
-        return (timestamp if timestamp >= 0 else segment.created_ms) < before_ms
+    def _is_old(self, at: int, before_ms: int) -> bool:
+        """By its largest record timestamp, or if records have none by the time it was opened here.
+
+        A damaged segment whose times cannot be read is as old as the one after it: it must not stay for ever.
+        """
+        for segment in self._segments[at:]:
+            try:
+                timestamp = self._max_timestamp(segment)
+            except KafkaError:
+                continue
+            return (timestamp if timestamp >= 0 else segment.created_ms) < before_ms
+        return False
 
     def _pop_segment(self, at: int) -> Segment:
         segment = self._segments.pop(at)
@@ -474,7 +490,7 @@ class Log(LogAppends):
                 self.fail(error)
             done(error)
 
-        syncer.run(partial(_sync_path, self._pool.disk, path, self.dir), written)
+        syncer.run(partial(_sync_paths, self._pool.disk, [path], [self.dir]), written)
 
     def batch_base_before(self, offset: int) -> int:
         """Base offset of the batch that holds `offset`; for those who must cut at a batch boundary."""
@@ -491,15 +507,16 @@ def unlink_all(disk: Disk, paths: list[str]) -> None:
             continue
 
 
-def _sync_dirs(disk: Disk, dirs: list[str]) -> None:
-    for path in dirs:
-        disk.sync_dir(path)
-
-
-def _sync_path(disk: Disk, path: str, directory: str) -> None:
-    file = disk.open(path)
-    try:
-        file.sync()
-    finally:
-        file.close()
-    disk.sync_dir(directory)
+def _sync_paths(disk: Disk, paths: list[str], dirs: list[str]) -> None:
+    """fsync files by name, then directories. A file that is gone was removed by retention meanwhile."""
+    for path in paths:
+        try:
+            file = disk.open(path)
+        except FileNotFoundError:
+            continue
+        try:
+            file.sync()
+        finally:
+            file.close()
+    for directory in dirs:
+        disk.sync_dir(directory)

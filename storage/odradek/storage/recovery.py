@@ -318,26 +318,27 @@ def _judge(log: Log, at: int, damage: Damage, offset: int) -> None:
 def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, bool]:
     """Verify a segment batch by batch, rebuilding its index and the epochs; sets `log_end_offset` as it goes.
 
-    The damage that ended it, and whether a batch of a producer was seen. No CRC covers base offsets: one that leaves a
-    gap is believed only if the batch after it begins where it ends, or later.
+    The damage that ended it, and whether a batch of a producer was seen. No CRC covers base offsets and leader epochs:
+    a gap in the ones or a rise of the others is believed only if the batch after it agrees.
     """
     segment.begin_index()
     file = segment.file or log._pool.open(segment)
     epoch = -1
     producers = False
-    before_gap: tuple[int, int] | None = None
+    doubtful: tuple[int, int] | None = None
+    """(position, offset) of the batch before this one, if it left a gap or raised the epoch."""
     try:
         for position, header, _ in scan_batches(file, 0, segment.written):
-            if header.base_offset < expected:
-                if before_gap is not None:
-                    position, log.log_end_offset = before_gap
-                return Damage(position, f"base offset {header.base_offset}, expected {expected}"), producers
-            if header.leader_epoch < epoch or header.last_offset > segment.offset_max:
-                return Damage(
-                    position, f"epoch {header.leader_epoch}, offset {header.last_offset}"
-                ), producers
-            before_gap = (position, expected) if header.base_offset > expected else None
-            if header.leader_epoch > epoch:
+            if (
+                header.base_offset < expected
+                or header.leader_epoch < epoch
+                or header.last_offset > segment.offset_max
+            ):
+                where, log.log_end_offset = doubtful or (position, expected)
+                raise Damage(where, f"offset {header.base_offset}, epoch {header.leader_epoch} out of order")
+            rises = header.leader_epoch > epoch
+            doubtful = (position, expected) if rises or header.base_offset > expected else None
+            if rises:
                 epoch = header.leader_epoch
                 log.epochs.note(epoch, header.base_offset)
             producers = producers or header.producer_id >= 0
@@ -346,6 +347,7 @@ def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, boo
                 log._set_roll_time(segment, header.max_timestamp)
             expected = log.log_end_offset = header.last_offset + 1
     except Damage as damage:
+        log.epochs.truncate_from_end(log.log_end_offset, write=False)
         return damage, producers
     return None, producers
 

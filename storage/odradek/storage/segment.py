@@ -277,22 +277,23 @@ class Segment:
     def load_max_timestamp(self, pool: FilePool) -> None:
         """Fill in the largest timestamp of a closed segment from its time index, checked against the log.
 
-        Retention goes by this number, so a damaged one would delete data: DamagedIndex if it does not match.
+        Retention goes by this number, so a damaged one would delete data. The last entry must name its batch, and no
+        batch at the end of the segment may be later. Raises DamagedIndex, Damage.
         """
         if self.max_timestamp != UNKNOWN_TIMESTAMP:
             return
         timestamp, relative = self.floor_time(pool.disk, RELATIVE_OFFSET_MAX << 31) or (-1, 0)
-        if timestamp < 0:
-            found = self.header_at(pool, self.base_offset)
-            if found is not None and found[1].max_timestamp >= 0:
+        if timestamp >= 0:
+            found = self.header_at(pool, self.base_offset + relative)
+            if found is None or found[1].max_timestamp != timestamp:
                 raise DamagedIndex
-            self.max_timestamp = self.max_timestamp_offset = -1
-            return
-        found = self.header_at(pool, self.base_offset + relative)
-        if found is None or found[1].max_timestamp != timestamp:
-            raise DamagedIndex
+        file = self.file or pool.open(self)
+        position, _ = self._floor(pool.disk, file, RELATIVE_OFFSET_MAX)
+        for _, header in walk_headers(file, position, self.written):
+            if header.max_timestamp > timestamp:
+                raise DamagedIndex
         self.max_timestamp = timestamp
-        self.max_timestamp_offset = self.base_offset + relative
+        self.max_timestamp_offset = self.base_offset + relative if timestamp >= 0 else -1
 
     def floor_time(self, disk: Disk, timestamp: int) -> tuple[int, int] | None:
         """The time index entry at or before `timestamp`: (timestamp, relative offset)."""
