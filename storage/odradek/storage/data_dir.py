@@ -49,6 +49,8 @@ class DataDir:
             if not self._disk.isdir(self.path):
                 self._disk.makedirs(self.path)
                 self._disk.sync_dir(self.path.rpartition("/")[0] or "/")
+            elif not self._disk.exists(self._file(layout.META_PROPERTIES)):
+                self._refuse_foreign()
             self._release = self._disk.lock(self._file(layout.LOCK_FILE))
         except OSError as error:
             raise DataDirError(
@@ -59,6 +61,19 @@ class DataDir:
                 f"Failed to acquire lock on file {layout.LOCK_FILE} in {self.path}. Another process is using this "
                 "directory: stop that one or choose another directory."
             )
+
+    def _refuse_foreign(self) -> None:
+        """Without meta.properties only what a data directory may hold can lie here: nobody's files get company."""
+        for name in self._disk.listdir(self.path):
+            known = name in layout.DATA_DIR_FILES or (
+                self._disk.isdir(self._file(name))
+                and (layout.parse_log_dir_name(name) or layout.is_marked_dir(name, layout.DELETE_DIR_SUFFIX))
+            )
+            if not known and not name.endswith(layout.TEMPORARY_SUFFIX):
+                raise DataDirError(
+                    f"{self.path} is no data directory: it has no {layout.META_PROPERTIES}, but {name!r}. Choose an "
+                    "empty directory, or one that does not exist yet."
+                )
 
     def release(self) -> None:
         if self._release is not None:

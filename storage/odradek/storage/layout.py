@@ -28,7 +28,7 @@ LOCK_FILE = ".lock"
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
-     META_PROPERTIES, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found")
+     META_PROPERTIES, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found", ".DS_Store")
 )  # fmt: skip
 """What may lie beside the log directories without being foreign."""
 

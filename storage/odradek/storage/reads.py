@@ -85,8 +85,10 @@ class LogReads(LogState):
             end_offset = self.written_end_offset
         if offset >= end_offset:
             return ReadResult(b"", offset, offset)
-        if offset >= self.readable_end:
-            raise self._corrupt(self.readable_end, "found by recovery")
+        if end_offset > self.readable_end:
+            end_offset = self.readable_end
+            if offset >= end_offset:
+                raise self._corrupt(end_offset, "found by recovery")
         try:
             return self._read(offset, max_bytes, end_offset, min_one)
         except OSError as error:

@@ -101,10 +101,41 @@ def test_a_path_that_is_a_file_is_refused(node: Node) -> None:
         node.manager()
 
 
-def test_an_unwritable_directory_is_refused(tmp_path: Path) -> None:
-    node = Node(RealDisk(), str(tmp_path / "missing\0name"))
-    with pytest.raises((DataDirError, ValueError)):
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    node = Node(RealDisk(), str(tmp_path / "file" / "below"))
+    with pytest.raises(DataDirError, match=r"below/d0 cannot be used: Not a directory"):
         node.manager()
+
+
+def test_a_full_disk_at_the_first_start_is_told() -> None:
+    node = Node(MemoryDisk(), "/data")
+    node.disk.faults.fail_change_at = 4
+    node.disk.faults.error = 28
+    with pytest.raises(DataDirError, match=r"meta\.properties cannot be written"):
+        node.manager()
+
+
+@pytest.mark.parametrize("name", ["thesis.odt", ".git", "photos"])
+def test_a_directory_with_somebody_elses_files_is_refused_and_left_as_it_is(node: Node, name: str) -> None:
+    node.disk.makedirs(node.dirs[0])
+    if name.endswith(".odt"):
+        node.disk.write_file_atomic(f"{node.dirs[0]}/{name}", b"x", durable=False)
+    else:
+        node.disk.makedirs(f"{node.dirs[0]}/{name}")
+    with pytest.raises(DataDirError, match="is no data directory"):
+        node.manager()
+    assert node.disk.listdir(node.dirs[0]) == [name]
+
+
+def test_a_data_directory_without_its_meta_properties_gets_new_ones(node: Node) -> None:
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    manager.close()
+    node.disk.unlink(f"{node.dirs[0]}/meta.properties")
+    manager = node.manager()
+    manager.open_all(NOW)
+    assert manager.logs["t", 0].log_end_offset == 1
 
 
 def test_logs_come_back_after_a_clean_stop_without_recovery(node: Node) -> None:
