@@ -25,6 +25,7 @@ from odradek.storage.state import LogState
 from odradek.wire.errors import ErrorCode, KafkaError
 
 _HINTS_MAX = 16
+_FRESH_BYTES = 8 << 20
 _RECORDS_BYTES_MAX = 256 << 20
 """Bound on what one compressed batch may expand to when a time is looked up in it."""
 
@@ -280,8 +281,8 @@ class LogReads(LogState):
             else:
                 segment, position, _ = self._seek(offset)
             length = min(max_bytes, segment.written - position)
-            if segment is self._segments[-1] and segment.dirty:
-                cached = True  # written since the last fsync: the kernel still has it
+            if segment.dirty and segment.written - position <= _FRESH_BYTES:
+                cached = True  # written a moment ago: the kernel still has it
             else:
                 file = segment.file or self._pool.open(segment)
                 cached = file.is_cached(position, length)
