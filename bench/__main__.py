@@ -153,8 +153,12 @@ def show(found: list[Table], results: list[Outcome]) -> None:
         for row in table.rows:
             rich.add_row(*row)
         console.print(rich)
-    missed = [one for one in results if not one.met]
-    console.print(f"targets: {len(results) - len(missed)} met, {len(missed)} missed", style="bold")
+    missed = [one for one in results if one.met is False]
+    even = sum(one.met is None for one in results)
+    met = len(results) - len(missed) - even
+    console.print(
+        f"targets: {met} met, {len(missed)} missed, {even} open (the clients are the limit)", style="bold"
+    )
     for one in missed:
         console.print(f"  missed · {one.row}: {one.text}", style="red")
 

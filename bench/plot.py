@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report import OURS, PEER, PEER_FREE, Samples, good, median, ratio
+from bench.report import OURS, PEER, PEER_FREE, Samples, good, median, number, ratio
 from bench.rows import CURVE_PERCENTS, ROWS, START_ROW
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ def bars(axis: Axes, samples: Samples, rows: list[tuple[str, str]], metric: str,
         highest = max([highest, *values])
         places = [index + shift for index in range(len(rows))]
         axis.barh(places, values, BAR, label=NAMES[side], color=COLORS[side])
+        for place, value in zip(places, values, strict=True):
+            if value:
+                axis.text(
+                    value * 0.93, place, number(value), ha="right", va="center", color="white", fontsize=8
+                )
     for index, (name, _) in enumerate(rows):
         pairs = ratio(samples, name, metric)
         ends = [median(samples, name, side, metric) or 0.0 for side in (OURS, PEER)]
@@ -81,11 +86,8 @@ def latency(axis: Axes, samples: Samples) -> None:
         rounds = sorted(good(samples, "latency", side), key=_p99)
         if rounds:
             middle = rounds[len(rounds) // 2]
-            axis.plot(places, middle["curve_ms"], marker="o", label=NAMES[side], color=COLORS[side])
-            axis.annotate(
-                f"p99 {middle['p99_ms']:.2f} ms", (2.0, middle["p99_ms"]), xytext=(6, 8),
-                textcoords="offset points", color=COLORS[side], fontweight="bold",
-            )  # fmt: skip
+            label = f"{NAMES[side]}, p99 {middle['p99_ms']:.2f} ms"
+            axis.plot(places, middle["curve_ms"], marker="o", label=label, color=COLORS[side])
     marks = (50.0, 90.0, 99.0, 99.9, 99.99)
     axis.set_xticks([-_log10(1 - mark / 100) for mark in marks], [f"{mark:g} %" for mark in marks])
     axis.set_yscale("log")

@@ -18,6 +18,8 @@ UNITS = {
     "mb_s": "MB/s", "cpu_s_per_gb": "CPU s/GB", "p99_ms": "ms", "fresh_s": "s", "idle_rss_mb": "MB",
 }  # fmt: skip
 
+WORDS = {True: "met", False: "**missed**", None: "open"}
+
 Samples = dict[str, dict[str, list[Metrics]]]
 
 
@@ -35,11 +37,11 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One target of one row."""
+    """One target of one row. `met` is None where the clients were the limit: the nodes cannot be told apart."""
 
     row: str
     text: str
-    met: bool
+    met: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,16 @@ def outcome(samples: Samples, row: str, target: Target) -> Outcome | None:
     pairs = ratio(samples, row, target.metric)
     if pairs is None:
         return None
-    met = pairs.median >= 1 if target.at_least else pairs.median <= 1
+    met: bool | None = pairs.median >= 1 if target.at_least else pairs.median <= 1
+    if not met and target.metric == "mb_s" and clients_limit(samples, row):
+        return Outcome(row, f"{pairs.median:.2f} × Kafka's MB/s, with both clients at their limit", None)
     sign = "≥" if target.at_least else "≤"
     return Outcome(row, f"{pairs.median:.2f} × Kafka's {unit}, wanted {sign} 1", met)
+
+
+def clients_limit(samples: Samples, row: str) -> bool:
+    busy = [median(samples, row, side, "client_busy") for side in (OURS, PEER)]
+    return all(share is not None and share > CLIENT_LIMITS_FROM for share in busy)
 
 
 def outcomes(samples: Samples, micro: Sequence[dict[str, Any]]) -> list[Outcome]:
@@ -219,9 +228,10 @@ def disturbed(samples: Samples, row: str) -> str:
 
 def verdict(samples: Samples, row: str, targets: Sequence[Target]) -> str:
     results = [one for one in (outcome(samples, row, target) for target in targets) if one is not None]
-    missed = [one.text for one in results if not one.met]
-    texts = ["missed: " + "; ".join(dict.fromkeys(missed))] if missed else ["met"] if results else []
-    return "; ".join(texts + [text for text in (failures(samples, row, PEER),) if text])
+    missed = "; ".join(dict.fromkeys(one.text for one in results if one.met is False))
+    even = "; ".join(one.text for one in results if one.met is None)
+    texts = [f"missed: {missed}"] if missed else ["met"] if results and not even else []
+    return "; ".join(texts + [even] * bool(even) + [text for text in (failures(samples, row, PEER),) if text])
 
 
 def failures(samples: Samples, row: str, side: str) -> str:
@@ -250,7 +260,7 @@ def markdown(title: str, machine: dict[str, str], results: dict[str, Any], notes
     lines += [f"- {label}: {value}" for label, value in machine.items()]
     lines += ["", *(f"- {note}" for note in notes), "", "## Targets", ""]
     for one in outcomes(samples, micro):
-        lines.append(f"- {'met' if one.met else '**missed**'} · {one.row}: {one.text}")
+        lines.append(f"- {WORDS[one.met]} · {one.row}: {one.text}")
     for table in tables(samples, micro):
         lines += ["", f"## {table.title}", "", table.note, ""]
         lines.append("| " + " | ".join(table.header) + " |")

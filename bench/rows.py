@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.clients import java_consume, java_produce, rdkafka_consume, rdkafka_produce
+from bench.memory import warm_page_cache
 from bench.procstat import MachineTime
 from bench.raw_client import Admin
 from bench.raw_fetch import Fetcher, Partition, fill_partition
@@ -65,6 +66,10 @@ class Bench:
         """A new name, always equally long within a row."""
         self.serial += 1
         return f"bench-{row}-{self.serial:04d}"
+
+    def warm_memory(self, payload: int) -> None:
+        """Before `payload` bytes of values are produced; headers of records and batches come on top."""
+        warm_page_cache(self.server.directory, payload + payload // 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ def run_produce(bench: Bench, row: Row) -> Metrics:
     )  # fmt: skip
     try:
         producer.run(Limits(plan.warmup_s, plan.payload_max // 2))
+        bench.warm_memory(plan.payload_max)
         meter = Meter(bench.server)
         result = producer.run(Limits(plan.seconds, plan.payload_max))
         metrics = meter.metrics(
@@ -231,6 +237,7 @@ def run_client_produce(bench: Bench, row: Row) -> Metrics:
     bootstrap = bench.server.bootstrap
     if row.options["client"] == "rdkafka":
         rdkafka_produce(bootstrap, topic, records=records // 5, size=size, acks=acks)
+    bench.warm_memory(2 * records * size)
     meter = Meter(bench.server)
     if row.options["client"] == "rdkafka":
         result = rdkafka_produce(bootstrap, topic, records=records, size=size, acks=acks)

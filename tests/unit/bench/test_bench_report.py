@@ -84,6 +84,14 @@ def test_without_a_peer_only_the_absolute_targets_are_judged():
     assert [(one.text, one.met) for one in outcomes(alone, [])] == [("150 MB/s, wanted ≥ 200", False)]
 
 
+def test_a_tie_of_two_clients_at_their_limit_is_no_miss():
+    busy = throughput(95, client=0.95)
+    tied = {"rdkafka-produce-100b-acks1": {"odradek": [busy], "kafka": [throughput(100, client=0.9)]}}
+    assert [one.met for one in outcomes(tied, [])] == [None, True]
+    tied["rdkafka-produce-100b-acks1"]["kafka"] = [throughput(100, client=0.3)]
+    assert [one.met for one in outcomes(tied, [])] == [False, True]
+
+
 def test_a_busy_client_and_a_disturbed_row_are_marked():
     marked = {"produce-1k": {"odradek": [throughput(150, client=0.9) | {"others_busy": 0.5}]}}
     row = tables(marked, [])[0].rows[0]
