@@ -12,6 +12,7 @@ from bench.rows import METADATA_MAX_US, ROWS, START_ROW, START_TARGETS, Metrics,
 OURS, PEER, PEER_FREE = "odradek", "kafka", "kafka-all-cpus"
 CLIENT_LIMITS_FROM = 0.7
 """A client that is busier than this may be the limit; the table says so."""
+TIE_FROM = 0.9
 NOISE_FROM = 0.15
 """Share of one CPU taken by other processes from which a row is marked as disturbed."""
 UNITS = {
@@ -90,9 +91,9 @@ def outcome(samples: Samples, row: str, target: Target) -> Outcome | None:
     pairs = ratio(samples, row, target.metric)
     if pairs is None:
         return None
-    met: bool | None = pairs.median >= 1 if target.at_least else pairs.median <= 1
-    if not met and target.metric == "mb_s" and clients_limit(samples, row):
+    if target.metric == "mb_s" and TIE_FROM <= pairs.median < 1 and clients_limit(samples, row):
         return Outcome(row, f"{pairs.median:.2f} × Kafka's MB/s, with both clients at their limit", None)
+    met = pairs.median >= 1 if target.at_least else pairs.median <= 1
     sign = "≥" if target.at_least else "≤"
     return Outcome(row, f"{pairs.median:.2f} × Kafka's {unit}, wanted {sign} 1", met)
 
