@@ -34,6 +34,7 @@ BUFFER_STEP = 1 << 20
 JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
+HEADER_TAGS_MAX = 100
 PRODUCE_KEY = 0
 OTHER_REQUEST_BYTES_MAX = 1 << 20
 """Only Produce carries bulk data. Any other request decodes to many times its size, so it is held shorter."""
@@ -272,8 +273,11 @@ class Connection:
                     self.client_id = str(self._client_id_bytes, "utf-8", "replace")
             if not flexible:
                 return pos
-            if view[pos] == 0:
+            count = view[pos]
+            if count == 0:
                 return pos + 1
+            if count > HEADER_TAGS_MAX:
+                raise MalformedMessage("too many tagged fields in the request header")
             return read_tags(view, pos)[1]
         except (IndexError, struct_error):
             raise MalformedMessage("the request ends inside its header") from None

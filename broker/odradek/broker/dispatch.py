@@ -18,10 +18,17 @@ from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import request_class, response_class
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.frame import encode_response
+from odradek.wire.primitives import Struct
 
 if TYPE_CHECKING:
     from odradek.broker.connection import Connection
     from odradek.broker.node import Node
+
+ELEMENTS_MAX = 50_000
+"""What one request may name: topics, partitions, groups, resources and so on, nested ones included. Handlers answer
+in one go, at some microseconds for each, and everybody else waits meanwhile."""
+UNCHECKED_BYTES = 8192
+"""A request of this size cannot name too much."""
 
 Done: TypeAlias = Callable[[Any], None]
 Function: TypeAlias = "Callable[[Node, RequestContext, Any, Done], None]"
@@ -57,6 +64,8 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
         flexible = version >= codec[0].FLEXIBLE_FROM
         pos = connection.skip_header(view, start, flexible)
         request = codec[0].decode(view[:end], version, pos)
+        if end - pos > UNCHECKED_BYTES:
+            check_elements(request)
         context = RequestContext(
             connection.client_id, connection.peer_host, connection.listener, version, connection
         )
@@ -70,3 +79,18 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
         return pending.response if pending.done else pending
 
     return handle
+
+
+def check_elements(request: Struct) -> None:
+    """MalformedMessage if the request names more than ELEMENTS_MAX things."""
+    left = ELEMENTS_MAX
+    unseen = [request]
+    for struct in unseen:
+        for name in struct.__slots__:
+            value = getattr(struct, name)
+            if isinstance(value, list) and value:
+                left -= len(value)
+                if left < 0:
+                    raise MalformedMessage(f"it names more than {ELEMENTS_MAX} things")
+                if isinstance(value[0], Struct):
+                    unseen.extend(value)

@@ -46,9 +46,16 @@ def describe_configs(
 def describe(
     request: DescribeConfigsRequest, image: MetadataImage, config: BrokerConfig
 ) -> DescribeConfigsResponse:
-    """The answer of the broker whose own properties are `config`, given the metadata it has applied."""
+    """The answer of the broker whose own properties are `config`, given the metadata it has applied.
+
+    A resource asked for twice is answered once: its answer is a hundred times as long as its name.
+    """
+    layers = config.layers(image.configs)
+    resources = {(each.resource_type, each.resource_name): each for each in reversed(request.resources)}
     return DescribeConfigsResponse(
-        results=[_result(resource, request, image, config) for resource in request.resources]
+        results=[
+            _result(resource, request, image, config, layers) for resource in reversed(resources.values())
+        ]
     )
 
 
@@ -57,10 +64,11 @@ def _result(
     request: DescribeConfigsRequest,
     image: MetadataImage,
     config: BrokerConfig,
+    layers: BrokerLayers,
 ) -> DescribeConfigsResult:
     result = DescribeConfigsResult(resource_type=resource.resource_type, resource_name=resource.resource_name)
     try:
-        result.configs = _entries(resource, image, config)
+        result.configs = _entries(resource, image, config, layers)
     except KafkaError as error:
         result.error_code = error.code
         result.error_message = error.code.message if error.message is None else error.message
@@ -76,10 +84,11 @@ def _result(
     return result
 
 
-def _entries(resource: DescribeConfigsResource, image: MetadataImage, config: BrokerConfig) -> list[Entry]:
+def _entries(
+    resource: DescribeConfigsResource, image: MetadataImage, config: BrokerConfig, layers: BrokerLayers
+) -> list[Entry]:
     """What one resource has configured, synonyms included. KafkaError if there is no such resource."""
     name = resource.resource_name
-    layers = config.layers(image.configs)
     match resource.resource_type:
         case ResourceType.TOPIC:
             return _topic(name, _wanted(resource), image, layers)

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 def describe_producers(
     node: Node, context: RequestContext, request: DescribeProducersRequest, done: Done
 ) -> None:
-    """Answers at once."""
+    """Answers at once; a partition asked for twice is answered once."""
     topics = []
+    seen: set[tuple[str, int]] = set()
     for topic in request.topics:
         answers = []
         for index in topic.partition_indexes:
+            if (topic.name, index) in seen:
+                continue
+            seen.add((topic.name, index))
             answer = PartitionResponse(partition_index=index)
             try:
                 log = node.leader_of(topic.name, index).log

@@ -25,15 +25,32 @@ def _to_coordinator(method: str) -> Function:
     return forward
 
 
+def _describe_groups(node: Node, context: RequestContext, request: Any, done: Done) -> None:
+    """Each group once: its answer may be a thousand times as long as its name."""
+    request.groups = list(dict.fromkeys(request.groups))
+    _to_coordinator("describe_groups")(node, context, request, done)
+
+
+def _fetch_offsets(node: Node, context: RequestContext, request: Any, done: Done) -> None:
+    """A group's offsets of all topics once, as above."""
+    seen: set[str] = set()
+    request.groups = [
+        group
+        for group in request.groups
+        if group.topics is not None or not (group.group_id in seen or seen.add(group.group_id))  # type: ignore[func-returns-value]
+    ]
+    _to_coordinator("fetch_offsets")(node, context, request, done)
+
+
 FUNCTIONS: dict[int, Function] = {
     ApiKey.JOIN_GROUP: _to_coordinator("join_group"),
     ApiKey.HEARTBEAT: _to_coordinator("heartbeat"),
     ApiKey.LEAVE_GROUP: _to_coordinator("leave_group"),
     ApiKey.SYNC_GROUP: _to_coordinator("sync_group"),
-    ApiKey.DESCRIBE_GROUPS: _to_coordinator("describe_groups"),
+    ApiKey.DESCRIBE_GROUPS: _describe_groups,
     ApiKey.LIST_GROUPS: _to_coordinator("list_groups"),
     ApiKey.DELETE_GROUPS: _to_coordinator("delete_groups"),
     ApiKey.OFFSET_COMMIT: _to_coordinator("commit_offsets"),
-    ApiKey.OFFSET_FETCH: _to_coordinator("fetch_offsets"),
+    ApiKey.OFFSET_FETCH: _fetch_offsets,
     ApiKey.OFFSET_DELETE: _to_coordinator("delete_offsets"),
 }

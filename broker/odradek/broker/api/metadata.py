@@ -14,6 +14,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from odradek.broker.dispatch import UNCHECKED_BYTES, check_elements
 from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, MalformedMessage
@@ -65,6 +66,8 @@ def handler(node: Node) -> Any:
         if body is not None:
             return encode_response(ApiKey.METADATA, version, correlation_id, body)
         request = MetadataRequest.decode(view[:end], version, pos)
+        if end - pos > UNCHECKED_BYTES:
+            check_elements(request)
         missing = _creatable(node, request, version)
         if not missing:
             body = encode_body(node, request, version, connection.listener)
@@ -147,12 +150,16 @@ def encode_body(node: Node, request: MetadataRequest, version: int, listener: st
 def _topics(
     image: MetadataImage, request: MetadataRequest, version: int
 ) -> Iterable[tuple[int, str | None, bytes, TopicImage | None]]:
-    """(error, name, id, topic) in the order asked for; all topics for null (and for none, in version 0)."""
+    """(error, name, id, topic) in the order asked for, each once; all topics for null (and for none, in version 0)."""
     if request.topics is None or (version == 0 and not request.topics):
         for topic in image.topics.values():
             yield 0, topic.name, topic.id, topic
         return
+    seen = set()
     for wanted in request.topics:
+        if (asked := (wanted.topic_id, wanted.name)) in seen:
+            continue  # a long list of one large topic is a small request for a huge answer
+        seen.add(asked)
         if wanted.topic_id != ZERO_UUID:
             name = image.topic_names.get(wanted.topic_id)
             if name is None:

@@ -28,6 +28,7 @@ from odradek.wire.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
+from odradek.wire.primitives import read_uvarint
 
 if TYPE_CHECKING:
     from odradek.broker.connection import Connection
@@ -39,6 +40,11 @@ OLDEST_SERVED = 3
 FLEXIBLE_FROM = 9
 TOPIC_IDS_FROM = 13
 LEADER_HINT_FROM = 10
+UNCHECKED_BYTES = 64 * 1024
+"""A request of this size cannot hold so many empty topics that decoding them takes long."""
+PARTITIONS_MAX = 20_000
+"""Topics, partitions and tagged fields of one request. A batch has at least 61 bytes, so more of them would not fit
+into the requests that producers send."""
 PLANS_MAX = 1024
 """Plans one connection may hold; beyond, they are learned anew."""
 
@@ -101,25 +107,28 @@ def handler(node: Node) -> Any:
 
         partition = plan.partition
         pos = body + length
-        if version >= FLEXIBLE_FROM:
-            size = view[pos]
-            pos += 1
-            if size > 127:
-                size &= 127
-                shift = 7
-                while (byte := view[pos]) > 127 and shift < 28:
-                    size |= (byte & 127) << shift
-                    shift += 7
-                    pos += 1
-                size |= byte << shift
+        try:
+            if version >= FLEXIBLE_FROM:
+                size = view[pos]
                 pos += 1
-            size -= 1
-            tail = pos + size
-            simple = tail + 3 == end and view[tail:end] == _NO_TAGS
-        else:
-            (size,) = _i32(view, pos)
-            pos += 4
-            simple = pos + size == end
+                if size > 127:
+                    size &= 127
+                    shift = 7
+                    while (byte := view[pos]) > 127 and shift < 28:
+                        size |= (byte & 127) << shift
+                        shift += 7
+                        pos += 1
+                    size |= byte << shift
+                    pos += 1
+                size -= 1
+                tail = pos + size
+                simple = tail + 3 == end and view[tail:end] == _NO_TAGS
+            else:
+                (size,) = _i32(view, pos)
+                pos += 4
+                simple = pos + size == end
+        except (IndexError, struct_error):
+            raise MalformedMessage("the request ends before its records") from None
         if (
             not simple
             or not partition.is_leader
@@ -217,7 +226,64 @@ def _learn(
 
 def _decode(connection: Connection, view: memoryview, start: int, end: int, version: int) -> ProduceRequest:
     pos = connection.skip_header(view, start, version >= FLEXIBLE_FROM)
+    if end - pos > UNCHECKED_BYTES:
+        try:
+            _check_size(view[:end], pos, version)
+        except (IndexError, struct_error):
+            raise MalformedMessage("the request ends too early") from None
     return ProduceRequest.decode(view[:end], version, pos)
+
+
+def _check_size(view: memoryview, pos: int, version: int) -> None:
+    """Walk over a large request: it may be full of records, but not of a million empty topics or tagged fields."""
+    flexible = version >= FLEXIBLE_FROM
+    left = PARTITIONS_MAX
+
+    def count(pos: int) -> tuple[int, int]:
+        nonlocal left
+        if flexible:
+            number, pos = read_uvarint(view, pos)
+            number -= 1
+        else:
+            number, pos = _i32(view, pos)[0], pos + 4
+        left -= number
+        if number < 0 or left < 0:
+            raise MalformedMessage(f"{number} topics or partitions, at most {PARTITIONS_MAX} in all")
+        return number, pos
+
+    def string(pos: int) -> int:
+        if flexible:
+            length, pos = read_uvarint(view, pos)
+            return pos + max(length - 1, 0)
+        (length,) = _i16(view, pos)
+        return pos + 2 + max(int(length), 0)
+
+    def tags(pos: int) -> int:
+        nonlocal left
+        if not flexible:
+            return pos
+        number, pos = read_uvarint(view, pos)
+        left -= number
+        if left < 0:
+            raise MalformedMessage(f"more than {PARTITIONS_MAX} tagged fields")
+        for _ in range(number):
+            _, pos = read_uvarint(view, pos)
+            size, pos = read_uvarint(view, pos)
+            pos += size
+        return pos
+
+    topics, pos = count(string(pos) + 6)
+    for _ in range(topics):
+        partitions, pos = count(pos + 16 if version >= TOPIC_IDS_FROM else string(pos))
+        for _ in range(partitions):
+            pos += 4
+            if flexible:
+                size, pos = read_uvarint(view, pos)
+                pos = tags(pos + max(size - 1, 0))
+            else:
+                pos += 4 + max(_i32(view, pos)[0], 0)
+        pos = tags(pos)
+    tags(pos)
 
 
 def _answer_one(
@@ -264,7 +330,7 @@ def _handle_any(
     """Any shape of request: several partitions, errors, waiting for fsync or for replicas."""
     request = _decode(connection, view, start, end, version)
     operation = _Operation(node, version, correlation_id, request)
-    operation.append_all(connection)
+    operation.append_all()
     if request.acks == 0:
         if operation.failed:
             connection.close()  # a producer with acks=0 learns of an error only by a lost connection
@@ -279,14 +345,16 @@ class _Operation:
         self.node = node
         self.version = version
         self.correlation_id = correlation_id
-        self.request = request
+        self.request: ProduceRequest | None = request
+        self.timeout_ms = max(request.timeout_ms, 0)
         self.failed = False
         self.response = ProduceResponse()
         self.open: list[tuple[PartitionProduceResponse, Partition, int]] = []
         """Answers that wait for the high watermark to reach an end offset."""
         self.pending: Pending | None = None
 
-    def append_all(self, connection: Connection) -> None:
+    def append_all(self) -> None:
+        assert self.request is not None
         bad_acks = self.request.acks not in (-1, 0, 1)
         for topic in self.request.topic_data:
             by_id = self.version >= TOPIC_IDS_FROM
@@ -305,6 +373,7 @@ class _Operation:
                     name="" if by_id else topic.name, topic_id=topic.topic_id, partition_responses=answers
                 )
             )
+        self.request = None  # its records keep the connection's buffer, which an answer may wait for long
 
     def _append_one(
         self, name: str | None, index: int, records: Buffer | None, by_id: bool
@@ -351,9 +420,7 @@ class _Operation:
         if not self.open:
             return self._encode()
         self.pending = Pending()
-        timer = self.node.timers.at(
-            self.node.monotonic_ms() + max(self.request.timeout_ms, 0), lambda _now: self._expire()
-        )
+        timer = self.node.timers.at(self.node.monotonic_ms() + self.timeout_ms, lambda _now: self._expire())
         self.pending.on_abandoned = timer.cancel
         for entry in list(self.open):
 
@@ -420,6 +487,7 @@ def _old_magic(magic: int) -> KafkaError:
 def _refuse_old(view: memoryview, start: int, end: int, version: int, correlation_id: int) -> Response | None:
     """Versions 0-2: UNSUPPORTED_VERSION for every partition, in that version's own layout."""
     view = view[:end]
+    left = PARTITIONS_MAX
     try:
         pos = start + 8
         pos += 2 + max(_i16(view, pos)[0], 0)
@@ -427,11 +495,13 @@ def _refuse_old(view: memoryview, start: int, end: int, version: int, correlatio
         pos += 10
         out = bytearray(topic_count.to_bytes(4, "big"))
         for _ in range(topic_count):
-            name_end = pos + 2 + _i16(view, pos)[0]
+            (length,) = _i16(view, pos)
+            name_end = pos + 2 + max(length, 0)
             out += view[pos : name_end + 4]
             (partition_count,) = _i32(view, name_end)
             pos = name_end + 4
-            if not 0 <= partition_count <= end - pos:
+            left -= 1 + partition_count
+            if not 0 <= partition_count <= end - pos or left < 0:
                 raise MalformedMessage(f"{partition_count} partitions in {end - pos} bytes")
             for _ in range(partition_count):
                 index, size = view[pos : pos + 4], _i32(view, pos + 4)[0]
