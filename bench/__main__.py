@@ -95,7 +95,7 @@ def names_of(allowed: tuple[str, ...]) -> Any:
 
 def make_plan(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else FULL
-    changes = {"rounds": options.rounds, "connections": options.connections}
+    changes = {"rounds": options.rounds, "client_rounds": options.rounds, "connections": options.connections}
     return replace(plan, **{name: value for name, value in changes.items() if value})
 
 
@@ -130,8 +130,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     plan = results["plan"]
     return [
         "One run, both sides in turn: "
-        f"{plan['rounds']} rounds of {plan['seconds']:g} s or {plan['payload_max'] / 1e9:g} GB each, after a "
-        f"warm-up of {plan['warmup_s']:g} s. The node is pinned to one core, the client to another.",
+        f"{plan['rounds']} rounds ({plan['client_rounds']} of real clients) of {plan['seconds']:g} s or "
+        f"{plan['payload_max'] / 1e9:g} GB each, after a warm-up of {plan['warmup_s']:g} s. The node is pinned to one core, the client to another.",
         f"Produce: {plan['connections']} connections to as many partitions of one topic, up to 1000 requests or "
         f"1 MB in flight each. Fetch: {plan['fetch_connections']} connections to one partition, one request in "
         f"flight each. Latency: {plan['latency_connections']} connections.",

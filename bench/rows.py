@@ -31,6 +31,7 @@ class Plan:
     """How long and how much. Sizes are bytes of record values."""
 
     rounds: int
+    client_rounds: int
     seconds: float
     warmup_s: float
     payload_max: int
@@ -44,12 +45,14 @@ class Plan:
 
 
 FULL = Plan(
-    rounds=5, seconds=6.0, warmup_s=3.0, payload_max=2 * GB, partition_payload=950_000_000, latency_s=15.0,
-    client_payload=1 * GB, client_records_max=3_000_000, connections=16, fetch_connections=4, latency_connections=5,
+    rounds=5, client_rounds=3, seconds=6.0, warmup_s=3.0, payload_max=2 * GB, partition_payload=950_000_000,
+    latency_s=15.0, client_payload=1 * GB, client_records_max=3_000_000, connections=16, fetch_connections=4,
+    latency_connections=5,
 )  # fmt: skip
 QUICK = Plan(
-    rounds=2, seconds=2.0, warmup_s=1.5, payload_max=1 * GB, partition_payload=400_000_000, latency_s=4.0,
-    client_payload=200_000_000, client_records_max=500_000, connections=16, fetch_connections=4, latency_connections=5,
+    rounds=2, client_rounds=1, seconds=2.0, warmup_s=1.5, payload_max=1 * GB, partition_payload=400_000_000,
+    latency_s=4.0, client_payload=200_000_000, client_records_max=500_000, connections=16, fetch_connections=4,
+    latency_connections=5,
 )  # fmt: skip
 
 

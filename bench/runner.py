@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -113,7 +114,8 @@ def measure_row(run: Run, row: Row, benches: dict[str, Bench], say: Say) -> None
         else:
             ready[side] = bench
     settle()
-    for number in range(1, run.plan.rounds + 1):
+    rounds = run.plan.client_rounds if row.group == "client" else run.plan.rounds
+    for number in range(1, rounds + 1):
         for side, bench in ready.items():
             metrics = guarded(lambda bench=bench: row.run(bench, row))  # type: ignore[misc]
             run.add(row.name, side, metrics)
@@ -143,9 +145,14 @@ def guarded(action: Callable[[], Metrics]) -> Metrics:
     try:
         return action()
     except Exception as error:  # noqa: BLE001  whatever a client library raises
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": without_paths(f"{type(error).__name__}: {error}")}
     finally:
         gc.collect()
+
+
+def without_paths(text: str) -> str:
+    """Results are published: nothing in them names a directory of this machine."""
+    return re.sub(r"(?<![\w<.])/[\w.+~-]+(?:/[\w.+~-]*)+", "<path>", text)
 
 
 def settle() -> None:

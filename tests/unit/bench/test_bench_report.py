@@ -9,10 +9,11 @@ from bench.plot import draw
 from bench.raw_client import BenchError
 from bench.report import markdown, median, outcomes, ratio, tables
 from bench.rows import ROW_NAMES, ROWS
+from bench.runner import without_paths
 
 PLAN = {
-    "rounds": 2, "seconds": 1, "payload_max": 1e9, "warmup_s": 1, "connections": 1, "fetch_connections": 1,
-    "latency_connections": 1,
+    "rounds": 2, "client_rounds": 1, "seconds": 1, "payload_max": 1e9, "warmup_s": 1, "connections": 1,
+    "fetch_connections": 1, "latency_connections": 1,
 }  # fmt: skip
 
 
@@ -82,6 +83,13 @@ def test_targets_compare_with_numbers_and_with_the_peer():
 def test_without_a_peer_only_the_absolute_targets_are_judged():
     alone = {"produce-1k": {"odradek": [throughput(150)]}}
     assert [(one.text, one.met) for one in outcomes(alone, [])] == [("150 MB/s, wanted ≥ 200", False)]
+
+
+def test_published_errors_name_no_directories():
+    text = without_paths(
+        "OSError: [Errno 28] No space left: '/tmp/odradek-bench-x1/rows/data/a.log' at 1.5 GB/s and/or"
+    )
+    assert text == "OSError: [Errno 28] No space left: '<path>' at 1.5 GB/s and/or"
 
 
 def test_a_tie_of_two_clients_at_their_limit_is_no_miss():
