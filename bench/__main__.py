@@ -131,7 +131,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     return [
         "One run, both sides in turn: "
         f"{plan['rounds']} rounds ({plan['client_rounds']} of real clients) of {plan['seconds']:g} s or "
-        f"{plan['payload_max'] / 1e9:g} GB each, after a warm-up of {plan['warmup_s']:g} s. The node is pinned to one core, the client to another.",
+        f"{plan['payload_max'] / 1e9:g} GB each, after a warm-up of {plan['warmup_s']:g} s. "
+        "The node is pinned to one core, the client to another.",
         f"Produce: {plan['connections']} connections to as many partitions of one topic, up to 1000 requests or "
         f"1 MB in flight each. Fetch: {plan['fetch_connections']} connections to one partition, one request in "
         f"flight each. Latency: {plan['latency_connections']} connections.",
