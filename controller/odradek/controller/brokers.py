@@ -1,4 +1,5 @@
-"""Brokers: BrokerRegistration, BrokerHeartbeat, UnregisterBroker, and fencing by session.
+"""Brokers: BrokerRegistration, BrokerHeartbeat, UnregisterBroker; fencing by session or because a connection
+was refused.
 
 What a heartbeat asks for, by the state the broker is in (as Kafka's BrokerHeartbeatManager):
 
@@ -9,7 +10,16 @@ What a heartbeat asks for, by the state the broker is in (as Kafka's BrokerHeart
     controlled shutdown | not looked at: may go once it leads nothing and the other active brokers know
 
 A broker that may go is fenced. Its epoch is the offset of the record that registered its incarnation, so it
-is caught up when its metadata offset has reached its epoch.
+is caught up when its metadata offset has reached its epoch. One that was fenced for its silence must also
+have applied that: what it sent before, and what was on its way for long, does not bring it back.
+
+**Unreachable.** Where the system refuses a connection to a broker, its process is gone, and it is fenced at
+once; unless a firewall did that. One that is heard of after it was accused is therefore believed for some
+time: then only its session counts.
+
+**Clean or not.** A broker says with its registration which epoch its data directories are complete for. Only
+the epoch that is registered counts, or the one before if it has not been unfenced since: it has not been in
+an ISR. Any other means that acknowledged records may be missing, and it leaves ISR and ELR.
 """
 
 from __future__ import annotations
@@ -17,6 +27,7 @@ from __future__ import annotations
 from enum import Enum
 
 from odradek.controller import replicas
+from odradek.controller.internal import BrokerUnreachableRequest, BrokerUnreachableResponse
 from odradek.controller.settings import METADATA_VERSION
 from odradek.controller.state import ControllerState, Decision
 from odradek.metadata.image import RESERVED_DIRECTORIES, BrokerImage
@@ -47,9 +58,14 @@ def register_broker(state: ControllerState, request: BrokerRegistrationRequest, 
     _check_directories(state, request)
     records: list[Record] = []
     amends = existing is not None and existing.incarnation == request.incarnation_id
-    if existing is not None and not amends:
-        clean = request.previous_broker_epoch == existing.epoch
-        records = replicas.without_broker(state, request.broker_id, unclean=not clean)
+    clean = existing is not None and _is_clean(existing, request.previous_broker_epoch)
+    if existing is not None:
+        lost = replicas.not_there(existing, set(request.log_dirs))
+        if amends:
+            gone = set(existing.directories) - set(request.log_dirs)
+            records = replicas.without_directories(state, existing, gone)
+        else:
+            records = replicas.without_broker(state, request.broker_id, unclean=not clean, lost=lost)
     record = RegisterBrokerRecord(
         broker_id=request.broker_id,
         incarnation_id=request.incarnation_id,
@@ -60,11 +76,13 @@ def register_broker(state: ControllerState, request: BrokerRegistrationRequest, 
         features=_features(state, request),
         rack=request.rack,
         directories=tuple(request.log_dirs),
+        complete_epoch=request.previous_broker_epoch if clean else -1,
     )
     if amends and existing is not None:
         record.broker_epoch = existing.epoch
         record.fenced = existing.fenced
         record.in_controlled_shutdown = existing.in_controlled_shutdown
+        record.complete_epoch = existing.complete_epoch
     records.append(record)
     response = BrokerRegistrationResponse(broker_epoch=record.broker_epoch)
     return Decision(records, response, atomic=False)
@@ -76,15 +94,18 @@ def heartbeat(state: ControllerState, request: BrokerHeartbeatRequest, version: 
     """
     state.check_broker_epoch(request.broker_id, request.broker_epoch)
     broker = state.image.brokers[request.broker_id]
-    before = _present_state(state, broker)
+    before = _present_state(broker)
     after = _next_state(state, broker, before, request)
     records = _transition(state, broker, before, after)
     fenced = after in (BrokerState.FENCED, BrokerState.SHUTDOWN_NOW)
     state.sessions.touch(broker.id, fenced, request.current_metadata_offset, state.now_ms)
-    if after is BrokerState.CONTROLLED_SHUTDOWN and state.sessions[broker.id].shutdown_offset < 0:
-        state.sessions[broker.id].shutdown_offset = state.next_offset + len(records) - 1
-    if request.offline_log_dirs and not records:
-        records = replicas.offline_directories(state, broker, set(request.offline_log_dirs))
+    session = state.sessions[broker.id]
+    if after is BrokerState.CONTROLLED_SHUTDOWN and session.shutdown_offset < 0:
+        session.shutdown_offset = state.next_offset + len(records) - 1
+    if request.offline_log_dirs:
+        then = state.after(records)
+        offline = set(request.offline_log_dirs)
+        records += replicas.offline_directories(then, then.image.brokers[broker.id], offline)
     response = BrokerHeartbeatResponse(
         is_caught_up=request.current_metadata_offset >= broker.epoch,
         is_fenced=fenced,
@@ -108,9 +129,30 @@ def fence_stale(state: ControllerState) -> Decision | None:
     judged by what this one leaves.
     """
     for broker_id in state.sessions.stale(state.now_ms):
-        state.sessions[broker_id].fenced = True
-        return Decision(replicas.fence(state, state.image.brokers[broker_id]), atomic=False)
+        return Decision(_fence(state, state.image.brokers[broker_id]), atomic=False)
     return None
+
+
+def broker_unreachable(state: ControllerState, request: BrokerUnreachableRequest, version: int) -> Decision:
+    """A connection to a broker was refused: it is fenced. Error: STALE_BROKER_EPOCH."""
+    state.check_broker_epoch(request.broker_id, request.broker_epoch)
+    broker = state.image.brokers[request.broker_id]
+    records: list[Record] = []
+    if not broker.fenced and state.sessions.accuse(broker.id, state.now_ms):
+        records = _fence(state, broker)
+    return Decision(records, BrokerUnreachableResponse(), atomic=False)
+
+
+def _fence(state: ControllerState, broker: BrokerImage) -> list[Record]:
+    """Fence a broker against its will."""
+    records = replicas.fence(state, broker)
+    state.sessions.fence(broker.id, state.next_offset + len(records) - 1)
+    return records
+
+
+def _is_clean(existing: BrokerImage, complete_epoch: int) -> bool:
+    """Whether a broker whose data is complete for that epoch has all that the one registered could have."""
+    return complete_epoch >= 0 and complete_epoch in (existing.epoch, existing.complete_epoch)
 
 
 def _check_not_taken(
@@ -159,7 +201,7 @@ def _features(state: ControllerState, request: BrokerRegistrationRequest) -> tup
     return tuple((name, low, high) for name, (low, high) in offered.items())
 
 
-def _present_state(state: ControllerState, broker: BrokerImage) -> BrokerState:
+def _present_state(broker: BrokerImage) -> BrokerState:
     if broker.fenced:
         return BrokerState.FENCED
     return BrokerState.CONTROLLED_SHUTDOWN if broker.in_controlled_shutdown else BrokerState.UNFENCED
@@ -171,7 +213,8 @@ def _next_state(
     if before is BrokerState.FENCED:
         if request.want_shut_down:
             return BrokerState.SHUTDOWN_NOW
-        caught_up = request.current_metadata_offset >= broker.epoch
+        must_know = max(broker.epoch, state.sessions[broker.id].fenced_at)
+        caught_up = request.current_metadata_offset >= must_know
         return BrokerState.UNFENCED if caught_up and not request.want_fence else BrokerState.FENCED
     if before is BrokerState.UNFENCED:
         if request.want_fence:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
+from odradek.controller.elections import ELECTIONS_PER_ROUND_MAX, leaderless_elections
 from odradek.controller.replicas import clear_needless_elrs
 from odradek.controller.settings import RECORDS_PER_REQUEST_MAX, TOO_LARGE
 from odradek.controller.state import ControllerState, Decision
@@ -35,7 +35,6 @@ from odradek.metadata.configs import (
     validate_broker_configs,
     validate_topic_configs,
 )
-from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.records import ConfigRecord, Record
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages import alter_configs as legacy
@@ -43,6 +42,7 @@ from odradek.wire.messages import incremental_alter_configs as incremental
 from odradek.wire.messages.create_topics import CreatableTopicConfigs
 
 MIN_ISR = "min.insync.replicas"
+UNCLEAN_ELECTION = "unclean.leader.election.enable"
 VALUE_BYTES_MAX = 32_767
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 
@@ -154,19 +154,28 @@ def _decision(
         return Decision([], response)
     if len(records) > RECORDS_PER_REQUEST_MAX:
         raise KafkaError(ErrorCode.POLICY_VIOLATION, TOO_LARGE)
-    # ELRs go before the configuration that makes them needless: M3 holds in between.
+    # ELRs go before the configuration that makes them needless: M3 holds in between, and a leader does not
+    # go by the smaller number before those who might follow it are out of question.
     freed = _freed_elrs(state, records)
-    return Decision([*freed, *records], response, atomic=not freed)
+    elected = _unclean_elections(state, records)
+    return Decision([*freed, *records, *elected], response, atomic=not freed and not elected)
 
 
 def _freed_elrs(state: ControllerState, records: list[Record]) -> list[Record]:
-    if not any(isinstance(record, ConfigRecord) and record.name == MIN_ISR for record in records):
+    if not _touch(records, MIN_ISR):
         return []
-    delta = MetadataDelta(state.image)
-    for record in records:
-        delta.replay(record)
-    after = replace(state, image=delta.apply(state.image.offset, state.image.epoch))
-    return clear_needless_elrs(state, after.min_isr)
+    return clear_needless_elrs(state, state.after(records).min_isr)
+
+
+def _unclean_elections(state: ControllerState, records: list[Record]) -> list[Record]:
+    """Leaders for the topics that begin to allow unclean elections."""
+    if not _touch(records, UNCLEAN_ELECTION):
+        return []
+    return leaderless_elections(state.after(records), ELECTIONS_PER_ROUND_MAX)
+
+
+def _touch(records: list[Record], name: str) -> bool:
+    return any(isinstance(record, ConfigRecord) and record.name == name for record in records)
 
 
 def _alter(

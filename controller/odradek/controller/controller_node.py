@@ -1,29 +1,32 @@
 """A node's place in the metadata quorum: Raft, loader, controller and snapshots put together.
 
-What a broker in the same process uses: `handle` for requests, `image` and publishers for the state.
+What a broker in the same process uses: `handle` for requests, `image` and publishers for the state. Requests
+find the active controller by themselves (gateway.py); those of other nodes come in by `answer`. A node that
+is no voter has one as well: it observes the metadata log, and its controller never becomes active.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, cast
 
-from odradek.controller.quorum_controller import Done, QuorumController
-from odradek.controller.responses import error_response
-from odradek.controller.settings import (
-    PENDING_REQUESTS_MAX,
-    SUPPORTED_FEATURES,
-    ControllerConfig,
-    NodeConfig,
+from odradek.controller.gateway import (
+    ANSWER_MARGIN_MS_MAX,
+    AUTHORIZED,
+    ControllerChannel,
+    ControllerGateway,
+    Done,
 )
+from odradek.controller.internal import BrokerUnreachableRequest, request_class
+from odradek.controller.quorum_controller import QuorumController
+from odradek.controller.settings import SUPPORTED_FEATURES, ControllerConfig, NodeConfig, raft_config
 from odradek.metadata.image import MetadataImage
 from odradek.metadata.publisher import CommittedBatch, MetadataFault, MetadataLoader, MetadataPublisher
 from odradek.ports.timers import Timer
 from odradek.raft import raft_driver
 from odradek.raft.raft_driver import NotLeader, RaftDriver, Transport
-from odradek.raft.voters import ReplicaKey, VoterSet
+from odradek.raft.voters import ReplicaKey, Voter, VoterSet
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.broker_registration import Feature
@@ -36,16 +39,19 @@ if TYPE_CHECKING:
     from odradek.ports.timers import TimerQueue
     from odradek.wire.messages.describe_quorum import DescribeQuorumRequest
 
-LEADER_WAIT_MS_MAX = 2_000
-"""How long a request waits for the quorum to have a leader before it is told that there is none."""
+QUORUM_WAIT_MS_MAX = 5_000
+"""Who asks how the quorum does need not wait long to hear that there is none."""
+ACCUSATION_PAUSE_MS = 500
+"""So often a node calls the same incarnation of a broker unreachable."""
 
 
 class MetadataQuorum:
     """Create, add publishers, `start`; then `handle` requests until `close`.
 
-    `dir` exists and is locked by the caller. `voters` are ids of the controllers, this node alone by
-    default. `directory_id` is that of `dir` in meta.properties. `warn(text, **details)` is told of errors
-    in callbacks of clients, which must not stop the node. `stop_node(reason)` is called when the node must
+    `dir` exists and is locked by the caller. `voters` are the controllers, or their ids, this node alone by
+    default. `directory_id` is that of `dir` in meta.properties. `transport` and `channel` lead to the other
+    nodes: for Raft, and for requests to the active controller. `warn(text, **details)` is told of errors in
+    callbacks of clients, which must not stop the node. `stop_node(reason)` is called when the node must
     stop: the metadata log failed, or a committed record cannot be applied; set it before `start`.
     """
 
@@ -62,8 +68,9 @@ class MetadataQuorum:
         cluster_id: str,
         config: NodeConfig,
         directory_id: bytes = ZERO_UUID,
-        voters: Iterable[int] = (),
+        voters: Iterable[int | Voter] = (),
         transport: Transport | None = None,
+        channel: ControllerChannel | None = None,
         warn: Callable[..., None] | None = None,
     ) -> None:
         self.stop_node: Callable[[str], None] = _stop_loudly
@@ -73,6 +80,9 @@ class MetadataQuorum:
         self._timers = timers
         self._config = ControllerConfig.of_node(node_id, cluster_id, config)
         self._loader = MetadataLoader(cluster_id)
+        self._warn = warn
+        first = [Voter(ReplicaKey(each)) if isinstance(each, int) else each for each in voters]
+        self._voters = VoterSet.of(first or [Voter(ReplicaKey(node_id))])
         self._raft = RaftDriver(
             disk,
             dir,
@@ -81,15 +91,18 @@ class MetadataQuorum:
             timers,
             rng,
             ReplicaKey(node_id, directory_id),
-            VoterSet.of_ids(tuple(voters) or (node_id,)),
+            self._voters,
             self,
+            config=raft_config(config),
             transport=transport,
         )
         log = _RaftLog(self._raft)
         self.controller = QuorumController(self._config, rng, self._loader, log, timers, warn)
-        self._early: deque[tuple[Message, int, Done]] = deque()
-        """Requests that came while the quorum had no leader."""
-        self._early_timer: Timer | None = None
+        self._gateway = ControllerGateway(
+            node_id, self._active_controller, self._serve, clock, timers, channel, warn
+        )
+        self._accusations: dict[tuple[int, int], int] = {}
+        """(broker id, broker epoch) called unreachable → when it may be again."""
         self._snapshot_timer: Timer | None = None
         self._snapshot_under_way = False
         self._closed = False
@@ -128,59 +141,103 @@ class MetadataQuorum:
                 now_ms + self._config.snapshot_interval_ms, self._snapshot_due
             )
 
-    def handle(self, request: Message, version: int, now_ms: int, done: Done) -> None:
-        """Have the active controller answer. NOT_CONTROLLER if that is another node, or nobody for too
-        long.
+    def handle(
+        self,
+        request: Message,
+        version: int,
+        now_ms: int,
+        done: Done,
+        *,
+        timeout_ms: int | None = None,
+        principal: str = AUTHORIZED,
+    ) -> None:
+        """Have the active controller answer, whichever node it is: `done(response)` once, at once or within
+        the time that the request says, or `timeout_ms`. NOT_CONTROLLER, or REQUEST_TIMED_OUT, if that was
+        not possible (see gateway.py).
         """
-        if request.API_KEY == ApiKey.DESCRIBE_QUORUM:
-            done(self._describe_quorum(request, version))
-        elif (
-            self.controller.active
-            or self._raft.leader_id >= 0
-            or self._closed
-            or self.fatal_reason is not None
-        ):
-            self.controller.handle(request, version, now_ms, done)
-        elif len(self._early) >= PENDING_REQUESTS_MAX:
-            done(error_response(request, version, ErrorCode.NOT_CONTROLLER))
-        else:
-            self._early.append((request, version, done))
-            if self._early_timer is None:
-                self._early_timer = self._timers.at(now_ms + LEADER_WAIT_MS_MAX, self._no_leader_came)
+        wait_ms = self._timeout_ms(request) if timeout_ms is None else timeout_ms
+        self._gateway.ask(request, version, wait_ms, done, principal)
+
+    def answer(self, api_key: int, version: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
+        """Another node asks: `reply(response)`, or None if this is not the active controller, or if the
+        request cannot be read.
+        """
+        try:
+            request = request_class(api_key).decode(body, version)
+        except (KeyError, ValueError) as error:
+            if self._warn is not None:
+                self._warn("a request of another node cannot be read", api_key=api_key, error=str(error))
+            reply(None)
+            return
+
+        def done(response: Message | None) -> None:
+            reply(None if response is None else response.encode(version))
+
+        self._serve(request, version, self._clock.monotonic_ms(), done)
+
+    def broker_unreachable(self, broker_id: int, broker_epoch: int) -> None:
+        """A connection to this incarnation of a broker was refused: its process is gone. The active
+        controller is told, now or as soon as there is one.
+        """
+        broker = self.image.brokers.get(broker_id)
+        if self._closed or broker is None or broker.epoch != broker_epoch or broker.fenced:
+            return
+        accused, now_ms = (broker_id, broker_epoch), self._clock.monotonic_ms()
+        if now_ms < self._accusations.get(accused, now_ms):
+            return
+        wait_ms = 2 * self._config.broker_session_timeout_ms
+        self._accusations[accused] = now_ms + wait_ms
+
+        def told(_response: Message) -> None:
+            self._accusations = {
+                other: until for other, until in self._accusations.items() if other[0] != broker_id
+            }
+            self._accusations[accused] = self._clock.monotonic_ms() + ACCUSATION_PAUSE_MS
+
+        self._gateway.ask(BrokerUnreachableRequest(broker_id, broker_epoch), 0, wait_ms, told)
 
     def close(self) -> None:
         """Stop: waiting requests fail, files are flushed and closed."""
         self._closed = True
-        self._release_early()
+        self._gateway.close()
         if self.controller.active:
             self.controller.on_resign()
-        for timer in (self._early_timer, self._snapshot_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._snapshot_timer is not None:
+            self._snapshot_timer.cancel()
         self._raft.close()
 
-    # -- requests without a leader -------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------
 
-    def _release_early(self) -> None:
-        """Hand requests that waited for a leader to the controller, such as it is."""
-        if self._early_timer is not None:
-            self._early_timer.cancel()
-            self._early_timer = None
-        early, self._early = self._early, deque()
-        for request, version, done in early:
-            self.controller.handle(request, version, self._clock.monotonic_ms(), done)
+    def _active_controller(self) -> int:
+        """Who is to be asked, -1: nobody. This node only once it is ready to answer."""
+        if self.controller.active:
+            return self._config.node_id
+        leader = self._raft.leader_id
+        return -1 if leader == self._config.node_id or self.fatal_reason is not None else leader
 
-    def _no_leader_came(self, _now_ms: int) -> None:
-        self._early_timer = None
-        self._release_early()
+    def _timeout_ms(self, request: Message) -> int:
+        """How long a request may take: what it says, if that is less than request.timeout.ms."""
+        if request.API_KEY == ApiKey.BROKER_HEARTBEAT:
+            return self._config.broker_session_timeout_ms
+        if request.API_KEY == ApiKey.DESCRIBE_QUORUM:
+            return min(QUORUM_WAIT_MS_MAX, self._config.request_timeout_ms)
+        own_ms = getattr(request, "timeout_ms", 0)
+        limit_ms = (
+            min(own_ms, self._config.request_timeout_ms) if own_ms > 0 else self._config.request_timeout_ms
+        )
+        return limit_ms - min(limit_ms // 10, ANSWER_MARGIN_MS_MAX)
 
-    def _describe_quorum(self, request: Message, version: int) -> Message:
-        from odradek.controller import quorum
-
-        asked = cast("DescribeQuorumRequest", request)
+    def _serve(self, request: Message, version: int, now_ms: int, done: Done) -> None:
+        """Answer as the active controller; done(None) if this node is not that."""
         if not self.controller.active:
-            return quorum.not_leader(asked, version)
-        return quorum.describe_quorum(asked, version, self._raft.describe_quorum())
+            done(None)
+        elif request.API_KEY == ApiKey.DESCRIBE_QUORUM:
+            from odradek.controller import quorum
+
+            asked = cast("DescribeQuorumRequest", request)
+            done(quorum.describe_quorum(asked, version, self._raft.describe_quorum(), self._voters))
+        else:
+            self.controller.handle(request, version, now_ms, done)
 
     # -- Raft tells ----------------------------------------------------------------------------------------
 
@@ -212,18 +269,18 @@ class MetadataQuorum:
     def on_leader(self, epoch: int) -> None:
         self._loader.caught_up()
         self.controller.on_leader(epoch, self._clock.monotonic_ms())
-        self._release_early()
+        self._gateway.leader_changed()
 
     def on_resign(self, epoch: int) -> None:
         self.controller.on_resign()
 
     def on_leader_change(self, leader_id: int, epoch: int) -> None:
         self._loader.on_controller(leader_id)
-        if leader_id not in (-1, self._config.node_id):
-            self._release_early()
+        self._gateway.leader_changed()
 
     def on_fatal(self, reason: str) -> None:
         self.fatal_reason = reason
+        self._gateway.close()
         if self.controller.active:
             self.controller.on_resign()
         self.stop_node(reason)

@@ -1,4 +1,4 @@
-"""Partitions: CreatePartitions v0–3, ElectLeaders v0–2, AlterPartition v2–3."""
+"""Partitions: CreatePartitions v0–3, AlterPartition v2–3."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ from odradek.wire.messages.create_partitions import (
     CreatePartitionsResponse,
     CreatePartitionsTopic,
     CreatePartitionsTopicResult,
-)
-from odradek.wire.messages.elect_leaders import (
-    ElectLeadersRequest,
-    ElectLeadersResponse,
-    PartitionResult,
-    ReplicaElectionResult,
 )
 
 # -- CreatePartitions --------------------------------------------------------------------------------------
@@ -96,82 +90,17 @@ def _additional(state: ControllerState, wanted: CreatePartitionsTopic, room: int
     return new_partitions(state, topic.id, present, assignments)
 
 
-# -- ElectLeaders ------------------------------------------------------------------------------------------
-
-_ELECTIONS = {0: Election.PREFERRED, 1: Election.UNCLEAN}
-
-
-def elect_leaders(state: ControllerState, request: ElectLeadersRequest, version: int) -> Decision:
-    """Elect the preferred leader (type 0), or any replica for partitions without a leader (type 1). For all
-    partitions if none are named, and then those that need no election are not in the response. One named
-    twice is elected once.
-    """
-    election = _ELECTIONS.get(request.election_type)
-    if election is None:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown election type {request.election_type}")
-    everything = request.topic_partitions is None
-    if request.topic_partitions is None:
-        wanted = [(topic.name, list(topic.partitions)) for topic in state.image.topics.values()]
-    else:
-        merged: dict[str, list[int]] = {}
-        for each in request.topic_partitions:
-            merged.setdefault(each.topic, []).extend(each.partitions)
-        wanted = list(merged.items())
-    records: list[Record] = []
-    results = []
-    for name, partition_ids in wanted:
-        outcomes = [_elect(state, name, number, election, records) for number in dict.fromkeys(partition_ids)]
-        if everything:
-            outcomes = [
-                outcome for outcome in outcomes if outcome.error_code != ErrorCode.ELECTION_NOT_NEEDED
-            ]
-        results.append(ReplicaElectionResult(name, outcomes))
-    return Decision(records, ElectLeadersResponse(replica_election_results=results), atomic=False)
-
-
-def _elect(
-    state: ControllerState, name: str, partition_id: int, election: Election, records: list[Record]
-) -> PartitionResult:
-    try:
-        records.append(_election(state, name, partition_id, election))
-    except KafkaError as error:
-        return PartitionResult(partition_id, error.code, error.message or error.code.message)
-    return PartitionResult(partition_id, ErrorCode.NONE, None)
-
-
-def _election(
-    state: ControllerState, name: str, partition_id: int, election: Election
-) -> PartitionChangeRecord:
-    topic = state.image.topics.get(name)
-    if topic is None:
-        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"No such topic as {name}")
-    partition = topic.partitions.get(partition_id)
-    if partition is None:
-        why = f"No such partition as {name}-{partition_id}"
-        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, why)
-    preferred = election is Election.PREFERRED
-    if partition.leader == partition.replicas[0] if preferred else partition.has_leader:
-        raise KafkaError(ErrorCode.ELECTION_NOT_NEEDED)
-    change = partition_change(state, topic, partition_id)
-    change.election = election
-    record = change.build()
-    if record is None:
-        raise KafkaError(
-            ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE
-            if preferred
-            else ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE
-        )
-    return record
-
-
 # -- AlterPartition ----------------------------------------------------------------------------------------
 
 
 def alter_partition(state: ControllerState, request: AlterPartitionRequest, version: int) -> Decision:
     """A leader proposes another ISR. Refused as a whole with STALE_BROKER_EPOCH, else partition by partition.
 
-    One whose epochs do not match was *not* applied (FENCED_LEADER_EPOCH, INVALID_UPDATE_VERSION); an epoch
-    ahead of ours means that this controller is not the newest (NOT_CONTROLLER).
+    What a refusal proves: with FENCED_LEADER_EPOCH, INVALID_UPDATE_VERSION or INVALID_REQUEST this proposal
+    is not applied now or later, by whatever copy of it; with INELIGIBLE_REPLICA neither, as that refusal
+    raises the partition epoch: whether a replica is eligible changes back and forth, and a delayed copy must
+    not find it eligible after the leader has given the proposal up. NOT_CONTROLLER (an epoch ahead of ours:
+    this controller is not the newest), and no answer, prove nothing.
     """
     state.check_broker_epoch(request.broker_id, request.broker_epoch)
     records: list[Record] = []
@@ -204,6 +133,8 @@ def _alter_isr(
         wanted.new_isr_with_epochs = [BrokerState(replica) for replica in wanted.new_isr]
     partition = topic.partitions.get(wanted.partition_index)
     error = _isr_error(state, broker_id, partition, wanted)
+    if error is ErrorCode.INELIGIBLE_REPLICA:
+        records.append(PartitionChangeRecord(topic.id, wanted.partition_index))
     if error is not None or partition is None:
         return AlterPartitionResponsePartitionData(wanted.partition_index, error or 0)
     change = partition_change(state, topic, wanted.partition_index)

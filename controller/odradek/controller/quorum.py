@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from odradek.controller.responses import error_response
 from odradek.controller.topics import METADATA_TOPIC
 from odradek.raft.raft_driver import QuorumStatus, ReplicaStatus
+from odradek.raft.voters import VoterSet
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.describe_quorum import (
     DescribeQuorumRequest,
     DescribeQuorumResponse,
     DescribeQuorumResponsePartitionData,
     DescribeQuorumResponseTopicData,
+    Listener,
     Node,
     ReplicaState,
 )
-from odradek.wire.primitives import Message
 from odradek.wire.uuid import ZERO_UUID
 
 
 def describe_quorum(
-    request: DescribeQuorumRequest, version: int, status: QuorumStatus
+    request: DescribeQuorumRequest, version: int, status: QuorumStatus, voters: VoterSet
 ) -> DescribeQuorumResponse:
     """What the leader of the quorum knows of it. It has one partition; any other is
     UNKNOWN_TOPIC_OR_PARTITION.
@@ -43,12 +43,12 @@ def describe_quorum(
     return DescribeQuorumResponse(
         error_message=None,
         topics=[DescribeQuorumResponseTopicData(METADATA_TOPIC, [partition])],
-        nodes=[Node(voter.key.id) for voter in status.voters] if version >= 2 else [],
+        nodes=_nodes(voters) if version >= 2 else [],
     )
 
 
-def not_leader(request: DescribeQuorumRequest, version: int) -> Message:
-    return error_response(request, version, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+def _nodes(voters: VoterSet) -> list[Node]:
+    return [Node(voter.id, [Listener(*endpoint) for endpoint in voter.endpoints]) for voter in voters.voters]
 
 
 def _states(replicas: Iterable[ReplicaStatus], version: int) -> list[ReplicaState]:

@@ -7,20 +7,20 @@
 This file holds all state changes. A handler reads `ControllerState` and decides. Its records are replayed
 into the controller's own image, then appended; so the next decision sees everything appended, committed or
 not. Clients and publishers see only what is committed: that has its own image, which the loader builds from
-the log. When leadership is lost, the own image is thrown away, and who waits gets NOT_CONTROLLER, which
-says nothing about whether his records will be committed after all. A new leader starts from a copy of the
-committed image.
+the log. When leadership is lost, the own image is thrown away, and who waits gets None instead of a
+response: whether his records will be committed after all, nobody knows. A new leader starts from a copy of
+the committed image.
 
 A record that cannot be replayed is our mistake and must not reach the log, where it would stop every node:
 the controller then gives up leadership, and with it the image that it has spoilt.
 
     state   | event                | next
     standby | on_leader            | active: state = committed image; sessions start; an empty log is begun
-    active  | handle, session ends | active: records replayed and appended
+    active  | handle, a timer      | active: records replayed and appended
     active  | on_commit            | active: image published, then responses sent, in order
-    active  | on_resign, a mistake | standby: waiting requests fail
+    active  | on_resign, a mistake | standby: waiting requests get None
     standby | on_commit            | standby: image published
-    standby | handle               | standby: NOT_CONTROLLER
+    standby | handle               | standby: None
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from odradek.controller import brokers, features
+from odradek.controller import brokers, elections, features
+from odradek.controller.internal import BROKER_UNREACHABLE
 from odradek.controller.responses import error_response
 from odradek.controller.sessions import NEVER, Sessions
 from odradek.controller.settings import (
@@ -50,7 +51,13 @@ from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.primitives import Message
 
 Done = Callable[[Any], None]
+"""Takes the response; None: this node is not, or no longer, the active controller, and what became of the
+request is not known.
+"""
+NEXT_ROUND_MS = 50
+"""Pause between rounds of elections when one was not enough."""
 Handler = Callable[[ControllerState, Any, int], Decision]
+Elections = Callable[[ControllerState], Decision]
 
 
 class MetadataLog(Protocol):
@@ -75,8 +82,7 @@ class _Waiting(NamedTuple):
 
     offset: int
     request: Message
-    version: int
-    response: Message
+    response: Message | None
     done: Done
 
 
@@ -104,6 +110,7 @@ class QuorumController:
         self._committed = -1
         self._waiting: deque[_Waiting] = deque()
         self._session_timer: Timer | None = None
+        self._election_timers: dict[Elections, Timer] = {}
 
     @property
     def state(self) -> ControllerState:
@@ -118,9 +125,9 @@ class QuorumController:
     # -- requests ------------------------------------------------------------------------------------------
 
     def handle(self, request: Message, version: int, now_ms: int, done: Done) -> None:
-        """Decide a request; `done(response)` is called once, here or when what it wrote is committed."""
+        """Decide a request; `done` is called once, here or when what it wrote is committed."""
         if not self.active:
-            done(error_response(request, version, ErrorCode.NOT_CONTROLLER))
+            done(None)
             return
         if len(self._waiting) >= PENDING_REQUESTS_MAX:
             why = f"{PENDING_REQUESTS_MAX} requests wait for the metadata log already."
@@ -131,14 +138,21 @@ class QuorumController:
             decision = handler_of(request.API_KEY)(self._state, request, version)
             self._write(decision)
         except KafkaError as error:
-            done(error_response(request, version, error.code, error.message))
+            lost = error.code is ErrorCode.NOT_CONTROLLER
+            done(None if lost else error_response(request, version, error.code, error.message))
+            return
+        except Exception as error:  # our mistake; asked again, the request would end every controller's time
+            if self._warn is None:
+                raise
+            self._warn("a request failed in the controller", request=repr(request), error=repr(error))
+            done(error_response(request, version, ErrorCode.UNKNOWN_SERVER_ERROR))
             return
         assert decision.response is not None, "requests have responses"
         offset = self._state.next_offset - 1
         if offset <= self._committed:
             done(decision.response)
         else:
-            self._waiting.append(_Waiting(offset, request, version, decision.response, done))
+            self._waiting.append(_Waiting(offset, request, decision.response, done))
 
     def _write(self, decision: Decision) -> None:
         """Replay and append, in one batch unless the decision may be cut."""
@@ -197,6 +211,7 @@ class QuorumController:
         if not state.image.features:
             self._write(Decision(features.bootstrap(state)))
         self._arm_session_timer()
+        self._arm_elections()
 
     def on_resign(self) -> None:
         """This node leads no longer: what is not committed may or may not come back through `on_commit`."""
@@ -206,11 +221,12 @@ class QuorumController:
         if self._session_timer is not None:
             self._session_timer.cancel()
             self._session_timer = None
+        for timer in self._election_timers.values():
+            timer.cancel()
+        self._election_timers.clear()
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
-            self._answer(
-                each._replace(response=error_response(each.request, each.version, ErrorCode.NOT_CONTROLLER))
-            )
+            self._answer(each._replace(response=None))
 
     def on_commit(self, batches: Sequence[CommittedBatch]) -> None:
         """Raft committed these batches: the image is published, then the responses that waited for them are
@@ -254,6 +270,34 @@ class QuorumController:
                 return  # leadership is lost, and the sessions with it
         self._arm_session_timer()
 
+    # -- elections -----------------------------------------------------------------------------------------
+
+    def _arm_elections(self) -> None:
+        config = self._config
+        now_ms = self._state.now_ms
+        self._arm(elections.leaders_for_leaderless, now_ms + config.unclean_election_interval_ms)
+        if config.auto_leader_rebalance_enable:
+            self._arm(elections.preferred_leaders, now_ms + config.leader_imbalance_check_interval_ms)
+
+    def _arm(self, hold: Elections, at_ms: int) -> None:
+        if self.active:
+            self._election_timers[hold] = self._timers.at(at_ms, lambda now_ms: self._hold(hold, now_ms))
+
+    def _hold(self, hold: Elections, now_ms: int) -> None:
+        """One round of elections, and the next: soon if there was more to do."""
+        self._state.now_ms = now_ms
+        try:
+            decision = hold(self._state)
+            self._write(decision)
+        except KafkaError:
+            return  # leadership is lost
+        if len(decision.records) >= elections.ELECTIONS_PER_ROUND_MAX:
+            self._arm(hold, now_ms + NEXT_ROUND_MS)
+        elif hold is elections.preferred_leaders:
+            self._arm(hold, now_ms + self._config.leader_imbalance_check_interval_ms)
+        else:
+            self._arm(hold, now_ms + self._config.unclean_election_interval_ms)
+
 
 def _batches(decision: Decision) -> Iterator[list[Record]]:
     """The records of a decision in pieces that Raft takes at once."""
@@ -278,6 +322,8 @@ def handler_of(api_key: int) -> Handler:
             return brokers.heartbeat
         case ApiKey.UNREGISTER_BROKER:
             return brokers.unregister_broker
+        case _ if api_key == BROKER_UNREACHABLE:
+            return brokers.broker_unreachable
         case ApiKey.UPDATE_FEATURES:
             return features.update_features
         case ApiKey.ALLOCATE_PRODUCER_IDS:
@@ -293,11 +339,22 @@ def handler_of(api_key: int) -> Handler:
 
             legacy = api_key == ApiKey.ALTER_CONFIGS
             return configs.alter_configs if legacy else configs.incremental_alter_configs
-        case ApiKey.CREATE_PARTITIONS | ApiKey.ELECT_LEADERS | ApiKey.ALTER_PARTITION:
+        case ApiKey.ELECT_LEADERS:
+            return elections.elect_leaders
+        case ApiKey.CREATE_PARTITIONS | ApiKey.ALTER_PARTITION:
             from odradek.controller import partitions
 
-            if api_key == ApiKey.ALTER_PARTITION:
-                return partitions.alter_partition
-            creates = api_key == ApiKey.CREATE_PARTITIONS
-            return partitions.create_partitions if creates else partitions.elect_leaders
+            alters = api_key == ApiKey.ALTER_PARTITION
+            return partitions.alter_partition if alters else partitions.create_partitions
+        case ApiKey.ALTER_PARTITION_REASSIGNMENTS | ApiKey.LIST_PARTITION_REASSIGNMENTS:
+            from odradek.controller import reassignments
+
+            alters = api_key == ApiKey.ALTER_PARTITION_REASSIGNMENTS
+            if alters:
+                return reassignments.alter_partition_reassignments
+            return reassignments.list_partition_reassignments
+        case ApiKey.ASSIGN_REPLICAS_TO_DIRS:
+            from odradek.controller import directories
+
+            return directories.assign_replicas_to_dirs
     raise KafkaError(ErrorCode.UNSUPPORTED_VERSION, f"The controller does not serve API {api_key}.")

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from odradek.controller.partition_change import Election, PartitionChange
+from odradek.controller.partition_change import Election, PartitionChange, effective_min_isr
 from odradek.controller.state import ControllerState
-from odradek.metadata.image import UNASSIGNED_DIRECTORY, BrokerImage, PartitionImage, TopicImage
+from odradek.metadata.image import (
+    MIGRATING_DIRECTORY,
+    UNASSIGNED_DIRECTORY,
+    BrokerImage,
+    PartitionImage,
+    TopicImage,
+)
 from odradek.metadata.records import (
     NO_LEADER,
     BrokerRegistrationChangeRecord,
@@ -22,6 +28,7 @@ from odradek.metadata.records import (
 )
 
 Acceptable = Callable[[int], bool]
+Concerned = Callable[[PartitionImage], bool]
 
 
 def default_directory(broker: BrokerImage | None) -> bytes:
@@ -35,11 +42,16 @@ def default_directories(state: ControllerState, replicas: tuple[int, ...]) -> Uu
     return tuple(default_directory(state.image.brokers.get(broker_id)) for broker_id in replicas)
 
 
-def acceptable_leader(state: ControllerState, partition: PartitionImage, is_active: Acceptable) -> Acceptable:
-    """Whether a replica may lead: its broker is active and its directory online."""
+def acceptable_leader(
+    state: ControllerState, partition: PartitionImage, is_active: Acceptable | None = None
+) -> Acceptable:
+    """Whether a replica may lead: its broker is active, as things are or as `is_active` has them, and its
+    directory online.
+    """
+    active = is_active or state.is_active
 
     def acceptable(broker_id: int) -> bool:
-        if not is_active(broker_id):
+        if not active(broker_id):
             return False
         return state.image.brokers[broker_id].has_online_directory(partition.directory(broker_id))
 
@@ -53,13 +65,16 @@ def partition_change(
     is_active: Acceptable | None = None,
     min_isr: int | None = None,
 ) -> PartitionChange:
-    """A change of one partition to be filled in, judged by the brokers as they are (or as `is_active` has
-    them).
-    """
+    """A change of one partition to be filled in."""
     partition = topic.partitions[partition_id]
-    acceptable = acceptable_leader(state, partition, is_active or state.is_active)
-    wanted = state.min_isr(topic) if min_isr is None else min_isr
-    return PartitionChange(topic.id, partition_id, partition, acceptable, wanted)
+    return PartitionChange(
+        topic.id,
+        partition_id,
+        partition,
+        acceptable_leader(state, partition, is_active),
+        state.min_isr(topic) if min_isr is None else min_isr,
+        lambda broker_id: default_directory(state.image.brokers.get(broker_id)),
+    )
 
 
 def fence(state: ControllerState, broker: BrokerImage) -> list[Record]:
@@ -77,10 +92,10 @@ def unfence(state: ControllerState, broker: BrokerImage) -> list[Record]:
     def is_active(broker_id: int) -> bool:
         return broker_id == broker.id or state.is_active(broker_id)
 
-    def leaderless(partition: PartitionImage) -> bool:
+    def concerned(partition: PartitionImage) -> bool:
         return partition.leader == NO_LEADER and broker.id in partition.replicas
 
-    return records + _changes(state, leaderless, is_active)
+    return records + partition_changes(state, concerned, is_active)
 
 
 def begin_shutdown(state: ControllerState, broker: BrokerImage) -> list[Record]:
@@ -97,67 +112,105 @@ def unregister(state: ControllerState, broker: BrokerImage) -> list[Record]:
     ]
 
 
-def without_broker(state: ControllerState, broker_id: int, *, unclean: bool = False) -> list[Record]:
-    """Changes that take a broker out of all ISRs, and out of all ELRs too if what it has may be gone
-    (`unclean`).
+def without_broker(
+    state: ControllerState, broker_id: int, *, unclean: bool = False, lost: Concerned | None = None
+) -> list[Record]:
+    """Changes that take a broker out of all ISRs; and out of all ELRs too if what it has may be gone
+    (`unclean`), or of those whose replica is gone (`lost`).
     """
+
+    def gone(partition: PartitionImage) -> bool:
+        return unclean or (lost is not None and broker_id in partition.replicas and lost(partition))
 
     def is_active(other: int) -> bool:
         return other != broker_id and state.is_active(other)
 
     def concerned(partition: PartitionImage) -> bool:
-        return broker_id in partition.isr or (unclean and broker_id in partition.elr)
+        return broker_id in partition.isr or (broker_id in partition.elr and gone(partition))
 
     def remove(change: PartitionChange) -> None:
-        change.isr = tuple(replica for replica in change.isr if replica != broker_id)
-        if unclean:
-            change.unclean_replicas = (broker_id,)
+        take_out(change, broker_id, unclean=gone(change.before))
 
-    return _changes(state, concerned, is_active, remove)
+    return partition_changes(state, concerned, is_active, remove)
 
 
-def offline_directories(state: ControllerState, broker: BrokerImage, offline: set[bytes]) -> list[Record]:
-    """The broker lost log directories: replicas in them leave the ISR, and the directories the
-    registration.
+def take_out(change: PartitionChange, broker_id: int, *, unclean: bool) -> None:
+    change.isr = tuple(replica for replica in change.isr if replica != broker_id)
+    if unclean:
+        change.unclean_replicas = (broker_id,)
+
+
+def not_there(broker: BrokerImage, online: set[bytes]) -> Concerned:
+    """Of which partitions the replica on this broker is gone when it comes with these directories.
+
+    Where a replica was that has not been assigned to a directory yet, nobody knows: it is gone if any is.
     """
-    lost = offline & set(broker.directories)
-    if not lost:
-        return []
+    any_gone = not set(broker.directories) <= online
+
+    def lost(partition: PartitionImage) -> bool:
+        directory = partition.directory(broker.id)
+        if directory in (UNASSIGNED_DIRECTORY, MIGRATING_DIRECTORY):
+            return any_gone
+        return directory not in online
+
+    return lost
+
+
+def without_directories(state: ControllerState, broker: BrokerImage, offline: set[bytes]) -> list[Record]:
+    """The broker lost directories: replicas in them leave ISR and ELR. What is on a disk that fails cannot
+    be relied on, and what replaces the disk is empty.
+    """
 
     def concerned(partition: PartitionImage) -> bool:
-        return broker.id in partition.isr and partition.directory(broker.id) in lost
+        if broker.id not in partition.isr and broker.id not in partition.elr:
+            return False
+        return partition.directory(broker.id) in offline
 
     def is_active(other: int) -> bool:
         return other != broker.id and state.is_active(other)
 
     def remove(change: PartitionChange) -> None:
-        change.isr = tuple(replica for replica in change.isr if replica != broker.id)
+        take_out(change, broker.id, unclean=True)
 
+    return partition_changes(state, concerned, is_active, remove)
+
+
+def offline_directories(state: ControllerState, broker: BrokerImage, offline: set[bytes]) -> list[Record]:
+    """The broker lost log directories: replicas in them lose their standing, and they leave the
+    registration.
+    """
+    lost = offline & set(broker.directories)
+    if not lost:
+        return []
     remaining = tuple(directory for directory in broker.directories if directory not in lost)
     return [
-        *_changes(state, concerned, is_active, remove),
+        *without_directories(state, broker, lost),
         BrokerRegistrationChangeRecord(broker.id, broker.epoch, directories=remaining),
     ]
 
 
 def clear_needless_elrs(state: ControllerState, min_isr_of: Callable[[TopicImage], int]) -> list[Record]:
     """After min.insync.replicas fell: an ISR that is large enough now has no ELR beside it (M3)."""
-    return [
-        PartitionChangeRecord(topic.id, partition_id, elr=())
-        for topic in state.image.topics.values()
-        for partition_id, partition in topic.partitions.items()
-        if partition.elr and len(partition.isr) >= min_isr_of(topic)
-    ]
+    records: list[Record] = []
+    for topic, partition_ids in _concerned(state, lambda partition: bool(partition.elr)):
+        configured = min_isr_of(topic)
+        for partition_id in partition_ids:
+            partition = topic.partitions[partition_id]
+            wanted = effective_min_isr(configured, len(partition.replicas), len(partition.adding))
+            if len(partition.isr) >= wanted:
+                records.append(PartitionChangeRecord(topic.id, partition_id, elr=()))
+    return records
 
 
-def _changes(
+def partition_changes(
     state: ControllerState,
-    concerned: Callable[[PartitionImage], bool],
-    is_active: Acceptable,
+    concerned: Concerned,
+    is_active: Acceptable | None = None,
     adjust: Callable[[PartitionChange], None] | None = None,
+    most: int | None = None,
 ) -> list[Record]:
-    """The change of every partition that is `concerned`, after `adjust`, with an election where one is
-    needed.
+    """The change of every partition (or of so many) that is `concerned`, after `adjust`, with an election
+    where one is needed.
     """
     records: list[Record] = []
     for topic, partition_ids in _concerned(state, concerned):
@@ -171,12 +224,12 @@ def _changes(
             record = change.build()
             if record is not None:
                 records.append(record)
+            if len(records) == most:
+                return records
     return records
 
 
-def _concerned(
-    state: ControllerState, concerned: Callable[[PartitionImage], bool]
-) -> Iterator[tuple[TopicImage, list[int]]]:
+def _concerned(state: ControllerState, concerned: Concerned) -> Iterator[tuple[TopicImage, list[int]]]:
     for topic in state.image.topics.values():
         found = [number for number, partition in topic.partitions.items() if concerned(partition)]
         if found:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from odradek.wire.apis import ApiKey, response_class
+from odradek.controller.internal import response_class
+from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.primitives import Message
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NEVER = 2**63 - 1
+TRUSTED_SESSIONS = 10
+"""For so many session timeouts a broker is believed that was heard of after it was called unreachable."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,11 @@ class Session:
     shutdown_offset: int = -1
     """Set in controlled shutdown: the other brokers must have applied this offset before the broker may go.
     """
+    fenced_at: int = -1
+    """Offset of the record that fenced the broker for its silence: it must have applied it to come back."""
+    accused: bool = False
+    """It was called unreachable, and not heard of since."""
+    trusted_until_ms: int = -1
 
 
 class Sessions:
@@ -63,6 +70,21 @@ class Sessions:
         session.fenced = fenced
         if fenced:
             session.shutdown_offset = -1
+        if session.accused and metadata_offset >= session.fenced_at:
+            session.accused = False
+            session.trusted_until_ms = now_ms + TRUSTED_SESSIONS * self._timeout_ms
+
+    def fence(self, broker_id: int, offset: int) -> None:
+        """The broker is fenced by the record at `offset`, without having asked for it."""
+        session = self._sessions[broker_id]
+        session.fenced = True
+        session.fenced_at = offset
+
+    def accuse(self, broker_id: int, now_ms: int) -> bool:
+        """Somebody's connection to the broker was refused; whether that is believed."""
+        session = self._sessions[broker_id]
+        session.accused = now_ms >= session.trusted_until_ms
+        return session.accused
 
     def is_alive(self, broker_id: int, now_ms: int) -> bool:
         """Whether a running process holds this id: it was heard of here, within the timeout."""

@@ -7,7 +7,7 @@ decision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -15,6 +15,7 @@ from odradek.controller.sessions import Sessions
 from odradek.controller.settings import ControllerConfig
 from odradek.controller.topic_names import TopicNames
 from odradek.metadata.configs import NO_LAYERS, BrokerLayers, broker_layers, topic_config
+from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import TOPIC_RESOURCE, MetadataImage, TopicImage
 from odradek.metadata.records import Record
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -65,6 +66,14 @@ class ControllerState:
     """Offset of the next record to be appended."""
     _fallbacks: Fallbacks = field(default_factory=lambda: Fallbacks(NO_LAYERS))
 
+    def after(self, records: list[Record]) -> ControllerState:
+        """The state as it will be after these records, to decide what else follows from them."""
+        delta = MetadataDelta(self.image)
+        for record in records:
+            delta.replay(record)
+        last_offset = self.next_offset + len(records) - 1
+        return replace(self, image=delta.apply(last_offset, self.image.epoch), next_offset=last_offset + 1)
+
     def is_active(self, broker_id: int) -> bool:
         """Whether a broker may lead and be in an ISR."""
         broker = self.image.brokers.get(broker_id)
@@ -89,9 +98,8 @@ class ControllerState:
         )
 
     def min_isr(self, topic: TopicImage) -> int:
-        """min.insync.replicas in force, but never more than the topic has replicas."""
-        configured = int(self.topic_config(topic.name, "min.insync.replicas") or 1)
-        return min(configured, len(topic.partitions[0].replicas))
+        """min.insync.replicas of a topic as configured; what it comes to is for partition_change.py to say."""
+        return int(self.topic_config(topic.name, "min.insync.replicas") or 1)
 
     def unclean_election(self, topic: TopicImage) -> bool:
         return self.topic_config(topic.name, "unclean.leader.election.enable") == "true"

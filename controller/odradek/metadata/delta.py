@@ -258,6 +258,7 @@ class MetadataDelta:
             in_controlled_shutdown=record.in_controlled_shutdown,
             features={name: (low, high) for name, low, high in record.features},
             directories=record.directories,
+            complete_epoch=record.complete_epoch,
         )
         self.brokers_changed.add(record.broker_id)
 
@@ -273,6 +274,7 @@ class MetadataDelta:
             in_controlled_shutdown=_or(record.in_controlled_shutdown, before.in_controlled_shutdown),
             features=before.features,
             directories=_or(record.directories, before.directories),
+            complete_epoch=-1 if record.fenced is False else before.complete_epoch,
         )
         self.brokers_changed.add(record.broker_id)
 

@@ -96,6 +96,8 @@ class BrokerImage:
     """Supported levels, lowest and highest."""
     directories: Uuids = ()
     """Ids of the log directories that are online."""
+    complete_epoch: int = -1
+    """Earlier epoch for which its data is complete, as long as this incarnation has not been unfenced."""
 
     @property
     def active(self) -> bool:
@@ -103,10 +105,8 @@ class BrokerImage:
         return not self.fenced and not self.in_controlled_shutdown
 
     def has_online_directory(self, directory: bytes) -> bool:
-        """Whether a replica in `directory` is usable. A broker without a list is taken to have it."""
-        if directory in (UNASSIGNED_DIRECTORY, MIGRATING_DIRECTORY):
-            return True
-        return directory != LOST_DIRECTORY and (not self.directories or directory in self.directories)
+        """Whether a replica in `directory` is usable. One whose directory is not known is taken to be."""
+        return directory in self.directories or directory in (UNASSIGNED_DIRECTORY, MIGRATING_DIRECTORY)
 
 
 @dataclass(slots=True)
@@ -198,4 +198,5 @@ def _broker_record(broker: BrokerImage) -> RegisterBrokerRecord:
         fenced=broker.fenced,
         in_controlled_shutdown=broker.in_controlled_shutdown,
         directories=broker.directories,
+        complete_epoch=broker.complete_epoch,
     )

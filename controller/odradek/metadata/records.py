@@ -69,6 +69,10 @@ class RegisterBrokerRecord(Record):
     fenced: bool = field(default=True, metadata=key("n"))
     in_controlled_shutdown: bool = field(default=False, metadata=key("s"))
     directories: Uuids = field(default=(), metadata=key("d"))
+    complete_epoch: int = field(default=-1, metadata=key("c"))
+    """Epoch for which the broker's data is known to be complete, -1 if it may have lost some; -1 too once
+    the incarnation has been unfenced.
+    """
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from odradek.controller.partition_change import effective_min_isr
 from odradek.controller.quorum_controller import QuorumController
 from odradek.controller.settings import METADATA_VERSION, METADATA_VERSION_LEVEL, ControllerConfig
 from odradek.controller.state import ControllerState
@@ -119,7 +120,7 @@ class Harness:
         self.controller.on_commit(new)
 
     def send(self, request: Message, version: int | None = None) -> list[Any]:
-        """Hand in a request; the list gets the response when it comes."""
+        """Hand in a request; the list gets the response when it comes, None if this is not the controller."""
         answers: list[Any] = []
         wanted = request.MAX_VERSION if version is None else version
         self.controller.handle(request, wanted, self.now_ms, answers.append)
@@ -224,8 +225,9 @@ def violations(state: ControllerState, before: MetadataImage | None = None) -> I
     """Which of M2, M3 and M4 do not hold in the controller's image, and between `before` and it."""
     image = state.image
     for topic in image.topics.values():
-        min_isr = state.min_isr(topic)
+        configured = state.min_isr(topic)
         for number, p in topic.partitions.items():
+            min_isr = effective_min_isr(configured, len(p.replicas), len(p.adding))
             where = f"{topic.name}-{number} {p}"
             if not set(p.isr) <= set(p.replicas):
                 yield f"M3: ISR outside replicas: {where}"
@@ -237,8 +239,14 @@ def violations(state: ControllerState, before: MetadataImage | None = None) -> I
                 yield f"M3: ELR beside an ISR of min ISR {min_isr}: {where}"
             if p.leader != -1 and p.leader not in p.isr:
                 yield f"M4: leader outside ISR: {where}"
-            if len(set(p.replicas)) != len(p.replicas):
+            if len(set(p.replicas)) != len(p.replicas) or len(set(p.isr)) != len(p.isr):
                 yield f"a replica twice: {where}"
+            if not {*p.elr, *p.adding, *p.removing, *p.last_known_elr} <= set(p.replicas):
+                yield f"what is no replica is eligible, added or removed: {where}"
+            if set(p.adding) & set(p.removing) or not set(p.replicas) - set(p.adding):
+                yield f"a reassignment that cannot be: {where}"
+            if p.directories and len(p.directories) != len(p.replicas):
+                yield f"not a directory for each replica: {where}"
     yield from _fallen_epochs(image, before) if before is not None else ()
 
 

@@ -1,6 +1,7 @@
 """Topics and partitions, beyond what the recorded answers of Kafka cover (test_admin_answers.py)."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -242,7 +243,6 @@ def test_a_leader_shrinks_and_grows_the_isr(harness: Harness) -> None:
         (1, [1, 1], {}, ErrorCode.INVALID_REQUEST),
         (1, [1], {"leader_recovery_state": 1}, ErrorCode.INVALID_REQUEST),
         (1, [1], {"partition_index": 9}, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-        (1, [1, 3], {}, ErrorCode.INELIGIBLE_REPLICA),
     ],
 )
 def test_a_proposal_that_does_not_fit_changes_nothing(
@@ -255,6 +255,19 @@ def test_a_proposal_that_does_not_fit_changes_nothing(
         assert before.partition_epoch == 1
     assert alter_isr(harness, "a", leader, isr, **changes).error_code == code
     assert harness.partition("a") is before
+
+
+def test_a_refused_replica_stays_refused_for_late_copies_of_the_proposal(harness: Harness) -> None:
+    harness.create("a", [1, 2, 3])
+    harness.fence(3)
+    before = harness.partition("a")
+    assert alter_isr(harness, "a", 1, [1, 3]).error_code == ErrorCode.INELIGIBLE_REPLICA
+    after = harness.partition("a")
+    assert after == replace(before, partition_epoch=before.partition_epoch + 1)
+    harness.heartbeat(3)
+    late = alter_isr(harness, "a", 1, [1, 3], partition_epoch=-1)
+    assert late.error_code == ErrorCode.INVALID_UPDATE_VERSION
+    assert alter_isr(harness, "a", 1, [1, 2, 3]).error_code == ErrorCode.NONE
 
 
 def test_a_member_of_an_older_incarnation_does_not_join_the_isr(harness: Harness) -> None:
