@@ -81,7 +81,9 @@ def zero_config(
         "transaction.state.log.min.isr": "1",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
-        "group.initial.rebalance.delay.ms": "0",
+        # Long enough that a client knows its topics' partitions before it has to assign them (kafka-python can
+        # otherwise end up with nothing assigned), short enough that nobody waits.
+        "group.initial.rebalance.delay.ms": "100",
         "odradek.metrics.port": str(DEFAULT_METRICS_PORT),
     }
     return {key: Setting(value, "odradek start") for key, value in values.items()}

@@ -214,6 +214,7 @@ def connect(options: argparse.Namespace, properties: dict[str, str]) -> Any:
         if options.partition is None:
             consumer = KafkaConsumer(bootstrap_servers=servers, bootstrap_timeout_ms=BOOTSTRAP_MS, **settings)
             if options.topic is not None:
+                consumer.partitions_for_topic(options.topic)  # known before the group asks for an assignment
                 consumer.subscribe([options.topic])
             else:
                 consumer.subscribe(pattern=f"^(?:{include(options.include)})$")
