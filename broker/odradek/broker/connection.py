@@ -35,6 +35,8 @@ JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
 HEADER_TAGS_MAX = 100
+TIMED_FROM = 8192
+"""Produce requests up to this size take microseconds; after any other it is asked whether the event lasts too long."""
 PRODUCE_KEY = 0
 OTHER_REQUEST_BYTES_MAX = 1 << 20
 """Only Produce carries bulk data. Any other request decodes to many times its size, so it is held shorter."""
@@ -82,7 +84,11 @@ class Host(Protocol):
 
     def end_event(self, produced: int) -> None: ...
 
+    def lasts_too_long(self) -> bool: ...
+
     def run_ready(self) -> None: ...
+
+    def run_later(self, connection: Connection) -> None: ...
 
     def connection_opened(self, connection: Connection) -> bool: ...
 
@@ -316,7 +322,11 @@ class Connection:
             if self._blocked():
                 self._pause_reading()
             elif pos < end and self._filled >= self._need:
-                self._make_ready()  # it was blocked by what has just left
+                # Its turn is over, or it was blocked by what has just left: the others come first.
+                self._pause_reading()
+                if not self._is_ready:
+                    self._is_ready = True
+                    host.run_later(self)
         if self.produced:
             host.end_event(self.produced)
             self.produced = 0
@@ -378,7 +388,7 @@ class Connection:
                         break
                 elif self.closed:
                     return end
-                if held > held_max:
+                if held > held_max or ((api_key or size > TIMED_FROM) and self.host.lasts_too_long()):
                     break
         finally:
             self._held += held

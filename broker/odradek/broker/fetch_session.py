@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 INITIAL_EPOCH = 0
 FINAL_EPOCH = -1
 EVICTION_MS = 120_000
-PARTITIONS_MAX = 20_000
+PARTITIONS_MAX = 10_000
 """Partitions one session remembers; a client that wants more fetches without a session."""
+PARTITIONS_OF_ALL_MAX = 400_000
+"""Partitions that all sessions together remember, at some 350 bytes each; beyond, there are no new sessions."""
 TOPIC_IDS_FROM = 13
 
 Key = tuple[object, int]
@@ -92,27 +94,24 @@ class FetchSessions:
         self._rng = rng
         self._sessions: OrderedDict[int, FetchSession] = OrderedDict()
         """Least recently used first."""
+        self.partition_count = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
-
-    @property
-    def partition_count(self) -> int:
-        return sum(len(session.partitions) for session in self._sessions.values())
 
     def context(self, request: FetchRequest, version: int, now_ms: int) -> FetchContext:
         """KafkaError FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR."""
         by_id = version >= TOPIC_IDS_FROM
         if version < 7 or request.session_epoch == FINAL_EPOCH:
-            self._sessions.pop(request.session_id, None)
+            self._close(request.session_id)
             return FetchContext(_wanted(request, by_id), None, False)
         if request.session_epoch == INITIAL_EPOCH:
-            self._sessions.pop(request.session_id, None)
+            self._close(request.session_id)
             return self._open(_wanted(request, by_id), by_id, now_ms)
         return self._continue(request, by_id, now_ms)
 
     def _open(self, wanted: list[Wanted], by_id: bool, now_ms: int) -> FetchContext:
-        if not 0 < len(wanted) <= PARTITIONS_MAX or not self._make_room(now_ms):
+        if not 0 < len(wanted) <= PARTITIONS_MAX or not self._make_room(len(wanted), now_ms):
             return FetchContext(wanted, None, False)
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
@@ -120,6 +119,7 @@ class FetchSessions:
         session = FetchSession(session_id, by_id, now_ms)
         session.partitions.update(((entry.topic, entry.index), entry) for entry in wanted)
         self._sessions[session_id] = session
+        self.partition_count += len(session.partitions)
         return FetchContext(list(session.partitions.values()), session, False)
 
     def _continue(self, request: FetchRequest, by_id: bool, now_ms: int) -> FetchContext:
@@ -131,6 +131,7 @@ class FetchSessions:
         if session.uses_topic_ids != by_id:
             raise KafkaError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         partitions = session.partitions
+        before = len(partitions)
         for topic in request.topics:
             name = topic.topic_id if by_id else topic.topic
             for data in topic.partitions:
@@ -143,11 +144,12 @@ class FetchSessions:
             name = forgotten.topic_id if by_id else forgotten.topic
             for index in forgotten.partitions:
                 partitions.pop((name, index), None)
-        if len(partitions) > PARTITIONS_MAX:
-            del self._sessions[session.id]
+        self.partition_count += len(partitions) - before
+        if len(partitions) > PARTITIONS_MAX or self.partition_count > PARTITIONS_OF_ALL_MAX:
+            self._close(session.id)
             raise KafkaError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         if not partitions:
-            del self._sessions[session.id]
+            self._close(session.id)
             return FetchContext([], None, True)
         session.epoch = session.epoch + 1 if session.epoch < 2**31 - 1 else 1
         session.last_used_ms = now_ms
@@ -161,16 +163,21 @@ class FetchSessions:
             if key in session.partitions:
                 session.partitions.move_to_end(key)
 
-    def _make_room(self, now_ms: int) -> bool:
-        if len(self._sessions) < self.slots:
-            return True
-        if not self._sessions:
-            return False
-        oldest = next(iter(self._sessions.values()))
-        if now_ms - oldest.last_used_ms < EVICTION_MS:
-            return False
-        del self._sessions[oldest.id]
+    def _make_room(self, partitions: int, now_ms: int) -> bool:
+        """Evict sessions that nobody used for long until one more fits."""
+        while len(self._sessions) >= self.slots or self.partition_count + partitions > PARTITIONS_OF_ALL_MAX:
+            if not self._sessions:
+                return False
+            oldest = next(iter(self._sessions.values()))
+            if now_ms - oldest.last_used_ms < EVICTION_MS:
+                return False
+            self._close(oldest.id)
         return True
+
+    def _close(self, session_id: int) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self.partition_count -= len(session.partitions)
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> list[Wanted]:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 UNSENT_BYTES_MAX = 256 << 20
 """Responses of all connections that their peers have not taken; above it, fetches find nothing until they have."""
+EVENT_NS_MAX = 20_000_000
+"""How long one connection's pipelined requests are handled before the others get their turn."""
 EOF_LINGER_MS = 60_000
 """How long a peer that has closed its side waits for the answers to what it asked before."""
 SHARED_BUFFER_BYTES = 256 * 1024
@@ -123,6 +125,7 @@ class Node:
         self.response_memory = ResponseMemory(UNSENT_BYTES_MAX, self.monotonic_ms)
         self.connections: set[Connection] = set()
         self.ready: deque[Connection] = deque()
+        self._later: list[Connection] = []
         self._running_ready = False
         self._connections_from: dict[str, int] = {}
         self.broker_epoch = -1
@@ -431,6 +434,19 @@ class Node:
         """After a timer or a completed disk operation: write what it staged, then answer whoever it woke."""
         self.replicas.flush()
         self.run_ready()
+
+    def lasts_too_long(self) -> bool:
+        return self.clock.monotonic_ns() - self._event_began_ns > EVENT_NS_MAX
+
+    def run_later(self, connection: Connection) -> None:
+        """Go on with it after everybody else's turn."""
+        if not self._later:
+            self.timers.at(self.monotonic_ms(), self._later_is_now)
+        self._later.append(connection)
+
+    def _later_is_now(self, _now_ms: int) -> None:
+        later, self._later = self._later, []
+        self.ready.extend(later)
 
     def run_ready(self) -> None:
         """Go on with connections that can, one after the other: an event of one never runs inside another's."""

@@ -69,6 +69,8 @@ class FakeHost:
         self.response_memory = ResponseMemory(4 << 20, lambda: self.now_ms)
         self.ready: deque[Connection] = deque()
         self.running_ready = False
+        self.slow = False
+        self.later: list[Connection] = []
         self.pendings: list[tuple[int, Pending]] = []
         self.complaints: list[str] = []
         self.failures: list[Exception] = []
@@ -97,6 +99,17 @@ class FakeHost:
 
     def end_event(self, produced: int) -> None:
         pass
+
+    def lasts_too_long(self) -> bool:
+        return self.slow
+
+    def run_later(self, connection: Connection) -> None:
+        self.later.append(connection)
+
+    def others_had_their_turn(self) -> None:
+        while self.later:
+            self.ready.append(self.later.pop(0))
+            self.run_ready()
 
     def run_ready(self) -> None:
         if not self.running_ready:
@@ -301,6 +314,19 @@ def test_a_peer_that_does_not_read_gets_no_more_requests_handled() -> None:
     assert transport.reading
 
 
+def test_a_long_pipeline_gives_the_others_their_turn() -> None:
+    host = FakeHost()
+    host.slow = True
+    connection, transport = connect(host)
+    receive(connection, b"".join(frame(ECHO, i) for i in range(10)))
+    assert answered(transport) == [0]
+    assert not transport.reading
+    host.others_had_their_turn()
+    assert answered(transport) == list(range(10))
+    assert transport.writes == 10
+    assert transport.reading
+
+
 def test_large_buffers_are_handed_over_in_order() -> None:
     host = FakeHost()
     connection, transport = connect(host)
@@ -385,6 +411,7 @@ def test_no_more_is_prepared_for_a_peer_than_it_may_leave_unread() -> None:
     transport.unsent = 0
     transport.takes = True
     connection.resume_writing()
+    host.others_had_their_turn()
     assert calls == 100 > first_round
     assert answered(transport) == [1] * 100
     assert transport.reading

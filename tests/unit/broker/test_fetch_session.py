@@ -6,7 +6,13 @@ import random
 
 import pytest
 
-from odradek.broker.fetch_session import EVICTION_MS, PARTITIONS_MAX, FetchContext, FetchSessions
+from odradek.broker.fetch_session import (
+    EVICTION_MS,
+    PARTITIONS_MAX,
+    PARTITIONS_OF_ALL_MAX,
+    FetchContext,
+    FetchSessions,
+)
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
 
@@ -118,3 +124,24 @@ def test_forgetting_everything_ends_the_session() -> None:
 def test_versions_before_sessions_name_everything_every_time() -> None:
     known = sessions()
     assert known.context(request(0, 0, {("a", 0): 0}), 6, 0).session is None
+
+
+def test_all_sessions_together_remember_a_bounded_number_of_partitions() -> None:
+    known = sessions(1000)
+    large = {("t", index): 0 for index in range(PARTITIONS_MAX)}
+    opened = [
+        known.context(request(0, 0, large), 11, now) for now in range(PARTITIONS_OF_ALL_MAX // PARTITIONS_MAX)
+    ]
+    assert all(context.session_id for context in opened)
+    assert known.partition_count == PARTITIONS_OF_ALL_MAX
+    assert known.context(request(0, 0, {("a", 0): 0}), 11, 100).session_id == 0, "fetches without a session"
+    with pytest.raises(KafkaError):
+        known.context(request(opened[1].session_id, 1, {("a", 0): 0}), 11, 100)
+    assert known.partition_count == PARTITIONS_OF_ALL_MAX - PARTITIONS_MAX
+    known.context(request(opened[2].session_id, -1, {}), 11, 100)
+    assert known.partition_count == PARTITIONS_OF_ALL_MAX - 2 * PARTITIONS_MAX
+    forgotten = request(opened[3].session_id, 1, {}, list(large))
+    known.context(forgotten, 11, 100)
+    assert known.partition_count == PARTITIONS_OF_ALL_MAX - 3 * PARTITIONS_MAX
+    assert known.context(request(0, 0, large), 11, EVICTION_MS + 50).session_id
+    assert len(known) == PARTITIONS_OF_ALL_MAX // PARTITIONS_MAX - 2
