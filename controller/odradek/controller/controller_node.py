@@ -20,7 +20,13 @@ from odradek.controller.gateway import (
 )
 from odradek.controller.internal import BrokerUnreachableRequest, request_class
 from odradek.controller.quorum_controller import QuorumController
-from odradek.controller.settings import SUPPORTED_FEATURES, ControllerConfig, NodeConfig, raft_config
+from odradek.controller.settings import (
+    PENDING_REQUESTS_MAX,
+    SUPPORTED_FEATURES,
+    ControllerConfig,
+    NodeConfig,
+    raft_config,
+)
 from odradek.metadata.image import MetadataImage
 from odradek.metadata.publisher import CommittedBatch, MetadataFault, MetadataLoader, MetadataPublisher
 from odradek.ports.timers import Timer
@@ -101,6 +107,8 @@ class MetadataQuorum:
         self._gateway = ControllerGateway(
             node_id, self._active_controller, self._serve, clock, timers, channel, warn
         )
+        self._arrived: list[tuple[Message, int, Done]] = []
+        """Requests that came between this node's election and its readiness."""
         self._accusations: dict[tuple[int, int], int] = {}
         """(broker id, broker epoch) called unreachable → when it may be again."""
         self._snapshot_timer: Timer | None = None
@@ -199,6 +207,7 @@ class MetadataQuorum:
     def close(self) -> None:
         """Stop: waiting requests fail, files are flushed and closed."""
         self._closed = True
+        self._serve_arrived()
         self._gateway.close()
         if self.controller.active:
             self.controller.on_resign()
@@ -228,9 +237,15 @@ class MetadataQuorum:
         return limit_ms - min(limit_ms // 10, ANSWER_MARGIN_MS_MAX)
 
     def _serve(self, request: Message, version: int, now_ms: int, done: Done) -> None:
-        """Answer as the active controller; done(None) if this node is not that."""
+        """Answer as the active controller; done(None) if this node is not that. If it is about to be, the
+        request waits for that: others know of an election before the elected has applied the log.
+        """
         if not self.controller.active:
-            done(None)
+            elected = self._raft.leader_id == self._config.node_id and not self._closed
+            if elected and self.fatal_reason is None and len(self._arrived) < PENDING_REQUESTS_MAX:
+                self._arrived.append((request, version, done))
+            else:
+                done(None)
         elif request.API_KEY == ApiKey.DESCRIBE_QUORUM:
             from odradek.controller import quorum
 
@@ -238,6 +253,12 @@ class MetadataQuorum:
             done(quorum.describe_quorum(asked, version, self._raft.describe_quorum(), self._voters))
         else:
             self.controller.handle(request, version, now_ms, done)
+
+    def _serve_arrived(self) -> None:
+        """The election is over, one way or the other."""
+        arrived, self._arrived = self._arrived, []
+        for request, version, done in arrived:
+            self._serve(request, version, self._clock.monotonic_ms(), done)
 
     # -- Raft tells ----------------------------------------------------------------------------------------
 
@@ -269,6 +290,7 @@ class MetadataQuorum:
     def on_leader(self, epoch: int) -> None:
         self._loader.caught_up()
         self.controller.on_leader(epoch, self._clock.monotonic_ms())
+        self._serve_arrived()
         self._gateway.leader_changed()
 
     def on_resign(self, epoch: int) -> None:
@@ -276,10 +298,13 @@ class MetadataQuorum:
 
     def on_leader_change(self, leader_id: int, epoch: int) -> None:
         self._loader.on_controller(leader_id)
+        if leader_id != self._config.node_id:
+            self._serve_arrived()
         self._gateway.leader_changed()
 
     def on_fatal(self, reason: str) -> None:
         self.fatal_reason = reason
+        self._serve_arrived()
         self._gateway.close()
         if self.controller.active:
             self.controller.on_resign()

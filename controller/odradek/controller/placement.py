@@ -27,8 +27,9 @@ class UsableBroker:
 
 
 def usable_brokers(brokers: Iterable[BrokerImage]) -> list[UsableBroker]:
-    """Brokers that new replicas may be placed on: all that are not shutting down."""
-    return [UsableBroker(b.id, b.rack, b.fenced) for b in brokers if not b.in_controlled_shutdown]
+    """Brokers that new replicas may be placed on: all that are not shutting down and have a directory."""
+    usable = (b for b in brokers if b.directories and not b.in_controlled_shutdown)
+    return [UsableBroker(b.id, b.rack, b.fenced) for b in usable]
 
 
 class _Ring:
