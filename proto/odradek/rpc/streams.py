@@ -169,6 +169,38 @@ async def converse(
             await writer
 
 
+class Served:
+    """A stream that a peer opened, within the task that serves it: lets this node end it.
+
+    A handler that is merely cancelled leaves its caller without a status, waiting.
+    """
+
+    __slots__ = ("_task", "closed")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "create it in the handler"
+        self._task = task
+        self.closed = False
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._task.cancel()
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """StreamBroken once it was closed."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+            self._task.uncancel()
+            raise StreamBroken("this node ended the stream") from None
+        finally:
+            self.closed = True
+
+
 async def _write(
     call: Call,
     outbox: Outbox,

@@ -20,7 +20,7 @@ from odradek.rpc.framing import Assembler, MalformedFrame, parse, split
 from odradek.rpc.identity import NodeIdentity
 from odradek.rpc.peers import Peers
 from odradek.rpc.server import Method
-from odradek.rpc.streams import Call, LocalNode, Outbox, converse
+from odradek.rpc.streams import Call, LocalNode, Outbox, Served, converse
 from odradek.rpc.v1 import raft_pb2 as pb
 from odradek.wire.errors import ErrorCode
 from odradek.wire.uuid import UUID_SIZE
@@ -37,7 +37,7 @@ class GrpcRaftTransport:
         self._node = node
         self._peers = peers
         self._dialers: dict[int, Dialer] = {}
-        self._callers: dict[int, tuple[Outbox, asyncio.Task[None] | None]] = {}
+        self._callers: dict[int, tuple[Outbox, Served]] = {}
         """The newest stream that each peer has opened."""
         self._closed = False
 
@@ -64,12 +64,13 @@ class GrpcRaftTransport:
 
     async def _serve(self, caller: NodeIdentity, call: Call) -> None:
         outbox = Outbox(self._node.settings)
+        served = Served()
         before = self._callers.get(caller.node_id)
-        if before is not None and before[1] is not None:
-            before[1].cancel()  # the peer knows nothing of its old stream any more
-        mine = self._callers[caller.node_id] = (outbox, asyncio.current_task())
+        mine = self._callers[caller.node_id] = (outbox, served)
+        if before is not None:
+            before[1].close()  # the peer knows nothing of its old stream any more
         try:
-            await converse(call, outbox, self._arrivals(caller))
+            await served.run(converse(call, outbox, self._arrivals(caller)))
         finally:
             if self._callers.get(caller.node_id) is mine:
                 del self._callers[caller.node_id]

@@ -15,7 +15,7 @@ from odradek.rpc.framing import Assembler, MalformedFrame, parse, split
 from odradek.rpc.identity import Mismatch, NodeIdentity
 from odradek.rpc.peers import Peers, Unreachable
 from odradek.rpc.server import Method
-from odradek.rpc.streams import Call, LocalNode, Outbox, StreamBroken, converse, spawn
+from odradek.rpc.streams import Call, LocalNode, Outbox, Served, StreamBroken, converse, spawn
 from odradek.rpc.v1 import replication_pb2 as pb
 from odradek.wire.errors import ErrorCode
 from odradek.wire.uuid import UUID_SIZE
@@ -131,7 +131,7 @@ class AcceptedStream:
         self._outbox = Outbox(node.settings)
         self._assembler = Assembler(node.settings.frame_bytes_max)
         self._events: UpEvents | None = None
-        self._task = asyncio.current_task()
+        self._served = Served()
         self._ended = False
         self._choked = False
 
@@ -147,14 +147,13 @@ class AcceptedStream:
             self._choked = True
 
     def close(self) -> None:
-        if not self._ended and self._task is not None:
-            self._ended = True
-            self._task.cancel()
+        self._ended = True
+        self._served.close()
 
     async def serve(self, accept: Accept, call: Call) -> None:
         events = self._events = accept(self)
         try:
-            await converse(call, self._outbox, self._arrived, sent=self._sent)
+            await self._served.run(converse(call, self._outbox, self._arrived, sent=self._sent))
         finally:
             if not self._ended:
                 self._ended = True

@@ -41,7 +41,11 @@ MESSAGES = [
 
 def fields(message):
     """Messages have no equality; their fields do. Batches are compared by their bytes."""
-    found = {name: getattr(message, name) for kind in type(message).__mro__ for name in getattr(kind, "__slots__", ())}
+    found = {
+        name: getattr(message, name)
+        for kind in type(message).__mro__
+        for name in getattr(kind, "__slots__", ())
+    }
     if "batches" in found:
         found["batches"] = [(*batch[:3], bytes(batch.data), *batch[4:]) for batch in found["batches"]]
     return type(message), found

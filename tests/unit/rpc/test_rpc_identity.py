@@ -22,7 +22,9 @@ def test_a_node_of_the_cluster_may_call_and_be_called():
 
 
 def test_another_cluster_is_refused_with_both_names_and_what_to_do():
-    with pytest.raises(Mismatch, match=r"node 2 belongs to cluster other, node 1 to cluster prod-1: .*remove the data"):
+    with pytest.raises(
+        Mismatch, match=r"node 2 belongs to cluster other, node 1 to cluster prod-1: .*remove the data"
+    ):
         check_caller(ME, replace(PEER, cluster_id="other"))
     with pytest.raises(Mismatch, match="belongs to cluster other"):
         check_callee(ME, replace(PEER, cluster_id="other"), 2)
@@ -34,13 +36,17 @@ def test_two_nodes_with_one_id_are_told_so():
 
 
 def test_another_node_at_an_address_is_not_taken_for_the_expected_one():
-    with pytest.raises(Mismatch, match=r"at the address of node 3 answers node 2 .*controller\.quorum\.voters"):
+    with pytest.raises(
+        Mismatch, match=r"at the address of node 3 answers node 2 .*controller\.quorum\.voters"
+    ):
         check_callee(ME, PEER, 3)
 
 
 def test_another_version_is_told_to_upgrade():
     metadata = [("odradek-rpc-version", "7"), *PEER.metadata()[1:]]
-    with pytest.raises(Mismatch, match="speaks version 7 between nodes, this node version 1: run the same version"):
+    with pytest.raises(
+        Mismatch, match="speaks version 7 between nodes, this node version 1: run the same version"
+    ):
         read_identity(metadata)
 
 
