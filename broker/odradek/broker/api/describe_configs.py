@@ -10,7 +10,7 @@ configurations of their own yet.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from odradek.controller.topic_names import topic_name_error
 from odradek.metadata import configs
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 UNKNOWN_TYPE = 0
 DYNAMIC_BROKER_LOGGER = 6
 Entry = DescribeConfigsResourceResult
+Plain: TypeAlias = dict[frozenset[str], list[Entry]]
+"""By the keys asked for: what topics without settings of their own have, which is the same for all of them."""
 
 
 def describe_configs(
@@ -51,10 +53,12 @@ def describe(
     A resource asked for twice is answered once: its answer is a hundred times as long as its name.
     """
     layers = config.layers(image.configs)
+    plain: Plain = {}
     resources = {(each.resource_type, each.resource_name): each for each in reversed(request.resources)}
     return DescribeConfigsResponse(
         results=[
-            _result(resource, request, image, config, layers) for resource in reversed(resources.values())
+            _result(resource, request, image, config, layers, plain)
+            for resource in reversed(resources.values())
         ]
     )
 
@@ -65,10 +69,11 @@ def _result(
     image: MetadataImage,
     config: BrokerConfig,
     layers: BrokerLayers,
+    plain: Plain,
 ) -> DescribeConfigsResult:
     result = DescribeConfigsResult(resource_type=resource.resource_type, resource_name=resource.resource_name)
     try:
-        result.configs = _entries(resource, image, config, layers)
+        result.configs = _entries(resource, image, config, layers, plain)
     except KafkaError as error:
         result.error_code = error.code
         result.error_message = error.code.message if error.message is None else error.message
@@ -85,13 +90,22 @@ def _result(
 
 
 def _entries(
-    resource: DescribeConfigsResource, image: MetadataImage, config: BrokerConfig, layers: BrokerLayers
+    resource: DescribeConfigsResource,
+    image: MetadataImage,
+    config: BrokerConfig,
+    layers: BrokerLayers,
+    plain: Plain,
 ) -> list[Entry]:
     """What one resource has configured, synonyms included. KafkaError if there is no such resource."""
     name = resource.resource_name
     match resource.resource_type:
         case ResourceType.TOPIC:
-            return _topic(name, _wanted(resource), image, layers)
+            if image.config(ResourceType.TOPIC, name) or name not in image.topics:
+                return _topic(name, _wanted(resource), image, layers)
+            keys = frozenset(resource.configuration_keys or ())
+            if keys not in plain:
+                plain[keys] = _topic(name, _wanted(resource), image, layers)
+            return plain[keys]
         case ResourceType.BROKER if not name:
             return _cluster_defaults(_wanted(resource), layers)
         case ResourceType.BROKER:
