@@ -11,9 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from interop.cluster import ENVIRONMENT, Node, unique
 
 CreateTopic = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the clients' own code is warned about is not our business."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
 
 
 @pytest.fixture(scope="session")
