@@ -15,6 +15,13 @@ from odradek.metadata.image import MetadataImage, PartitionImage
 from odradek.metadata.publisher import CommittedBatch, MetadataLoader
 from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.alter_partition import (
+    AlterPartitionRequest,
+    AlterPartitionRequestPartitionData,
+    AlterPartitionRequestTopicData,
+    AlterPartitionResponsePartitionData,
+    BrokerState,
+)
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
 from odradek.wire.messages.broker_registration import BrokerRegistrationRequest, Feature, Listener
 from odradek.wire.messages.create_topics import (
@@ -23,6 +30,11 @@ from odradek.wire.messages.create_topics import (
     CreatableTopicConfig,
     CreatableTopicResult,
     CreateTopicsRequest,
+)
+from odradek.wire.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
 )
 from odradek.wire.primitives import Message
 
@@ -219,6 +231,34 @@ def new_topic(
         assignments=[CreatableReplicaAssignment(number, brokers) for number, brokers in enumerate(replicas)],
         configs=[CreatableTopicConfig(key, value) for key, value in (configs or {}).items()],
     )
+
+
+def alter_isr(
+    harness: Harness, topic: str, leader: int, isr: list[int], partition_id: int = 0, **changes: int
+) -> AlterPartitionResponsePartitionData:
+    partition = harness.partition(topic, partition_id)
+    data = AlterPartitionRequestPartitionData(
+        partition_index=partition_id,
+        leader_epoch=partition.leader_epoch,
+        partition_epoch=partition.partition_epoch,
+        new_isr_with_epochs=[BrokerState(broker_id, harness.epochs.get(broker_id, 0)) for broker_id in isr],
+    )
+    for name, value in changes.items():
+        setattr(data, name, value)
+    topics = [AlterPartitionRequestTopicData(harness.image.topics[topic].id, [data])]
+    response = harness.call(AlterPartitionRequest(leader, harness.epochs[leader], topics))
+    assert response.error_code == ErrorCode.NONE
+    [result] = response.topics[0].partitions
+    assert isinstance(result, AlterPartitionResponsePartitionData)
+    return result
+
+
+def set_config(harness: Harness, topic: str, name: str, value: str | None) -> None:
+    """Set a topic's configuration, the cluster's if `topic` is empty; None takes it away."""
+    operation = 0 if value is not None else 1
+    resource = AlterConfigsResource(2 if topic else 4, topic, [AlterableConfig(name, operation, value)])
+    [result] = harness.call(IncrementalAlterConfigsRequest([resource])).responses
+    assert result.error_code == ErrorCode.NONE, result
 
 
 def violations(state: ControllerState, before: MetadataImage | None = None) -> Iterator[str]:

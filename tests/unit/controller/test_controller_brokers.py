@@ -2,7 +2,10 @@
 
 import pytest
 
-from odradek.metadata.records import NO_LEADER, RECOVERING
+from odradek.controller.internal import BrokerUnreachableRequest
+from odradek.metadata.delta import MetadataDelta
+from odradek.metadata.image import MetadataImage
+from odradek.metadata.records import NO_LEADER, RECOVERING, decode
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
 from odradek.wire.messages.broker_registration import Feature
@@ -251,6 +254,141 @@ def test_replicas_in_a_failed_directory_lose_their_leadership() -> None:
     harness.heartbeat(1, offline_log_dirs=[second])
     assert harness.image.brokers[1].directories == (directory(1),)
     assert harness.partition("b").leader == 1, "where its replica is, the broker has not said"
+
+
+def unreachable(harness: Harness, broker_id: int, epoch: int | None = None) -> int:
+    request = BrokerUnreachableRequest(broker_id, harness.epochs[broker_id] if epoch is None else epoch)
+    code = harness.call(request).error_code
+    assert isinstance(code, int)
+    return code
+
+
+def test_a_broker_that_refuses_connections_is_fenced_at_once() -> None:
+    harness = Harness()
+    harness.start_brokers(0, 1)
+    harness.create("a", [1, 0])
+    assert unreachable(harness, 1) == NONE
+    assert harness.image.brokers[1].fenced
+    assert (harness.partition("a").leader, harness.partition("a").isr) == (0, (0,))
+    assert harness.register(1, incarnation=2).error_code == NONE, "its id is free at once"
+
+
+def test_nobody_is_fenced_for_what_an_earlier_incarnation_refused() -> None:
+    harness = Harness()
+    harness.start_broker(1)
+    old = harness.epochs[1]
+    harness.pass_time(10_000)
+    harness.start_broker(1, incarnation=2)
+    assert unreachable(harness, 1, old) == ErrorCode.STALE_BROKER_EPOCH
+    assert unreachable(harness, 9, 1) == ErrorCode.STALE_BROKER_EPOCH
+    assert not harness.image.brokers[1].fenced
+
+
+def test_a_broker_fenced_for_its_silence_comes_back_only_when_it_knows_of_that() -> None:
+    """What a dead process has sent, and what was on its way for long, must not make it lead again."""
+    harness = Harness()
+    harness.start_brokers(0, 1)
+    harness.create("a", [1, 0])
+    sent = harness.image.offset
+    unreachable(harness, 1)
+    late = harness.heartbeat(1, current_metadata_offset=sent)
+    assert (late.is_fenced, late.is_caught_up) == (True, True)
+    assert harness.partition("a").leader == 0
+    harness.pass_time(2_000)
+    harness.heartbeat(0)
+    assert not harness.heartbeat(1).is_fenced
+    harness.pass_time(2_000)
+    harness.heartbeat(0)
+    before = harness.image.offset
+    harness.pass_time(2_000)
+    assert harness.image.brokers[1].fenced
+    assert harness.heartbeat(1, current_metadata_offset=before).is_fenced
+    assert not harness.heartbeat(1).is_fenced
+
+
+def test_a_broker_that_is_heard_of_is_not_called_dead_again_for_some_time() -> None:
+    """Somebody cannot reach it, but it lives: a firewall, not a death."""
+    harness = Harness()
+    harness.start_broker(1)
+    unreachable(harness, 1)
+    assert not harness.heartbeat(1).is_fenced
+    for _ in range(14):
+        harness.pass_time(2_000)
+        harness.heartbeat(1)
+        assert unreachable(harness, 1) == NONE
+        assert not harness.image.brokers[1].fenced
+    harness.pass_time(2_000)
+    harness.heartbeat(1)
+    unreachable(harness, 1)
+    assert harness.image.brokers[1].fenced
+
+
+def test_a_broker_that_is_believed_is_still_fenced_by_its_session() -> None:
+    harness = Harness()
+    harness.start_broker(1)
+    unreachable(harness, 1)
+    harness.heartbeat(1)
+    harness.pass_time(3_001)
+    assert harness.image.brokers[1].fenced
+
+
+def test_a_broker_in_controlled_shutdown_that_dies_is_fenced_and_may_return() -> None:
+    harness = Harness()
+    harness.start_brokers(0, 1)
+    harness.create("a", [1, 0])
+    harness.heartbeat(1, want_shut_down=True)
+    unreachable(harness, 1)
+    assert harness.image.brokers[1].fenced
+    assert harness.heartbeat(1, want_shut_down=True).should_shut_down
+    harness.start_broker(1, incarnation=2)
+    assert harness.image.brokers[1].active
+
+
+def test_killed_while_it_started_a_broker_is_as_complete_as_it_was_before() -> None:
+    """Between two registrations without an unfencing it was in no ISR, so nothing can be missing."""
+    harness = Harness()
+    harness.start_brokers(0, 1)
+    harness.create("a", [1])
+    served = harness.epochs[1]
+    harness.fence(1)
+    for incarnation in (2, 3, 4):
+        harness.register(1, incarnation=incarnation, previous_broker_epoch=served)
+        assert harness.partition("a").elr == (1,)
+    harness.heartbeat(1)
+    assert harness.partition("a").leader == 1
+    harness.fence(1)
+    harness.register(1, incarnation=5, previous_broker_epoch=served)
+    assert harness.partition("a").elr == (), "it has served since"
+
+
+def test_an_unclean_stop_is_not_made_good_by_the_next_start() -> None:
+    harness = Harness()
+    harness.start_brokers(0, 1)
+    harness.create("a", [1, 0], configs={"min.insync.replicas": "2"})
+    served = harness.epochs[1]
+    harness.fence(1)
+    assert harness.partition("a").elr == (1,)
+    harness.register(1, incarnation=2)
+    assert harness.partition("a").elr == ()
+    harness.register(1, incarnation=3, previous_broker_epoch=served)
+    assert harness.image.brokers[1].complete_epoch == -1
+
+
+def test_completeness_survives_a_change_of_controller_and_a_snapshot() -> None:
+    harness = Harness()
+    harness.start_broker(1)
+    harness.create("a", [1])
+    served = harness.epochs[1]
+    harness.fence(1)
+    harness.register(1, incarnation=2, previous_broker_epoch=served)
+    delta = MetadataDelta(MetadataImage())
+    for record in harness.image.records():
+        delta.replay(decode(record.encode()))
+    assert delta.apply(0, 0).brokers[1].complete_epoch == served
+    harness.controller.on_resign()
+    harness.become_leader()
+    harness.register(1, incarnation=3, previous_broker_epoch=served)
+    assert harness.partition("a").elr == (1,)
 
 
 def test_with_unclean_election_allowed_a_replica_out_of_sync_leads() -> None:

@@ -7,13 +7,6 @@ import pytest
 
 from odradek.metadata.image import UNASSIGNED_DIRECTORY
 from odradek.wire.errors import ErrorCode
-from odradek.wire.messages.alter_partition import (
-    AlterPartitionRequest,
-    AlterPartitionRequestPartitionData,
-    AlterPartitionRequestTopicData,
-    AlterPartitionResponsePartitionData,
-    BrokerState,
-)
 from odradek.wire.messages.create_partitions import (
     CreatePartitionsAssignment,
     CreatePartitionsRequest,
@@ -22,7 +15,7 @@ from odradek.wire.messages.create_partitions import (
 from odradek.wire.messages.create_topics import CreateTopicsRequest
 from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from odradek.wire.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
-from unit.controller.controller_harness import Harness, directory, new_topic, violations
+from unit.controller.controller_harness import Harness, alter_isr, directory, new_topic, violations
 
 
 @pytest.fixture
@@ -197,26 +190,6 @@ def test_an_unclean_election_is_for_partitions_without_a_leader(harness: Harness
     assert (harness.partition("a").leader, harness.partition("a").isr) == (2, (2,))
     [outcome] = harness.call(request).replica_election_results[0].partition_result
     assert outcome.error_code == ErrorCode.ELECTION_NOT_NEEDED
-
-
-def alter_isr(
-    harness: Harness, topic: str, leader: int, isr: list[int], partition_id: int = 0, **changes: int
-) -> AlterPartitionResponsePartitionData:
-    partition = harness.partition(topic, partition_id)
-    data = AlterPartitionRequestPartitionData(
-        partition_index=partition_id,
-        leader_epoch=partition.leader_epoch,
-        partition_epoch=partition.partition_epoch,
-        new_isr_with_epochs=[BrokerState(broker_id, harness.epochs.get(broker_id, 0)) for broker_id in isr],
-    )
-    for name, value in changes.items():
-        setattr(data, name, value)
-    topics = [AlterPartitionRequestTopicData(harness.image.topics[topic].id, [data])]
-    response = harness.call(AlterPartitionRequest(leader, harness.epochs[leader], topics))
-    assert response.error_code == ErrorCode.NONE
-    [result] = response.topics[0].partitions
-    assert isinstance(result, AlterPartitionResponsePartitionData)
-    return result
 
 
 def test_a_leader_shrinks_and_grows_the_isr(harness: Harness) -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from odradek.controller.placement import UsableBroker, place
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsTopic
+from unit.controller.controller_harness import Harness, directory
 
 
 def brokers(count: int, racks: int = 0, fenced: tuple[int, ...] = ()) -> list[UsableBroker]:
@@ -90,3 +92,22 @@ def test_what_cannot_be_placed_is_refused_in_kafkas_words(
     with pytest.raises(KafkaError) as caught:
         place(cluster, 1, replicas, Random(1))
     assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_REPLICATION_FACTOR, text)
+
+
+def test_topics_and_more_partitions_of_them_spread_over_three_racks() -> None:
+    harness = Harness(seed=5)
+    for broker_id in range(9):
+        harness.start_broker(broker_id, rack=f"r{broker_id % 3}")
+    assert harness.create("a", partitions=9, factor=3).error_code == ErrorCode.NONE
+    grown = harness.call(CreatePartitionsRequest([CreatePartitionsTopic("a", 18, None)]))
+    assert grown.results[0].error_code == ErrorCode.NONE
+    partitions = harness.image.topics["a"].partitions.values()
+    for partition in partitions:
+        assert {broker_id % 3 for broker_id in partition.replicas} == {0, 1, 2}
+        assert partition.isr == partition.replicas
+        assert partition.leader == partition.replicas[0]
+        assert partition.directories == tuple(map(directory, partition.replicas))
+    leaderships = Counter(partition.leader for partition in partitions)
+    replicas = Counter(broker_id for partition in partitions for broker_id in partition.replicas)
+    assert max(leaderships.values()) <= 4
+    assert 4 <= min(replicas.values()) <= max(replicas.values()) <= 8
