@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from odradek.controller.gateway import (
     ANSWER_MARGIN_MS_MAX,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from odradek.ports.timers import TimerQueue
     from odradek.wire.messages.describe_quorum import DescribeQuorumRequest
 
+VOTER_CHANGES = (ApiKey.ADD_RAFT_VOTER, ApiKey.REMOVE_RAFT_VOTER, ApiKey.UPDATE_RAFT_VOTER)
 QUORUM_WAIT_MS_MAX = 5_000
 """Who asks how the quorum does need not wait long to hear that there is none."""
 ACCUSATION_PAUSE_MS = 500
@@ -166,6 +167,12 @@ class MetadataQuorum:
         wait_ms = self._timeout_ms(request) if timeout_ms is None else timeout_ms
         self._gateway.ask(request, version, wait_ms, done, principal)
 
+    def ask_once(self, request: Message, version: int, done: Callable[[Any], None]) -> None:
+        """Ask the active controller a single time: `done(response)`, or done(None) if there was no answer,
+        and then nobody knows whether the request was, or will be, carried out.
+        """
+        self._gateway.ask_once(request, version, done)
+
     def answer(self, api_key: int, version: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
         """Another node asks: `reply(response)`, or None if this is not the active controller, or if the
         request cannot be read.
@@ -251,6 +258,10 @@ class MetadataQuorum:
 
             asked = cast("DescribeQuorumRequest", request)
             done(quorum.describe_quorum(asked, version, self._raft.describe_quorum(), self._voters))
+        elif request.API_KEY in VOTER_CHANGES:
+            from odradek.controller import voters
+
+            voters.change_voters(self._raft, self._config.cluster_id, request, version, done)
         else:
             self.controller.handle(request, version, now_ms, done)
 

@@ -118,6 +118,25 @@ class ControllerGateway:
             if asked.done is not None:
                 asked.deadline = self._timers.at(asked.deadline_ms, lambda _now_ms: self._expire(asked))
 
+    def ask_once(self, request: Message, version: int, done: Done) -> None:
+        """A single attempt: `done(response)`, or done(None) for no answer; never from within this call."""
+        leader = self._leader()
+        now_ms = self._clock.monotonic_ms()
+        channel = self._channel
+        if leader == self._node_id and not self._closed:
+            self._timers.at(now_ms, lambda at_ms: self._serve(request, version, at_ms, done))
+        elif self._closed or leader < 0 or channel is None:
+            self._timers.at(now_ms, lambda _at_ms: done(None))
+        else:
+            key, body = request.API_KEY, request.encode(version)
+            channel.ask(
+                leader,
+                key,
+                version,
+                body,
+                lambda answer: done(None if answer is None else self._decode(key, version, answer)),
+            )
+
     def leader_changed(self) -> None:
         """Another node leads, or this one has become ready to."""
         for asked in list(self._asked):
@@ -163,10 +182,11 @@ class ControllerGateway:
             )
 
     def _decoded(self, asked: _Asked, body: bytes | None) -> Message | None:
-        if body is None:
-            return None
+        return None if body is None else self._decode(asked.request.API_KEY, asked.version, body)
+
+    def _decode(self, api_key: int, version: int, body: bytes) -> Message | None:
         try:
-            return response_class(asked.request.API_KEY).decode(body, asked.version)
+            return response_class(api_key).decode(body, version)
         except ValueError as error:  # MalformedMessage is one
             if self._warn is not None:
                 self._warn("an answer of the active controller cannot be read", error=str(error))
