@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import re
-import socket
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
+from interop.grpc_ports import HOST, free_port
 from odradek.broker.internal_server import InternalServer
 from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import BrokerImage, MetadataImage
@@ -25,27 +25,19 @@ from odradek.rpc.settings import RpcSettings, client_options
 from odradek.wire.errors import ErrorCode
 from odradek.wire.records import simple_batch
 
-HOST = "127.0.0.1"
-PORTS = iter(list(range(19800, 19830)) * 20)
 WAIT_S = 20
 SETTINGS = RpcSettings(
-    handshake_timeout_ms=5_000, keepalive_ms=5_000, keepalive_timeout_ms=10_000, mismatch_backoff_ms=100
+    handshake_timeout_ms=5_000,
+    keepalive_ms=5_000,
+    keepalive_timeout_ms=10_000,
+    bulk_keepalive_timeout_ms=10_000,
+    mismatch_backoff_ms=100,
 )
 """A loaded machine is not a dead peer."""
 
 
 def identity(node_id, *, cluster="cluster", directory=None):
     return NodeIdentity(cluster, node_id, directory or bytes([node_id]) * 16, bytes([node_id, 1]) * 8)
-
-
-def free_port():
-    for port in PORTS:
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                sock.bind((HOST, port))
-                return port
-    raise AssertionError("no port is free")
 
 
 class Seen(list):
@@ -581,6 +573,65 @@ async def test_a_process_that_accepts_and_says_nothing_is_not_refused(ends):
     assert await answers.first() == [None]
     assert not one.refused
     server.close()
+
+
+@on_the_loop
+async def test_a_connection_that_has_gone_silent_is_given_up_and_made_anew(ends):
+    quick = replace(SETTINGS, keepalive_ms=200, keepalive_timeout_ms=300, bulk_keepalive_timeout_ms=300)
+    one, two = await ends.start(1, settings=quick), await ends.start(2)
+    async with Link(two.port) as link:
+        one.knows(End(2, link.port))
+        leader = Leader()
+        one.net.replication.connect(2, leader).send(up(1))
+        one.send(two, fetch(1))
+        await two.messages.first()
+        await two.followers.first()
+        link.freeze()
+        assert "ping timeout" in (await leader.ends.first())[0]
+        assert not one.refused
+        link.thaw()
+        one.net.replication.connect(2, Leader()).send(up(1))
+        await two.followers.first(2)
+
+
+class Link:
+    """A connection to a node that can go silent, as behind a broken switch: nothing arrives, nothing is refused."""
+
+    def __init__(self, to_port):
+        self.port = free_port()
+        self._to_port = to_port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._accepted, HOST, self.port)
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self):
+        self._open.clear()
+
+    def thaw(self):
+        self._open.set()
+
+    async def _accepted(self, reader, writer):
+        self._tasks.add(asyncio.current_task())
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            far_reader, far_writer = await asyncio.open_connection(HOST, self._to_port)
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader, writer):
+        while data := await reader.read(1 << 16):
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
 
 
 @on_the_loop

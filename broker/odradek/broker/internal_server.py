@@ -51,7 +51,7 @@ class InternalServer:
         self._me = me
         node = LocalNode(me, warn, after, settings or RpcSettings())
         self._control = Peers(node, on_refused)
-        self._bulk = Peers(node, on_refused)
+        self._bulk = Peers(node, on_refused, bulk=True)
         self.raft = GrpcRaftTransport(node, self._control)
         self.controller = GrpcControllerGateway(node, self._control)
         self.replication = GrpcReplicationTransport(node, self._bulk)

@@ -45,10 +45,12 @@ class _Channel:
 class Peers:
     """Create on the running loop. `on_refused(node_id)` may be called any number of times for one peer."""
 
-    def __init__(self, node: LocalNode, on_refused: Callable[[int], object] = lambda _id: None) -> None:
+    def __init__(
+        self, node: LocalNode, on_refused: Callable[[int], object] = lambda _id: None, *, bulk: bool = False
+    ) -> None:
         self._node = node
         self._on_refused = on_refused
-        self._options = client_options(node.settings)
+        self._options = client_options(node.settings, bulk=bulk)
         self._addresses: dict[int, tuple[str, int]] = {}
         self._channels: dict[int, _Channel] = {}
         self._watches: dict[int, asyncio.Task[None]] = {}
@@ -102,7 +104,9 @@ class Peers:
         try:
             async with asyncio.timeout(settings.handshake_timeout_ms / 1000):
                 metadata = await stream.initial_metadata()
-                if len(metadata) == 0:  # a call that was refused has none, and its status may be a moment behind
+                if (
+                    len(metadata) == 0
+                ):  # a call that was refused has none, and its status may be a moment behind
                     await _raise_outcome(stream)
         except TimeoutError as error:
             self._discard_channel(node_id)

@@ -31,6 +31,8 @@ class RpcSettings:
     """A connection whose ping stays unanswered for so long is closed. After a partition a fresh connection is there
     at once, while TCP would still be waiting for its next retransmission.
     """
+    bulk_keepalive_timeout_ms: int = 5_000
+    """The same for replication, where a ping may queue behind what a slow link has yet to carry."""
     message_bytes_max: int = MIB + 384 * KIB
     """The largest gRPC message: 1 MiB of batches, and what is said about them in 4,096 entries. Larger frames, which
     a single large batch makes, go in parts.
@@ -58,14 +60,15 @@ class RpcSettings:
             raise ValueError("message_bytes_max must be above 0 and not above frame_bytes_max")
 
 
-def channel_options(settings: RpcSettings) -> list[ChannelOption]:
+def channel_options(settings: RpcSettings, keepalive_timeout_ms: int) -> list[ChannelOption]:
     """Of both ends of a connection. gRPC sets TCP_NODELAY itself."""
     wire_max = settings.message_bytes_max + KIB
     return [
         ("grpc.max_receive_message_length", wire_max),
         ("grpc.max_send_message_length", wire_max),
         ("grpc.keepalive_time_ms", settings.keepalive_ms),
-        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_timeout_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_timeout_ms),  # a minute by default, whatever stands above
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # The peer pings as this end does; never hold it against it.
@@ -75,9 +78,10 @@ def channel_options(settings: RpcSettings) -> list[ChannelOption]:
     ]
 
 
-def client_options(settings: RpcSettings) -> list[ChannelOption]:
+def client_options(settings: RpcSettings, *, bulk: bool = False) -> list[ChannelOption]:
+    timeout_ms = settings.bulk_keepalive_timeout_ms if bulk else settings.keepalive_timeout_ms
     return [
-        *channel_options(settings),
+        *channel_options(settings, timeout_ms),
         # Channels with equal options would share a connection: bulk data would delay heartbeats.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
@@ -90,5 +94,5 @@ def client_options(settings: RpcSettings) -> list[ChannelOption]:
 
 
 def server_options(settings: RpcSettings) -> list[ChannelOption]:
-    """A port that another process has is an error, not shared."""
-    return [*channel_options(settings), ("grpc.so_reuseport", 0)]
+    """A port that another process has is an error, not shared. One server serves both lanes."""
+    return [*channel_options(settings, settings.bulk_keepalive_timeout_ms), ("grpc.so_reuseport", 0)]
