@@ -182,6 +182,8 @@ class BrokerConfig:
     """Where /metrics and /health are bound."""
     odradek_metrics_port: int
     """The port of /metrics and /health; 0 takes any, -1 serves none."""
+    odradek_replication_port: int
+    """Where a node without the controller role serves other nodes; 0: one above its first listener."""
     odradek_log_format: str
     """`text`, `json`, or `auto`: text for a terminal."""
     odradek_log_level: str
@@ -192,6 +194,21 @@ class BrokerConfig:
     """Every key that was set, as it was written, for DescribeConfigs and for the defaults of topics."""
     warnings: tuple[str, ...] = ()
     """Lines to log once at start."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process is the whole cluster: a quorum of one, and the broker with it."""
+        others = [voter for voter in self.voters if voter.node_id != self.node_id]
+        return self.roles == {"broker", "controller"} and not others
+
+    @property
+    def internal_address(self) -> tuple[str, int]:
+        """Where other nodes reach this one: a controller's own listener, else `odradek.replication.port`."""
+        if self.controller_listeners:
+            return self.controller_listeners[0].host, self.controller_listeners[0].port
+        first = self.listeners[0]
+        default = first.port + 1 if first.port else 0
+        return first.host, self.odradek_replication_port or default
 
     def layers(self, image_configs: Mapping[tuple[int, str], Mapping[str, str]]) -> BrokerLayers:
         """This broker's settings together with the dynamic ones of the metadata image."""

@@ -428,21 +428,6 @@ class _Builder:
             )
 
 
-def require_single_node(config: BrokerConfig) -> None:
-    """StartupError for what only a cluster of several nodes can do; it is not there yet."""
-    if config.roles != {"broker", "controller"}:
-        raise StartupError(
-            f"process.roles={','.join(sorted(config.roles))} needs a cluster of several nodes, which comes "
-            "later. So far a node runs as process.roles=broker,controller."
-        )
-    others = [voter.node_id for voter in config.voters if voter.node_id != config.node_id]
-    if others:
-        raise StartupError(
-            f"controller.quorum.voters names other nodes ({', '.join(map(str, others))}); a quorum of "
-            "several comes later. So far a node is its own quorum."
-        )
-
-
 def settings_of(values: Mapping[str, str] | Iterable[tuple[str, str]], origin: str) -> dict[str, Setting]:
     """Plain keys and values as a layer for `build_config`."""
     return {key: Setting(value, origin) for key, value in dict(values).items()}

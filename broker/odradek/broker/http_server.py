@@ -20,6 +20,7 @@ from odradek.broker import metrics_export
 
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
+    from odradek.broker.controller_process import ControllerProcess
     from odradek.broker.logs import Log
     from odradek.broker.node import Node
 
@@ -57,7 +58,7 @@ class HttpServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, config: BrokerConfig, node: Node, log: Log) -> HttpServer:
+    async def start(cls, config: BrokerConfig, node: Node | ControllerProcess, log: Log) -> HttpServer:
         """Serve the node's numbers and health; a busy port is told and left."""
 
         async def metrics(accept: str) -> tuple[bytes, str]:

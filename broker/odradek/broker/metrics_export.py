@@ -21,6 +21,7 @@ from odradek.wire.errors import ErrorCode
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from odradek.broker.controller_process import ControllerProcess
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.node import Node
     from odradek.coordinator.group_coordinator import GroupCoordinator
@@ -66,7 +67,7 @@ class Snapshot:
     counters: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
-def snapshot(node: Node) -> Snapshot:
+def snapshot(node: Node | ControllerProcess) -> Snapshot:
     """Read the node. Only its own thread may call this."""
     found = Snapshot()
     _count(node.metrics, found)
@@ -80,8 +81,10 @@ def snapshot(node: Node) -> Snapshot:
         **_replica_gauges(node),
         **_controller_gauges(node),
         **_broker_gauges(node),
-        **_group_gauges(node.coordinator),
     }
+    if node.coordinator is None:
+        return found
+    found.gauges.update(_group_gauges(node.coordinator))
     done = node.coordinator.metrics
     found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
     found.counters[f"{_COORDINATOR}offset_expiration_count"] = ("Offsets expired.", done.offset_expired)
@@ -109,7 +112,7 @@ def _count(metrics: BrokerMetrics, found: Snapshot) -> None:
     }
 
 
-def _replica_gauges(node: Node) -> dict[str, tuple[str, float]]:
+def _replica_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, float]]:
     leaders = under_replicated = under_min_isr = offline = 0
     image, node_id = node.image, node.config.node_id
     for (topic, index), partition in node.partitions.items():
@@ -134,7 +137,7 @@ def _replica_gauges(node: Node) -> dict[str, tuple[str, float]]:
     }
 
 
-def _controller_gauges(node: Node) -> dict[str, tuple[str, float]]:
+def _controller_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, float]]:
     image = node.image
     partitions = [state for topic in image.topics.values() for state in topic.partitions.values()]
     fenced = sum(broker.fenced for broker in image.brokers.values())
@@ -181,7 +184,7 @@ def _group_gauges(coordinator: GroupCoordinator) -> dict[str, tuple[str, float]]
     return found
 
 
-def _broker_gauges(node: Node) -> dict[str, tuple[str, float]]:
+def _broker_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, float]]:
     state = BROKER_SHUTTING_DOWN if node.stopping else BROKER_RUNNING if node.unfenced else BROKER_STARTING
     return {"kafka_server_kafkaserver_brokerstate": ("1 starting, 3 running, 6 shutting down.", state)}
 

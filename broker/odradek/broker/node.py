@@ -20,6 +20,8 @@ from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicC
 from odradek.controller.controller_node import MetadataQuorum
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
+from odradek.replication.config import ReplicationConfig
+from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
@@ -39,12 +41,16 @@ if TYPE_CHECKING:
     from odradek.broker.connection import Connection
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.partition import Partition
+    from odradek.controller.gateway import ControllerChannel
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
     from odradek.ports.clock import Clock
     from odradek.ports.disk import Disk, Syncer
     from odradek.ports.timers import TimerQueue
+    from odradek.raft.raft_driver import Transport
+    from odradek.replication.ports import ReplicationTransport, Stream, StreamEvents
     from odradek.storage.manager import LogManager
+    from odradek.wire.messages.alter_partition import AlterPartitionRequest, AlterPartitionResponse
 
 UNSENT_BYTES_MAX = 256 << 20
 """Responses of all connections that their peers have not taken; above it, fetches find nothing until they have."""
@@ -52,6 +58,10 @@ EVENT_NS_MAX = 20_000_000
 """How long one connection's pipelined requests are handled before the others get their turn."""
 EOF_LINGER_MS = 60_000
 """How long a peer that has closed its side waits for the answers to what it asked before."""
+REPLICATION_LISTENER = "REPLICATION"
+"""Name under which a broker registers where other nodes reach it."""
+HEARTBEAT_SOON_MS = 50
+LEAVE_MS_MAX = 10_000
 SHARED_BUFFER_BYTES = 256 * 1024
 """What all connections read into: small enough to stay in a core's cache, large enough for 200 requests of 1 KB."""
 
@@ -71,6 +81,19 @@ class Ports:
     """A structlog logger; never called per request."""
     disk_space: Callable[[str], tuple[int, int]]
     """Total and usable bytes of the file system a directory is on."""
+    peers: PeerPorts | None = None
+    """The ways to other nodes; None for a node without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPorts:
+    """What leads to other nodes: gRPC, or a simulated network."""
+
+    raft: Transport
+    controller: ControllerChannel
+    replication: ReplicationTransport
+    port: int
+    """Where this node serves them; told to other brokers as its listener REPLICATION."""
 
 
 class Endpoint(NamedTuple):
@@ -80,6 +103,29 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     rack: str | None
+
+
+class NoPeers:
+    """The replication transport of a node without other nodes."""
+
+    def connect(self, leader_id: int, events: StreamEvents) -> Stream:
+        raise AssertionError(f"a lone node has nobody to follow, least of all {leader_id}")
+
+
+class ProposalsToController:
+    """AlterPartition, asked once: a second attempt would make the answer to the first one ambiguous."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def alter_partition(
+        self,
+        request: AlterPartitionRequest,
+        version: int,
+        done: Callable[[AlterPartitionResponse | None], None],
+    ) -> None:
+        request.broker_epoch = self._node.broker_epoch
+        self._node.quorum.ask_once(request, version, done)
 
 
 class Topics:
@@ -131,6 +177,10 @@ class Node:
         self.broker_epoch = -1
         self.unfenced = False
         self.stopping = False
+        self._beating = False
+        self._shut_down: Callable[[], None] | None = None
+        """Told when this broker may go: it is leaving."""
+        self._left = False
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         """Called when the last connection has gone."""
@@ -150,12 +200,32 @@ class Node:
             directory_id=next(
                 (each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID
             ),
+            voters=[voter.node_id for voter in config.voters],
+            transport=ports.peers.raft if ports.peers is not None else None,
+            channel=ports.peers.controller if ports.peers is not None else None,
             warn=ports.log.warning,
         )
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
+        self.replication = ReplicationDriver(
+            config.node_id,
+            ReplicationConfig(replica_lag_time_max_ms=config.replica_lag_time_max_ms),
+            transport=ports.peers.replication if ports.peers is not None else NoPeers(),
+            controller=ProposalsToController(self),
+            syncer=ports.syncer,
+            clock=ports.clock,
+            timers=ports.timers,
+            rng=ports.rng,
+        )
         self.replicas = ReplicaManager(
-            config.node_id, config.static, logs, ports.syncer, ports.clock, metrics, ports.log.warning
+            config.node_id,
+            config.static,
+            logs,
+            ports.syncer,
+            ports.clock,
+            metrics,
+            ports.log.warning,
+            self.replication,
         )
         self.partitions = self.replicas.partitions
         self.leader_of = self.replicas.leader_of
@@ -198,6 +268,7 @@ class Node:
         """Everything durable and marked clean. Connections are closed by the driver before."""
         self.stopping = True
         self.flush()
+        self.replication.close()
         self.quorum.close()
         for directory, reason in self.logs.close(
             self.replicas.high_watermarks(), broker_epoch=self.broker_epoch
@@ -280,6 +351,13 @@ class Node:
             )
             for each in self.config.advertised
         ]
+        if self.ports.peers is not None:
+            host = next(
+                each.host for each in self.config.advertised if each.name == self.config.inter_broker_listener
+            )
+            listeners.append(
+                RegisteredListener(name=REPLICATION_LISTENER, host=host, port=self.ports.peers.port)
+            )
         request = BrokerRegistrationRequest(
             broker_id=self.config.node_id,
             cluster_id=self.logs.cluster_id,
@@ -298,27 +376,62 @@ class Node:
             self.timers.at(self.monotonic_ms() + 200, lambda _now: self._register())
             return
         self.broker_epoch = response.broker_epoch
+        self.replicas.registration_answered(response.broker_epoch)
         self.producer_ids.broker_id = self.config.node_id
         self.producer_ids.broker_epoch = response.broker_epoch
+        self._beating = True
         self._heartbeat(self.monotonic_ms())
 
     def _heartbeat(self, now_ms: int) -> None:
-        if self.stopping:
+        if self.stopping or not self._beating:
             return
+        self._beat()
+        every = self.config.broker_heartbeat_interval_ms
+        # While it is not served yet, or leaving, every answer counts.
+        soon = not self.unfenced or self._shut_down is not None
+        self.timers.at(now_ms + (min(every, HEARTBEAT_SOON_MS) if soon else every), self._heartbeat)
+
+    def _beat(self) -> None:
         request = BrokerHeartbeatRequest(
             broker_id=self.config.node_id,
             broker_epoch=self.broker_epoch,
             current_metadata_offset=self.image.offset,
             want_fence=False,
-            want_shut_down=False,
+            want_shut_down=self._shut_down is not None or self._left,
         )
         self._ask_controller(request, self._heartbeat_answered)
-        self.timers.at(now_ms + self.config.broker_heartbeat_interval_ms, self._heartbeat)
 
     def _heartbeat_answered(self, response: BrokerHeartbeatResponse) -> None:
-        if response.error_code == ErrorCode.NONE and not response.is_fenced and not self.unfenced:
-            self.unfenced = True
-            self.on_ready()
+        code = response.error_code
+        if code in (ErrorCode.STALE_BROKER_EPOCH, ErrorCode.BROKER_ID_NOT_REGISTERED):
+            self.unfenced = False
+            self._beating = False
+            self._register()
+        elif code == ErrorCode.NONE:
+            if self._shut_down is not None:
+                if response.should_shut_down:
+                    self._finish_shutdown()
+                return
+            was, self.unfenced = self.unfenced, not response.is_fenced
+            if self.unfenced and not was:
+                self.on_ready()
+
+    def leave(self, done: Callable[[], None]) -> None:
+        """Controlled shutdown: hand over what this broker leads; `done` when the controller lets it go, or after
+        `LEAVE_MS_MAX`.
+        """
+        self._shut_down = done
+        if self.ports.peers is None or self.broker_epoch < 0 or not self.quorum.has_leader:
+            self._finish_shutdown()
+            return
+        self.timers.at(self.monotonic_ms() + LEAVE_MS_MAX, lambda _now: self._finish_shutdown())
+        self._beat()
+
+    def _finish_shutdown(self) -> None:
+        done, self._shut_down = self._shut_down, None
+        self._left = True
+        if done is not None:
+            done()
 
     # -- metadata publisher --------------------------------------------------------------------------------------
 

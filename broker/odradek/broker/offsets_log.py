@@ -36,6 +36,7 @@ class OffsetsLog:
         now = self._clock.wall_ms()
         try:
             leader = self._replicas.leader_of(OFFSETS_TOPIC, partition)
+            leader.refuse_if_too_few_in_sync()
             batch = simple_batch(records, base_offset=0, timestamp=now)
             result = leader.append(memoryview(batch), now)
         except KafkaError as error:

@@ -1,29 +1,36 @@
-"""One partition as its leader serves it: log, leader epoch, high watermark, and who waits for it.
+"""One partition as the request handlers see it: log, leader epoch, high watermark, and who waits for it.
 
-The replication rules proper (ISR, followers) are the business of the replication component; a partition whose only
-replica is this node has a high watermark that follows its own log.
+What moves the high watermark and who is in sync is the business of the replication component (`Replica`), which tells
+the partition; the partition tells those who wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from odradek.wire.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from odradek.broker.metrics import TopicMetrics
+    from odradek.replication.replica import Replica
     from odradek.storage.log import AppendResult, Log
 
 
-class DirtySet:
-    """The partitions with staged appends, in order; the node flushes them once per event."""
+class PartitionHost(Protocol):
+    """What a partition needs of the replica manager."""
 
-    __slots__ = ("partitions",)
+    dirty: list[Partition]
+    """The partitions with staged appends, in order; flushed once per event."""
 
-    def __init__(self) -> None:
-        self.partitions: list[Partition] = []
+    def appended(self, partition: Partition) -> None: ...
+
+    def sync(self, partition: Partition) -> None: ...
+
+    def leading(self, partition: Partition) -> None: ...
+
+    def failed(self, partition: Partition, error: OSError) -> None: ...
 
 
 class Partition:
@@ -32,11 +39,11 @@ class Partition:
     __slots__ = (
         "_commit_waiters",
         "_data_waiters",
-        "_dirty_set",
+        "_host",
         "_metrics_offset",
         "_staged_bytes",
-        "_sync",
         "bytes_appended",
+        "commits_at_once",
         "dirty",
         "high_watermark",
         "index",
@@ -44,8 +51,8 @@ class Partition:
         "leader_epoch",
         "log",
         "metrics",
+        "replica",
         "sync_before_ack",
-        "synced_end_offset",
         "topic",
         "topic_id",
     )
@@ -57,8 +64,7 @@ class Partition:
         index: int,
         log: Log,
         metrics: TopicMetrics,
-        dirty_set: DirtySet,
-        sync: Callable[[Partition], None],
+        host: PartitionHost,
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
@@ -68,26 +74,50 @@ class Partition:
         self.leader_epoch = -1
         self.is_leader = False
         self.dirty = False
-        self.high_watermark = log.log_end_offset
-        self.synced_end_offset = log.log_end_offset
+        self.high_watermark = 0
+        self.replica: Replica | None = None
+        """What replication knows of it; set once, before anything else is asked of the partition."""
         self._metrics_offset = log.log_end_offset
         self._staged_bytes = 0
         self.bytes_appended = 0
-        self._dirty_set = dirty_set
-        self._sync = sync
+        self._host = host
         self._commit_waiters: deque[tuple[int, Callable[[ErrorCode], None]]] = deque()
         self._data_waiters: dict[object, Callable[[Partition], None]] = {}
         self.configured()
 
     def configured(self) -> None:
-        """Take over what the log's configuration says about acknowledging."""
+        """Take over what configuration and metadata say about acknowledging."""
         self.sync_before_ack = self.log.config.flush_messages == 1
+        state = self.replica.state if self.replica is not None else None
+        alone = state is not None and len(state.replicas) == 1
+        self.commits_at_once = alone and not self.sync_before_ack
+        """Whether what is appended is committed when its event is flushed: nothing else to wait for."""
 
-    def become_leader(self, leader_epoch: int) -> None:
-        """Serve as leader. The caller has noted the epoch's start in the log (KIP-101)."""
-        self.leader_epoch = leader_epoch
+    # -- told by replication (ReplicaEvents) ----------------------------------------------------------------------
+
+    def leading(self, replica: Replica) -> None:
+        """The start of the leader epoch is noted (KIP-101): serve."""
+        assert replica.leader is not None
+        self.leader_epoch = replica.leader.leader_epoch
+        self.high_watermark = replica.high_watermark
         self.is_leader = True
-        self.high_watermark = self.log.written_end_offset
+        self._metrics_offset = self.log.log_end_offset
+        self._host.leading(self)
+
+    def high_watermark_moved(self, replica: Replica) -> None:
+        self.high_watermark = replica.high_watermark
+        if self._commit_waiters:
+            self._answer_committed()
+        if self._data_waiters:
+            self._wake_readers()
+
+    def isr_changed(self, replica: Replica) -> None:
+        self._answer_committed()
+
+    def failed(self, replica: Replica, error: OSError) -> None:
+        self._host.failed(self, error)
+
+    # -- serving --------------------------------------------------------------------------------------------------
 
     def resign(self, error: ErrorCode) -> None:
         """Stop serving: what waits is answered with `error`."""
@@ -108,7 +138,7 @@ class Partition:
         self._staged_bytes += len(batches)
         if not self.dirty:
             self.dirty = True
-            self._dirty_set.partitions.append(self)
+            self._host.dirty.append(self)
         return result
 
     def flush(self) -> bool:
@@ -127,37 +157,37 @@ class Partition:
         metrics.messages_in += end - self._metrics_offset
         self._metrics_offset = end
         self._staged_bytes = 0
-        if self.sync_before_ack:
-            self._sync(self)
-        else:
-            self.advance(end)
-            if log.must_flush:
-                self._sync(self)
+        self._host.appended(self)
+        if log.must_flush:
+            self._host.sync(self)
         return True
 
-    def synced(self, end_offset: int) -> None:
-        """Everything below `end_offset` is on the medium."""
-        self.synced_end_offset = max(self.synced_end_offset, end_offset)
-        if self.sync_before_ack:
-            self.advance(self.synced_end_offset)
+    def refuse_if_too_few_in_sync(self) -> None:
+        """Before an append with acks=all: KafkaError NOT_ENOUGH_REPLICAS."""
+        leader = self.replica.leader if self.replica is not None else None
+        if leader is not None and leader.under_min_isr:
+            raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)
 
-    def advance(self, offset: int) -> None:
-        """Move the high watermark to `offset` if that is forward."""
-        if offset <= self.high_watermark:
-            return
-        self.high_watermark = offset
+    def refuse_if_latest_is_unknown(self) -> None:
+        """KafkaError OFFSET_NOT_AVAILABLE until the high watermark has reached the start of this leader's epoch."""
+        leader = self.replica.leader if self.replica is not None else None
+        if leader is not None and (error := leader.latest_offset_error()) is not ErrorCode.NONE:
+            raise KafkaError(error)
+
+    def _answer_committed(self) -> None:
+        """Leadership is checked in the same step: without a leader's state nothing is acknowledged."""
+        leader = self.replica.leader if self.replica is not None else None
         waiters = self._commit_waiters
-        while waiters and waiters[0][0] <= offset:
-            waiters.popleft()[1](ErrorCode.NONE)
-        if self._data_waiters:
-            self._wake_readers()
+        while waiters and leader is not None:
+            answer = leader.acknowledgement(waiters[0][0])
+            if answer is None:
+                break
+            waiters.popleft()[1](answer)
 
     def when_committed(self, end_offset: int, done: Callable[[ErrorCode], None]) -> None:
-        """Call `done` once the high watermark reaches `end_offset` (exclusive end of what was appended)."""
-        if end_offset <= self.high_watermark:
-            done(ErrorCode.NONE)
-        else:
-            self._commit_waiters.append((end_offset, done))
+        """Call `done` once everything below `end_offset` is committed (acks=all), or with why it is not."""
+        self._commit_waiters.append((end_offset, done))
+        self._answer_committed()
 
     def watch_data(self, key: object, wake: Callable[[Partition], None]) -> None:
         """Call `wake(self)` at every advance of the high watermark until `unwatch_data(key)`."""

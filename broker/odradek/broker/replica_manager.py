@@ -1,7 +1,7 @@
 """The partitions this node holds, kept as the metadata image says (Kafka's ReplicaManager).
 
-Follows the image: creates and deletes logs, takes and gives up leadership, hands changed topic configurations to the
-logs. Runs what recurs: the flush at the end of each event, fsync, retention, checkpoints.
+Follows the image: creates and deletes logs, gives replication the state of each partition, hands changed topic
+configurations to the logs. Runs what recurs: the flush at the end of each event, fsync, retention, checkpoints.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from odradek.broker.partition import DirtySet, Partition
+from odradek.broker.partition import Partition
 from odradek.metadata.configs import resolve_topic_configs
 from odradek.metadata.image import TOPIC_RESOURCE
+from odradek.replication.isr import PartitionState, Peer
 from odradek.storage.config import LogConfig
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
     from odradek.broker.metrics import BrokerMetrics
     from odradek.metadata.delta import MetadataDelta
-    from odradek.metadata.image import MetadataImage, TopicImage
+    from odradek.metadata.image import MetadataImage, PartitionImage, TopicImage
     from odradek.ports.clock import Clock
     from odradek.ports.disk import Syncer
+    from odradek.replication.driver import ReplicationDriver
     from odradek.storage.manager import LogManager
 
 LeadershipChanged = Callable[[Partition, bool], None]
@@ -40,6 +42,7 @@ class ReplicaManager:
         clock: Clock,
         metrics: BrokerMetrics,
         warn: Callable[..., None],
+        replication: ReplicationDriver,
     ) -> None:
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.on_leadership: LeadershipChanged = lambda partition, leads: None
@@ -50,10 +53,12 @@ class ReplicaManager:
         self._clock = clock
         self._metrics = metrics
         self._warn = warn
-        self._dirty = DirtySet()
+        self.dirty: list[Partition] = []
+        self.replication = replication
+        self.broker_epoch = -1
+        """Of this node's registration; what metadata says of earlier ones does not hold for its disks now."""
+        self._registered = False
         logs.on_dir_failure = lambda data_dir, error: self.directory_failed(data_dir.path, error)
-        self._starting: dict[Partition, int] = {}
-        """Partitions whose new leader epoch is on its way to the disk."""
         self._image: MetadataImage | None = None
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
@@ -74,26 +79,40 @@ class ReplicaManager:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
     def flush(self) -> bool:
-        """Write everything staged; what waited is woken. False if an append failed: no answer may rely on it."""
-        dirty = self._dirty
+        """Write everything staged, send it to followers; what waited is woken. False if an append failed: no answer
+        may rely on it.
+        """
         written = True
-        while dirty.partitions:
-            staged, dirty.partitions = dirty.partitions, []
+        while self.dirty:
+            staged, self.dirty = self.dirty, []
             for partition in staged:
                 written = partition.flush() and written
+            self.replication.flush()
+        self.replication.flush()
         return written
 
+    # -- asked by partitions -------------------------------------------------------------------------------------
+
+    def appended(self, partition: Partition) -> None:
+        assert partition.replica is not None
+        self.replication.appended(partition.replica)
+
     def sync(self, partition: Partition) -> None:
-        """Start a group-committed fsync of what is written; `Partition.synced` follows."""
+        """Start a group-committed fsync of what is written; the high watermark follows where it waits for that."""
         end = partition.log.written_end_offset
 
         def done(error: OSError | None) -> None:
-            if error is not None:
-                partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)
-                return
-            partition.synced(end)
+            if error is None and partition.replica is not None:
+                self.replication.synced(partition.replica, end)
 
         partition.log.sync(self._syncer, done)
+
+    def leading(self, partition: Partition) -> None:
+        self.on_leadership(partition, True)
+
+    def failed(self, partition: Partition, error: OSError) -> None:
+        if partition.is_leader:
+            self._resign(partition, ErrorCode.KAFKA_STORAGE_ERROR)
 
     def all_online(self) -> Iterator[Partition]:
         return (partition for partition in self.partitions.values() if not partition.log.offline)
@@ -106,12 +125,34 @@ class ReplicaManager:
         for name, topic in delta.topics_deleted.items():
             for index in topic.partitions:
                 self._delete(name, index)
+        if delta.brokers_changed:
+            self._brokers_changed(image)
         for name in (*delta.topics_created, *delta.topics_changed):
             self._follow(image.topics[name], image)
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
             self._configure({name for name, _ in self.partitions}, image)
         else:
             self._configure({name for _, name in delta.configs_changed}, image)
+
+    def _brokers_changed(self, image: MetadataImage) -> None:
+        own = image.brokers.get(self._node_id)
+        if own is None or own.epoch != self.broker_epoch:
+            return
+        peers = {
+            broker.id: Peer(broker.epoch, broker.fenced, broker.in_controlled_shutdown, broker.rack)
+            for broker in image.brokers.values()
+        }
+        self.replication.registered(self.broker_epoch, peers)
+        if not self._registered:
+            self._registered = True
+            for topic in image.topics.values():
+                self._follow(topic, image)
+
+    def registration_answered(self, broker_epoch: int) -> None:
+        """This node is registered with this epoch; its record may be in the image already, or on its way."""
+        self.broker_epoch = broker_epoch
+        if self._image is not None:
+            self._brokers_changed(self._image)
 
     def _follow(self, topic: TopicImage, image: MetadataImage) -> None:
         config: LogConfig | None = None
@@ -123,48 +164,48 @@ class ReplicaManager:
                 continue
             if partition is None:
                 config = config or self._log_config(topic.name, image)
-                partition = self._create(topic, index, config)
+                partition = self._create(topic, index, config, image)
                 if partition is None:
                     continue
-            leads = wanted.leader == self._node_id
-            if leads and (not partition.is_leader or wanted.leader_epoch > partition.leader_epoch):
-                self._lead(partition, wanted.leader_epoch, alone=len(wanted.replicas) == 1)
-            elif not leads:
-                self._starting.pop(partition, None)
-            if not leads and partition.is_leader:
-                partition.resign(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-                self.on_leadership(partition, False)
+            if self._registered:
+                self._apply(partition, wanted)
 
-    def _lead(self, partition: Partition, leader_epoch: int, *, alone: bool) -> None:
-        """Note the epoch's start, durably before serving if followers could ever compare it, then serve."""
-        log = partition.log
-        if alone:
-            log.epochs.assign(leader_epoch, log.log_end_offset, durable=False)
-            partition.become_leader(leader_epoch)
-            self.on_leadership(partition, True)
-            return
-        self._starting[partition] = leader_epoch
+    def _apply(self, partition: Partition, wanted: PartitionImage) -> None:
+        """Hand replication what metadata has; leadership that is over is given up first."""
+        assert partition.replica is not None
+        lost = wanted.leader != self._node_id or wanted.leader_epoch > partition.leader_epoch
+        if partition.is_leader and lost:
+            self._resign(partition, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        state = PartitionState(
+            wanted.leader, wanted.leader_epoch, wanted.partition_epoch, wanted.isr, wanted.replicas
+        )
+        self.replication.apply(partition.replica, state)
+        partition.configured()
 
-        def noted(error: OSError | None) -> None:
-            if self._starting.get(partition) != leader_epoch:
-                return
-            del self._starting[partition]
-            if error is None:
-                partition.become_leader(leader_epoch)
-                self.on_leadership(partition, True)
+    def _resign(self, partition: Partition, error: ErrorCode) -> None:
+        partition.resign(error)
+        self.on_leadership(partition, False)
 
-        log.assign_epoch(leader_epoch, self._syncer, noted)
-
-    def _create(self, topic: TopicImage, index: int, config: LogConfig) -> Partition | None:
+    def _create(
+        self, topic: TopicImage, index: int, config: LogConfig, image: MetadataImage
+    ) -> Partition | None:
         try:
             log = self._logs.create_log(topic.name, index, topic.id, config, wall_ms=self._clock.wall_ms())
         except KafkaError as error:
             self._warn("no log for a partition", topic=topic.name, partition=index, error=str(error))
             return None
         log.set_config(config)  # a log that was there was opened before its topic's configuration was known
-        partition = Partition(
-            topic.name, topic.id, index, log, self._metrics.topic(topic.name), self._dirty, self.sync
+        partition = Partition(topic.name, topic.id, index, log, self._metrics.topic(topic.name), self)
+        partition.replica = self.replication.add(
+            topic.name,
+            topic.id,
+            index,
+            log,
+            partition,
+            high_watermark=self._logs.high_watermarks.get((topic.name, index), 0),
+            min_isr=self._min_isr(topic.name, image),
         )
+        partition.high_watermark = partition.replica.high_watermark
         self.partitions[topic.name, index] = partition
         return partition
 
@@ -172,10 +213,10 @@ class ReplicaManager:
         partition = self.partitions.pop((name, index), None)
         if partition is None:
             return
-        self._starting.pop(partition, None)
         if partition.is_leader:
-            partition.resign(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-            self.on_leadership(partition, False)
+            self._resign(partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if partition.replica is not None:
+            self.replication.remove(partition.replica)
         try:
             self._logs.delete_log(name, index, wall_ms=self._clock.wall_ms())
         except KafkaError as error:
@@ -189,11 +230,17 @@ class ReplicaManager:
                     configs[name] = self._log_config(name, image)
                 partition.log.set_config(configs[name])
                 partition.configured()
+                if partition.replica is not None:
+                    self.replication.configure(partition.replica, self._min_isr(name, image))
 
     def _log_config(self, topic: str, image: MetadataImage) -> LogConfig:
         return LogConfig.from_topic_configs(
             resolve_topic_configs(topic, image.configs, self._node_id, self._static)
         )
+
+    def _min_isr(self, topic: str, image: MetadataImage) -> int:
+        resolved = resolve_topic_configs(topic, image.configs, self._node_id, self._static)
+        return int(resolved["min.insync.replicas"])
 
     # -- what recurs ---------------------------------------------------------------------------------------------
 
@@ -218,7 +265,7 @@ class ReplicaManager:
     def directory_failed(self, directory: str, error: OSError) -> None:
         """The directory of a log that failed to append or sync is not written to again; its partitions are offline."""
         self._warn("log directory offline", directory=directory, error=str(error))
-        for partition in self.partitions.values():
-            if partition.is_leader and partition.log.offline:
-                partition.resign(ErrorCode.KAFKA_STORAGE_ERROR)
-                self.on_leadership(partition, False)
+        for partition in list(self.partitions.values()):
+            if partition.log.offline and partition.replica is not None:
+                self.replication.failed(partition.replica, error)
+                self.failed(partition, error)

@@ -12,22 +12,25 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from odradek.broker import logs as logging_setup
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
+from odradek.broker.controller_process import ControllerProcess
 from odradek.broker.listeners import Listener
 from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
+from odradek.broker.other_nodes import OtherNodes
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
 from odradek.storage.data_dir import DataDirError
 from odradek.storage.manager import LogManager
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 30.0
 DRAIN_S = 2.0
 """How long a stopping node waits for responses to leave."""
 
@@ -169,8 +172,16 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     rng = random.SystemRandom()
     logs = _open_logs(config, disk, syncer, clock, rng, log)
     metrics = BrokerMetrics()
+    metadata_dir = _metadata_dir(config, logs)
     ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
-    node = Node(config, ports, logs, metrics, _metadata_dir(config, logs))
+    others = None
+    if not config.alone:
+        others = await OtherNodes.start(config, logs, metadata_dir, rng, log)
+        ports = replace(ports, peers=others.ports)
+    kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
+    node = kind(config, ports, logs, metrics, metadata_dir)
+    if others is not None:
+        others.serve(node)
     syncer.after = metadata_syncer.after = node.settle
     loop_timers = LoopTimers(loop, timers, node.settle)
     ready = loop.create_future()
@@ -181,10 +192,9 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         node.settle()
         loop_timers.start()
-        await asyncio.wait((ready, fatal), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done() and not fatal.done():
-            raise StartupError(f"not ready after {READY_TIMEOUT_S:.0f} s: {'; '.join(node.readiness()[1])}")
-        servers = await _listen(loop, node, sockets, config)
+        await _until_ready(node, ready, fatal, log)
+        if isinstance(node, Node):
+            servers = await _listen(loop, node, sockets, config)
         ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
         http = await _start_http(config, node, log)
         elapsed_ms = (time.monotonic() - began) * 1000
@@ -194,15 +204,31 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         tune_collector()
         error = await fatal
     finally:
-        loop_timers.stop()
         sockets_left = [sock for _, sock in sockets]
         await _shut_down(node, servers, sockets_left, log)
+        loop_timers.stop()
+        if others is not None:
+            await others.stop()
     if http is not None:
         await http.close()
     if error is not None:
         log.error("the node stops after a fatal error", exc_info=error)
         return 1
     return 0
+
+
+async def _until_ready(
+    node: Node | ControllerProcess, ready: asyncio.Future[Any], fatal: asyncio.Future[Any], log: Any
+) -> None:
+    """A node of a cluster waits for a majority of the others as long as it takes, and says so."""
+    while True:
+        await asyncio.wait((ready, fatal), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() or fatal.done():
+            return
+        reasons = "; ".join(node.readiness()[1])
+        if node.config.alone:
+            raise StartupError(f"not ready after {READY_TIMEOUT_S:.0f} s: {reasons}")
+        log.warning("still waiting for the cluster", missing=reasons)
 
 
 def _settle(future: asyncio.Future[Any]) -> None:
@@ -302,7 +328,7 @@ def _disk_space(directory: str) -> tuple[int, int]:
     return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
 
 
-async def _start_http(config: BrokerConfig, node: Node, log: Any) -> Any:
+async def _start_http(config: BrokerConfig, node: Node | ControllerProcess, log: Any) -> Any:
     if config.odradek_metrics_port < 0:
         return None
     from odradek.broker.http_server import HttpServer
@@ -311,9 +337,12 @@ async def _start_http(config: BrokerConfig, node: Node, log: Any) -> Any:
 
 
 async def _shut_down(
-    node: Node, servers: list[asyncio.Server], sockets: list[socket.socket], log: Any
+    node: Node | ControllerProcess, servers: list[asyncio.Server], sockets: list[socket.socket], log: Any
 ) -> None:
     """Stop accepting, let responses leave, then make everything durable."""
+    left = asyncio.Event()
+    node.leave(left.set)
+    await left.wait()
     for server in servers:
         server.close()
     for sock in sockets:

@@ -17,7 +17,6 @@ from odradek.broker.config_builder import (
     DEFAULT_METRICS_PORT,
     DEFAULT_PORT,
     build_config,
-    require_single_node,
     settings_of,
     zero_config,
 )
@@ -113,7 +112,6 @@ def server_config(options: argparse.Namespace, environment: Mapping[str, str]) -
 def _run(configure: Callable[[], BrokerConfig]) -> int:
     try:
         config = configure()
-        require_single_node(config)
         from odradek.broker.server import run
 
         return run(config)

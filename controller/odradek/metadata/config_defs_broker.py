@@ -409,6 +409,7 @@ BROKER_DEFS = (
     define("odradek.log.level", STRING, "info", LOW, choices=("debug", "info", "warning", "error")),
     define("odradek.metrics.host", STRING, "127.0.0.1", LOW),
     define("odradek.metrics.port", INT, -1, low=-1, high=65535),
+    define("odradek.replication.port", INT, 0, low=0, high=65535),
 )
 
 DYNAMIC_ONLY_DEFS = (

@@ -155,6 +155,7 @@ odradek.connection.max.unsent.bytes: Bytes of responses a client has not taken y
 odradek.log.format: How log lines look: text, json, or auto (text on a terminal, json elsewhere).
 odradek.log.level: The least level that is logged: debug, info, warning, error.
 odradek.metrics.host: Where /metrics and /health are bound.
+odradek.replication.port: Where a broker-only node serves other nodes; 0: its first listener's port plus one.
 odradek.metrics.port: Port of /metrics and /health; 0 takes any free one, -1 serves none.
 offset.metadata.max.bytes: The longest metadata of a committed offset.
 offsets.commit.timeout.ms: How long a commit may take to reach all replicas.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
-from odradek.broker.config_builder import build_config, require_single_node, settings_of, zero_config
+from odradek.broker.config_builder import build_config, settings_of, zero_config
 from odradek.broker.listeners import Listener, Voter
 from odradek.broker.properties import from_environment, parse_overrides, parse_properties
 from odradek.metadata.configs import BROKERS
@@ -38,7 +38,7 @@ def test_zero_config_is_one_node_for_everything_on_localhost() -> None:
     assert config.offsets_topic_replication_factor == 1
     assert config.odradek_metrics_port == 9644
     assert config.warnings == ()
-    require_single_node(config)
+    assert config.alone
 
 
 def test_failover_is_quicker_than_kafkas_by_default() -> None:
@@ -66,7 +66,7 @@ def test_the_sample_file_of_kafka_starts_a_node() -> None:
     assert config.metadata_dir == "/tmp/kraft-combined-logs"
     assert config.static["log.retention.hours"] == "168"
     assert config.warnings == ()
-    require_single_node(config)
+    assert config.alone
 
 
 def test_an_override_beats_the_environment_beats_the_file_beats_the_default() -> None:
@@ -327,13 +327,17 @@ def test_defaults_of_ours_do_not_make_a_file_of_kafka_an_error() -> None:
     assert "half of the broker.session.timeout.ms" in warning
 
 
-def test_a_cluster_of_several_nodes_is_told_to_come_later() -> None:
-    voters = {"controller.quorum.voters": "1@a:9093,2@b:9093,3@c:9093"}
-    with pytest.raises(StartupError, match="a quorum of several comes later"):
-        require_single_node(kraft(voters))
-    alone = {"process.roles": "broker", "controller.quorum.voters": "2@b:9093", "listeners": "PLAINTEXT://:1"}
-    with pytest.raises(StartupError, match="needs a cluster of several nodes"):
-        require_single_node(kraft(alone))
+def test_where_a_node_of_a_cluster_serves_the_others() -> None:
+    combined = kraft({"controller.quorum.voters": "1@a:9093,2@b:9093,3@c:9093"})
+    assert not combined.alone
+    assert combined.internal_address == (combined.controller_listeners[0].host, 9093)
+    values = {
+        "process.roles": "broker",
+        "controller.quorum.voters": "2@b:9093",
+        "listeners": "PLAINTEXT://:9092",
+    }
+    assert kraft(values).internal_address == ("", 9093)
+    assert kraft({**values, "odradek.replication.port": "7000"}).internal_address == ("", 7000)
 
 
 def test_limits_per_address() -> None:

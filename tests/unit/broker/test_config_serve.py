@@ -94,10 +94,6 @@ def test_server_reads_the_file_then_the_environment_then_overrides(
         (b'{"node.id": 1}', "line 1: '{\"node.id\"' is not a key"),
         (b"zookeeper.connect=h:2181\n", "line 1: zookeeper.connect belongs to ZooKeeper"),
         (b"a=" + b"x" * (1 << 20), "is larger than 1048576 bytes"),
-        (
-            b"controller.quorum.voters=1@a:1,2@b:2\nlisteners=PLAINTEXT://:1,CONTROLLER://:2\n",
-            "controller.quorum.voters names other nodes (2)",
-        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_clear_line_and_exit_code_1(

@@ -40,7 +40,9 @@ def committed(node: NodeHarness, group: str) -> dict[int, int]:
     request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
     response = node.client().ask(request, 8).groups[0]
     assert response.error_code == 0
-    return {each.partition_index: each.committed_offset for topic in response.topics for each in topic.partitions}
+    return {
+        each.partition_index: each.committed_offset for topic in response.topics for each in topic.partitions
+    }
 
 
 @pytest.mark.parametrize("clean", [True, False])

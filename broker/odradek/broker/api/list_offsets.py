@@ -71,6 +71,7 @@ def _one(
         raise KafkaError(ErrorCode.UNSUPPORTED_VERSION)
     timestamp, offset, epoch = -1, -1, -1
     if when == LATEST:
+        partition.refuse_if_latest_is_unknown()
         offset, epoch = limit, partition.leader_epoch
     elif when in (EARLIEST, EARLIEST_LOCAL):
         offset = log.log_start_offset

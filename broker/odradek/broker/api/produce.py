@@ -40,6 +40,7 @@ OLDEST_SERVED = 3
 FLEXIBLE_FROM = 9
 TOPIC_IDS_FROM = 13
 LEADER_HINT_FROM = 10
+ACKS_ALL = -1
 UNCHECKED_BYTES = 64 * 1024
 """A request of this size cannot hold so many empty topics that decoding them takes long."""
 PARTITIONS_MAX = 20_000
@@ -133,6 +134,7 @@ def handler(node: Node) -> Any:
             not simple
             or not partition.is_leader
             or partition.sync_before_ack
+            or (plan.acks < 0 and not partition.commits_at_once)
             or size < 61
             or _i32(view, pos + 8)[0] + 12 != size
         ):
@@ -346,6 +348,7 @@ class _Operation:
         self.version = version
         self.correlation_id = correlation_id
         self.request: ProduceRequest | None = request
+        self.acks = request.acks
         self.timeout_ms = max(request.timeout_ms, 0)
         self.failed = False
         self.response = ProduceResponse()
@@ -385,8 +388,11 @@ class _Operation:
             raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{name} is written by the cluster only")
         metrics = partition.metrics
         metrics.produce_requests += 1
+        acks_all = self.acks == ACKS_ALL
         try:
             batch = _one_batch(records)
+            if acks_all:
+                partition.refuse_if_too_few_in_sync()
             result = partition.append(batch, self.node.wall_ms)
         except KafkaError:
             metrics.failed_produce += 1
@@ -398,7 +404,8 @@ class _Operation:
             log_append_time_ms=result.log_append_time,
             log_start_offset=partition.log.log_start_offset,
         )
-        if partition.sync_before_ack and not result.duplicate:
+        # A duplicate waits too: what an earlier try appended need not be committed yet.
+        if partition.sync_before_ack or (acks_all and not partition.commits_at_once):
             self.open.append((answer, partition, result.last_offset + 1))
         return answer
 

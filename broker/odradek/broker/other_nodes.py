@@ -1,0 +1,91 @@
+"""How a node of a cluster meets the others: gRPC around its ports. A lone node never imports gRPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from odradek.broker.config import BrokerConfig, StartupError
+from odradek.broker.node import Node, PeerPorts
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from odradek.broker.controller_process import ControllerProcess
+    from odradek.broker.internal_server import InternalServer
+    from odradek.metadata.delta import MetadataDelta
+    from odradek.metadata.image import MetadataImage
+    from odradek.storage.manager import LogManager
+
+
+class OtherNodes:
+    """Create by `start`, before the node; `serve` it; `stop` after it."""
+
+    def __init__(self, config: BrokerConfig, server: InternalServer, port: int) -> None:
+        self._config = config
+        self._server = server
+        self._node: Node | ControllerProcess | None = None
+        self._was_controller = False
+        self.ports = PeerPorts(server.raft, server.controller, server.replication, port)
+
+    @classmethod
+    async def start(
+        cls, config: BrokerConfig, logs: LogManager, metadata_dir: str, rng: Random, log: Any
+    ) -> OtherNodes:
+        """Listen for other nodes. StartupError if the address cannot be had."""
+        from odradek.broker.internal_server import InternalServer
+        from odradek.rpc.identity import NodeIdentity
+
+        directory = next(each.directory_id for each in logs.dirs if each.path == metadata_dir)
+        me = NodeIdentity(logs.cluster_id, config.node_id, directory, rng.randbytes(16))
+        found: list[OtherNodes] = []
+        server = InternalServer(
+            me,
+            warn=log.limited_warning,
+            after=lambda: found[0]._settle(),
+            on_refused=lambda node_id: found[0]._refused(node_id),
+        )
+        host, port = config.internal_address
+        try:
+            port = await server.start(host, port)
+        except OSError as error:
+            raise StartupError(f"cannot listen for other nodes on {host or '*'}:{port}: {error}") from error
+        for voter in config.voters:
+            server.set_controller(voter.node_id, voter.host, voter.port)
+        found.append(cls(config, server, port))
+        return found[0]
+
+    def serve(self, node: Node | ControllerProcess) -> None:
+        """From here on what other nodes say reaches `node`."""
+        self._node = node
+        self._server.raft.receive = node.quorum.raft.receive
+        self._server.controller.answer = node.quorum.answer
+        if isinstance(node, Node):
+            self._server.replication.accept = node.replication.accept
+        node.quorum.add_publisher(self)
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """A metadata publisher: where the others are, and, for a new active controller, whether they live."""
+        self._server.on_metadata(delta, image)
+        is_controller = image.controller_id == self._config.node_id
+        if is_controller and not self._was_controller:
+            for node_id in image.brokers:
+                if node_id != self._config.node_id:
+                    self._server.watch(node_id)
+        self._was_controller = is_controller
+
+    def _settle(self) -> None:
+        if self._node is not None:
+            self._node.settle()
+
+    def _refused(self, node_id: int) -> None:
+        """Nobody listens at a broker's address: its process is gone, and the controller need not wait for its
+        session to end.
+        """
+        if self._node is None:
+            return
+        broker = self._node.quorum.image.brokers.get(node_id)
+        if broker is not None and not broker.fenced:
+            self._node.quorum.broker_unreachable(node_id, broker.epoch)
+
+    async def stop(self) -> None:
+        await self._server.stop()
