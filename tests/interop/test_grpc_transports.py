@@ -577,7 +577,7 @@ async def test_a_process_that_accepts_and_says_nothing_is_not_refused(ends):
 
 @on_the_loop
 async def test_a_connection_that_has_gone_silent_is_given_up_and_made_anew(ends):
-    quick = replace(SETTINGS, keepalive_ms=200, keepalive_timeout_ms=300, bulk_keepalive_timeout_ms=300)
+    quick = replace(SETTINGS, keepalive_ms=300, keepalive_timeout_ms=1_500, bulk_keepalive_timeout_ms=1_500)
     one, two = await ends.start(1, settings=quick), await ends.start(2)
     async with Link(two.port) as link:
         one.knows(End(2, link.port))
@@ -687,6 +687,22 @@ async def test_a_port_that_is_taken_is_an_error(ends):
     one = await ends.start(1)
     with pytest.raises(OSError, match=str(one.port)):
         await ends.start(2, one.port)
+
+
+@on_the_loop
+async def test_an_exception_of_the_receiver_reaches_the_loops_handler_and_the_stream_goes_on(ends):
+    one, two = await ends.pair()
+    loop, reported = asyncio.get_running_loop(), Seen()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, context: reported.append(str(context["exception"])))
+    receive = two.net.raft.receive
+    two.net.raft.receive = lambda _message: 1 // 0
+    one.send(two, vote(1))
+    assert await reported.first() == ["integer division or modulo by zero"]
+    loop.set_exception_handler(before)
+    two.net.raft.receive = receive
+    one.send(two, vote(2))
+    await two.messages.first()
 
 
 # -- who is refused ----------------------------------------------------------------------------------------
