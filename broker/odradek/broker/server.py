@@ -19,6 +19,7 @@ from odradek.broker import logs as logging_setup
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
 from odradek.broker.controller_process import ControllerProcess
+from odradek.broker.descriptors import raise_limit, share_out
 from odradek.broker.listeners import Listener
 from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
@@ -170,7 +171,9 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     timers = TimerQueue()
     clock = RealClock()
     rng = random.SystemRandom()
-    logs = _open_logs(config, disk, syncer, clock, rng, log)
+    descriptors = share_out(raise_limit())
+    config = replace(config, max_connections=min(config.max_connections, descriptors.connections))
+    logs = _open_logs(config, disk, syncer, clock, rng, descriptors.segment_files, log)
     metrics = BrokerMetrics()
     metadata_dir = _metadata_dir(config, logs)
     ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
@@ -255,7 +258,7 @@ def _port_taken(listener: Listener, error: OSError) -> StartupError:
         return StartupError(
             f"cannot listen on {where}: the port is in use. Stop what has it, or choose another with --port"
         )
-    return StartupError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}")
+    return StartupError(f"cannot listen on {where}: {error.strerror or error}")
 
 
 def _bind_one(listener: Listener) -> socket.socket:
@@ -297,10 +300,17 @@ async def _listen(
 
 
 def _open_logs(
-    config: BrokerConfig, disk: RealDisk, syncer: Syncer, clock: RealClock, rng: random.Random, log: Any
+    config: BrokerConfig,
+    disk: RealDisk,
+    syncer: Syncer,
+    clock: RealClock,
+    rng: random.Random,
+    open_files_max: int,
+    log: Any,
 ) -> LogManager:
     """Take the data directories and recover what is in them."""
-    logs = LogManager(disk, syncer, [os.path.abspath(path) for path in config.log_dirs], rng=rng)
+    directories = [os.path.abspath(path) for path in config.log_dirs]
+    logs = LogManager(disk, syncer, directories, rng=rng, open_files_max=open_files_max)
     try:
         logs.start(node_id=config.node_id, cluster_id=config.cluster_id)
     except DataDirError as error:
