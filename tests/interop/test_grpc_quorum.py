@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from interop.grpc_ports import HOST, free_port
+from interop.grpc_ends import HOST, free_port
 from odradek.broker.internal_server import InternalServer
 from odradek.broker.server import FlushingSyncer, LoopTimers, RealClock
 from odradek.controller.controller_node import MetadataQuorum

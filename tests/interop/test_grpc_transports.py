@@ -1,210 +1,36 @@
-"""Nodes that talk over real sockets: what arrives, what breaks, who is refused, and that it is told."""
+"""Nodes that talk over real sockets: what arrives, what breaks, and that it is told."""
 
 import asyncio
 import contextlib
-import re
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
-from interop.grpc_ports import HOST, free_port
-from odradek.broker.internal_server import InternalServer
-from odradek.metadata.delta import MetadataDelta
-from odradek.metadata.image import BrokerImage, MetadataImage
+from interop.grpc_ends import (
+    HOST,
+    SETTINGS,
+    WAIT_S,
+    End,
+    Leader,
+    Seen,
+    down,
+    fetch,
+    fetch_answer,
+    free_port,
+    identity,
+    on_the_loop,
+    up,
+    vote,
+    vote_answer,
+)
 from odradek.raft import messages as m
-from odradek.raft.control_records import decode_batches
-from odradek.raft.grpc_transport import EXCHANGE
-from odradek.raft.log_index import OffsetAndEpoch, SnapshotId
+from odradek.raft.log_index import SnapshotId
 from odradek.raft.voters import ReplicaKey
 from odradek.replication.grpc_transport import FETCH
-from odradek.replication.messages import FetchData, FetchDown, FetchState, FetchUp
-from odradek.rpc.identity import NodeIdentity
-from odradek.rpc.settings import RpcSettings, client_options
+from odradek.rpc.settings import client_options
 from odradek.wire.errors import ErrorCode
-from odradek.wire.records import simple_batch
-
-WAIT_S = 20
-SETTINGS = RpcSettings(
-    handshake_timeout_ms=5_000,
-    keepalive_ms=5_000,
-    keepalive_timeout_ms=10_000,
-    bulk_keepalive_timeout_ms=10_000,
-    mismatch_backoff_ms=100,
-)
-"""A loaded machine is not a dead peer."""
-
-
-def identity(node_id, *, cluster="cluster", directory=None):
-    return NodeIdentity(cluster, node_id, directory or bytes([node_id]) * 16, bytes([node_id, 1]) * 8)
-
-
-class Seen(list):
-    """A list that can be waited for."""
-
-    def __init__(self):
-        super().__init__()
-        self._changed = asyncio.Event()
-
-    def append(self, item):
-        super().append(item)
-        self._changed.set()
-
-    async def until(self, condition):
-        async with asyncio.timeout(WAIT_S):
-            while not condition(self):
-                self._changed.clear()
-                await self._changed.wait()
-        return self
-
-    async def first(self, count=1):
-        return (await self.until(lambda seen: len(seen) >= count))[:count]
-
-
-class End:
-    """One node's side of everything, and what it was told."""
-
-    def __init__(self, node_id, port=None, *, who=None, settings=SETTINGS):
-        self.id = node_id
-        self.port = port or free_port()
-        self.who = who or identity(node_id)
-        self.settings = settings
-        self.messages, self.questions, self.refused, self.lines = Seen(), Seen(), Seen(), Seen()
-        self.followers, self.flushes = Seen(), 0
-        self.net = None
-
-    async def start(self, *, listen=True):
-        self.net = InternalServer(
-            self.who,
-            warn=lambda event, /, **values: self.lines.append((event, values)),
-            after=self._after,
-            on_refused=self.refused.append,
-            settings=self.settings,
-        )
-        self.net.raft.receive = self.messages.append
-        self.net.controller.answer = lambda *question: self.questions.append(question)
-        self.net.replication.accept = self._accept
-        if listen:
-            assert await self.net.start(HOST, self.port) == self.port
-        return self
-
-    def _after(self):
-        self.flushes += 1
-
-    def _accept(self, stream):
-        follower = Follower(stream)
-        self.followers.append(follower)
-        return follower
-
-    def knows(self, *others):
-        for other in others:
-            self.net.set_controller(other.id, HOST, other.port)
-            listeners = {"REPLICATION": (HOST, other.port, 0)}
-            image = MetadataImage()
-            image.brokers[other.id] = BrokerImage(other.id, 1, b"i" * 16, listeners)
-            delta = MetadataDelta(MetadataImage())
-            delta.brokers_changed.add(other.id)
-            self.net.on_metadata(delta, image)
-        return self
-
-    def send(self, other, message):
-        self.net.raft.send(ReplicaKey(other.id), message)
-
-    def ask(self, other, body=b"?"):
-        answers = Seen()
-        self.net.controller.ask(other.id, 19, 7, body, answers.append)
-        assert not answers
-        return answers
-
-
-class Follower:
-    """UpEvents of a leader."""
-
-    def __init__(self, stream):
-        self.stream = stream
-        self.ups, self.drains, self.ends = Seen(), Seen(), Seen()
-        self.received = self.ups.append
-
-    def drained(self):
-        self.drains.append(self.stream.writable)
-
-    def closed(self):
-        self.ends.append("closed")
-
-
-class Leader:
-    """StreamEvents of a follower."""
-
-    def __init__(self):
-        self.downs, self.ends = Seen(), Seen()
-        self.received = self.downs.append
-        self.closed = self.ends.append
-
-
-class Ends:
-    def __init__(self, stack):
-        self._stack = stack
-
-    async def start(self, node_id, port=None, *, listen=True, **more):
-        end = await End(node_id, port, **more).start(listen=listen)
-        self._stack.push_async_callback(end.net.stop)
-        return end
-
-    async def pair(self):
-        one, two = await self.start(1), await self.start(2)
-        return one.knows(two), two.knows(one)
-
-
-def on_the_loop(test):
-    """Run a test on the loop that nodes run on; an exception that nobody caught fails it."""
-    import uvloop
-
-    async def run():
-        trouble = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: trouble.append(context))
-        async with contextlib.AsyncExitStack() as stack:
-            await test(Ends(stack))
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not trouble
-        assert not [task for task in others if "odradek" in repr(task.get_coro())], "a task was left behind"
-
-    def wrapped():
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.wait_for(run(), 60))
-
-    wrapped.__name__, wrapped.__doc__ = test.__name__, test.__doc__
-    return wrapped
-
-
-def vote(epoch=1, request_id=1):
-    return m.VoteRequest(ReplicaKey(0), epoch, request_id, True, OffsetAndEpoch(5, 1), b"v" * 16)
-
-
-def fetch(request_id=1):
-    return m.FetchRequest(ReplicaKey(0), 1, request_id, 10, 1, 5)
-
-
-def vote_answer(request_id=1):
-    return m.VoteResponse(ReplicaKey(0), 1, request_id, -1, ErrorCode.NONE, True, True)
-
-
-def fetch_answer(size, request_id=1):
-    batch = simple_batch([(None, bytes(size))], base_offset=0, timestamp=0, leader_epoch=1)
-    return m.FetchResponse(
-        ReplicaKey(0), 1, request_id, 1, ErrorCode.NONE, 0, batches=decode_batches(bytes(batch))
-    )
-
-
-def up(follower_id, session=1, credit=1 << 30):
-    states = (FetchState(b"t" * 16, 0, 3, 100, 2, 0, 1),)
-    return FetchUp(follower_id, 77, session, credit, states)
-
-
-def down(size, session=1):
-    data = FetchData(b"t" * 16, 0, 3, 1, ErrorCode.NONE, None, 90, 0, 100, b"x" * size)
-    return FetchDown(session, (data,))
-
 
 # -- delivery ----------------------------------------------------------------------------------------------
 
@@ -703,138 +529,3 @@ async def test_an_exception_of_the_receiver_reaches_the_loops_handler_and_the_st
     two.net.raft.receive = receive
     one.send(two, vote(2))
     await two.messages.first()
-
-
-# -- who is refused ----------------------------------------------------------------------------------------
-
-
-@on_the_loop
-async def test_a_node_of_another_cluster_is_refused_with_one_line_at_either_end(ends):
-    one = await ends.start(1)
-    stranger = await ends.start(2, who=identity(2, cluster="elsewhere"))
-    stranger.knows(one)
-    for _ in range(3):
-        assert await stranger.ask(one).first() == [None]
-    (at_one, *_) = await one.lines.first()
-    assert at_one[0] == "another node was refused"
-    assert "node 2 belongs to cluster elsewhere, node 1 to cluster cluster" in at_one[1]["reason"]
-    assert [(event, values["node"]) for event, values in stranger.lines] == [
-        ("another node is not who it should be", 1)
-    ]
-    assert at_one[1]["reason"] == stranger.lines[0][1]["reason"]
-    assert not one.questions
-
-
-@on_the_loop
-async def test_another_node_at_an_address_is_not_talked_to(ends):
-    one, two = await ends.pair()
-    one.net.set_controller(7, HOST, two.port)
-    answers = Seen()
-    one.net.controller.ask(7, 1, 1, b"", answers.append)
-    assert await answers.first() == [None]
-    ((event, values),) = one.lines
-    assert (event, values["node"]) == ("another node is not who it should be", 7)
-    assert values["reason"].startswith("at the address of node 7 answers node 2")
-    assert not two.questions
-
-
-@on_the_loop
-async def test_a_second_node_with_an_id_that_is_connected_is_refused(ends):
-    one, two = await ends.pair()
-    two.send(one, vote())
-    await one.messages.first()
-    twin = await ends.start(2, who=identity(2, directory=b"another one     "))
-    twin.knows(one)
-    assert await twin.ask(one).first() == [None]
-    assert "two nodes have node.id=2" in one.lines[0][1]["reason"]
-    two.send(one, vote(2))
-    await one.messages.first(2)
-
-
-@on_the_loop
-async def test_a_restarted_node_takes_the_place_of_the_stream_it_left_behind(ends):
-    one, two = await ends.pair()
-    two.send(one, fetch(1))
-    (request,) = await one.messages.first()
-    again = await ends.start(2, who=replace(identity(2), incarnation=b"again" + bytes(11)))
-    again.knows(one)
-    again.send(one, fetch(2))
-    await one.messages.first(2)
-    one.net.raft.send(request.sender, fetch_answer(1, 2))
-    assert (await again.messages.first())[0].request_id == 2
-    assert not two.messages
-
-
-@on_the_loop
-async def test_a_node_with_the_id_of_the_one_it_calls_is_refused(ends):
-    one = await ends.start(1)
-    channel = grpc.aio.insecure_channel(f"{HOST}:{one.port}", options=client_options(SETTINGS))
-    call = channel.stream_stream(EXCHANGE)(metadata=identity(1, directory=b"x" * 16).metadata())
-    assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "two nodes have node.id=1" in await call.details()
-    await channel.close()
-
-
-@on_the_loop
-async def test_somebody_who_is_no_node_is_refused(ends):
-    one = await ends.start(1)
-    async with grpc.aio.insecure_channel(f"{HOST}:{one.port}", options=client_options(SETTINGS)) as channel:
-        call = channel.stream_stream(EXCHANGE)()
-        assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert re.search("not an Odradek node", one.lines[0][1]["reason"])
-
-
-# -- what makes no sense -----------------------------------------------------------------------------------
-
-
-@on_the_loop
-async def test_bytes_that_are_no_message_end_the_stream_with_one_line(ends):
-    one = await ends.start(1)
-    async with grpc.aio.insecure_channel(f"{HOST}:{one.port}", options=client_options(SETTINGS)) as channel:
-        for path in (EXCHANGE, FETCH, "/odradek.rpc.v1.Controller/Ask"):
-            call = channel.stream_stream(path)(metadata=identity(2).metadata())
-            await call.write(b"\xff\xff\xff")
-            assert await asyncio.wait_for(call.code(), WAIT_S) is grpc.StatusCode.INVALID_ARGUMENT
-    assert [line[0] for line in one.lines] == ["another node sent what makes no sense"] * 3
-    assert [line[1]["node"] for line in one.lines] == [2, 2, 2]
-    assert not one.messages
-    assert not one.questions
-
-
-@on_the_loop
-async def test_a_follower_cannot_be_another_one(ends):
-    one, two = await ends.pair()
-    leader = Leader()
-    one.net.replication.connect(2, leader).send(up(3))
-    assert "INVALID_ARGUMENT" in (await leader.ends.first())[0]
-    assert "calls itself follower 3" in two.lines[0][1]["reason"]
-    assert two.followers[0].ups == []
-
-
-@on_the_loop
-async def test_a_message_over_the_limit_ends_the_stream_and_nothing_else(ends):
-    one, two = await ends.pair()
-    async with grpc.aio.insecure_channel(
-        f"{HOST}:{one.port}", options=[("grpc.max_send_message_length", 64 << 20)]
-    ) as channel:
-        call = channel.stream_stream(EXCHANGE)(metadata=identity(3).metadata())
-        await call.write(bytes(4 << 20))
-        assert await asyncio.wait_for(call.code(), WAIT_S) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    two.send(one, vote())
-    await one.messages.first()
-
-
-@on_the_loop
-async def test_a_damaged_batch_of_the_metadata_log_ends_the_stream_with_one_line(ends):
-    one, two = await ends.pair()
-    two.send(one, fetch(1))
-    (request,) = await one.messages.first()
-    answer = fetch_answer(100)
-    data = bytearray(answer.batches[0].data)
-    data[-20] ^= 1
-    answer.batches = (answer.batches[0]._replace(data=data),)
-    one.net.raft.send(request.sender, answer)
-    ((event, values),) = await two.lines.first()
-    assert event == "another node sent what makes no sense"
-    assert "checksum" in values["reason"]
-    assert not two.messages
