@@ -70,8 +70,6 @@ class Life:
             syncer=self.syncer if self.rng.random() < 0.7 else None,
         )  # fmt: skip
         self.log.on_truncated = self.checkpoint
-        if self.log.recovery_point < self.recovery_point:
-            self.checkpoint()
 
     def checkpoint(self, log: Any = None) -> None:
         """As the manager keeps it, in a file of its own."""

@@ -21,6 +21,7 @@ class DataDir:
     __slots__ = (
         "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "directory_id", "high_watermarks",
         "log_start_offsets", "notes", "offline", "path", "recovery_points",
+        "unopened",
     )  # fmt: skip
 
     def __init__(self, disk: Disk, path: str) -> None:
@@ -37,6 +38,8 @@ class DataDir:
         self.cleaner_offsets: dict[TopicPartition, int] = {}
         """Up to where each log has been compacted."""
         self.high_watermarks: dict[TopicPartition, int] = {}
+        self.unopened: set[TopicPartition] = set()
+        """Logs that are there but could not be opened."""
         self.notes: list[str] = []
         """What was found damaged and ignored, for a log line."""
         self._release: Callable[[], None] | None = None
@@ -145,6 +148,24 @@ class DataDir:
     def mark_clean(self, broker_epoch: int) -> None:
         text = checkpoints.render_clean_shutdown(broker_epoch)
         self._disk.write_file_atomic(self._file(layout.CLEAN_SHUTDOWN_MARKER), text.encode(), durable=True)
+
+    def forget(self, key: TopicPartition) -> bool:
+        """Drop what the checkpoints say of a log that is no more; whether the files have to be written anew."""
+        noted = self.recovery_points.pop(key, 0) > 0 or self.log_start_offsets.pop(key, 0) > 0
+        self.log_start_offsets.pop(key, None)
+        self.cleaner_offsets.pop(key, None)
+        self.unopened.discard(key)
+        return noted
+
+    def write_points(
+        self, points: dict[TopicPartition, int], starts: dict[TopicPartition, int], *, durable: bool
+    ) -> None:
+        """Recovery points and log starts; what was noted of logs that could not be opened stays. OSError."""
+        for old, new in ((self.recovery_points, points), (self.log_start_offsets, starts)):
+            new.update((key, old[key]) for key in self.unopened & old.keys())
+        self.write_offsets(layout.RECOVERY_POINT_CHECKPOINT, points, durable=durable)
+        self.write_offsets(layout.LOG_START_OFFSET_CHECKPOINT, starts, durable=durable)
+        self.recovery_points, self.log_start_offsets = points, starts
 
     def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int], *, durable: bool) -> None:
         text = checkpoints.render_offsets(offsets)

@@ -275,8 +275,7 @@ class Log(LogAppends):
     def _truncate(self, at: int, offset: int, position: int) -> None:
         from odradek.storage.recovery import load_active_index, rebuild_producers
 
-        self._truncations += 1
-        self._hints.clear()
+        self._announce_cut(offset)
         # Newest first and durably before the cut itself: whatever a crash leaves is a prefix of the old log.
         while len(self._segments) > at + 1:
             self._remove_files([self._pop_segment(-1)])
@@ -297,8 +296,16 @@ class Log(LogAppends):
         self._cut_at(offset)
         rebuild_producers(self)
         self._refresh_fast_limit()
+
+    def _announce_cut(self, offset: int) -> None:
+        """Lower the recovery point first, on disk too: a log shorter than that has lost something."""
+        self._truncations += 1
+        self._hints.clear()
+        self.recovery_point = min(self.recovery_point, offset)
         if self.on_truncated is not None:
             self.on_truncated(self)
+        if self.offline:
+            raise OSError(errno.EIO, "the recovery point could not be lowered", self.dir)
 
     def _cut_at(self, offset: int) -> None:
         """The log now ends at `offset` (or where its last batch ends)."""
@@ -321,8 +328,7 @@ class Log(LogAppends):
 
     def start_anew(self, offset: int, wall_ms: int) -> None:
         """The same for recovery, which lets OSError pass."""
-        self._truncations += 1
-        self._hints.clear()
+        self._announce_cut(0)
         self._remove_files([self._pop_segment(-1) for _ in range(len(self._segments))])
         self._remove_snapshots(-1)
         self.producers.clear()
@@ -335,8 +341,6 @@ class Log(LogAppends):
         self.corrupt_offset, self.readable_end, self._damage = None, NO_LIMIT, None
         self.size_bytes = 0
         self._refresh_fast_limit()
-        if self.on_truncated is not None:
-            self.on_truncated(self)
 
     def _remove_snapshots(self, above: int) -> None:
         """Producer snapshots of offsets that no longer are."""

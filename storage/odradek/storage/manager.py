@@ -123,15 +123,7 @@ class LogManager:
             self._open_one(data_dir, key, config_for, report)
             if progress is not None:
                 progress(number, len(found), name)
-        for data_dir in self.dirs:
-            self._lower_recovery_points(data_dir)
         return report
-
-    def _lower_recovery_points(self, data_dir: DataDir) -> None:
-        """A log shorter than its recovery point (a truncation cut short) must not keep that point as it grows again."""
-        noted = data_dir.recovery_points
-        if any(self.logs[key].recovery_point < noted[key] for key in noted.keys() & self.logs.keys()):
-            self._checkpoint_dir(data_dir, None, durable=True)
 
     def _sort_entry(
         self,
@@ -164,6 +156,7 @@ class LogManager:
             log = self._open(data_dir, key, config, clean=data_dir.clean)
             log.topic_id = data_dir.read_topic_id(log.dir)
         except (OSError, KafkaError, DataDirError) as error:
+            data_dir.unopened.add(key)
             report.failed.append((f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", str(error)))
             return
         report.opened += 1
@@ -210,10 +203,11 @@ class LogManager:
                 )
             return log
         data_dir = self._choose_dir(dir_id)
-        data_dir.recovery_points.pop(key, None)
-        data_dir.log_start_offsets.pop(key, None)
-        data_dir.cleaner_offsets.pop(key, None)
+        self.high_watermarks.pop(key, None)
         try:
+            if data_dir.forget(key):
+                # What is on disk is of a deleted log of this name, and must not be taken for the new one's.
+                self._checkpoint_dir(data_dir, None, durable=True)
             log = self._open(data_dir, key, config or self.default_config, clean=False)
             log.topic_id = topic_id
             data_dir.write_topic_id(log.dir, topic_id)
@@ -290,18 +284,12 @@ class LogManager:
         self, data_dir: DataDir, high_watermarks: Mapping[TopicPartition, int] | None, *, durable: bool
     ) -> None:
         logs = [log for log in self.logs.values() if log.dir_id == data_dir.directory_id]
+        points = {log.key: log.recovery_point for log in logs}
+        starts = {
+            log.key: log.log_start_offset for log in logs if log.log_start_offset > log.first_base_offset
+        }
         try:
-            data_dir.write_offsets(
-                layout.RECOVERY_POINT_CHECKPOINT,
-                {log.key: log.recovery_point for log in logs},
-                durable=durable,
-            )
-            starts = {
-                log.key: log.log_start_offset
-                for log in logs
-                if log.log_start_offset > log.segments[0].base_offset
-            }
-            data_dir.write_offsets(layout.LOG_START_OFFSET_CHECKPOINT, starts, durable=durable)
+            data_dir.write_points(points, starts, durable=durable)
             if high_watermarks is not None:
                 mine = {log.key: high_watermarks[log.key] for log in logs if log.key in high_watermarks}
                 data_dir.write_offsets(layout.HIGH_WATERMARK_CHECKPOINT, mine, durable=durable)
@@ -358,7 +346,7 @@ class LogManager:
             self.on_dir_failure(data_dir, error)
 
     def _log_truncated(self, log: LogState) -> None:
-        """A recovery point on disk must never lie above what was synced since the cut."""
+        """A recovery point on disk must never lie above what is left of the log."""
         self._checkpoint_dir(self._dir_of(log), None, durable=True)
 
     def _dir_synced(self, data_dir: DataDir, error: OSError | None) -> None:

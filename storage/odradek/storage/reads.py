@@ -341,9 +341,9 @@ class LogReads(LogState):
                 found = self._first_batch_since(segment, timestamp, offset)
                 if found is None:
                     return None
-                position, header = found
+                position, header, expected = found
                 file = segment.file or self._pool.open(segment)
-                batch, _ = self._batch_at(segment, file, position, header.base_offset, None)
+                batch, _ = self._batch_at(segment, file, position, expected, None)
             except Damage as damage:
                 raise self._corrupt(offset, damage.reason) from None
             assert batch is not None
@@ -352,9 +352,12 @@ class LogReads(LogState):
             for record in read_records(memoryview(batch), limit=_RECORDS_BYTES_MAX):
                 if record.timestamp >= timestamp and record.offset >= offset:
                     return record.timestamp, record.offset, header.leader_epoch
+            assert header.last_offset >= offset, "the search must advance"
             offset = header.last_offset + 1
 
-    def _first_batch_since(self, segment: Segment, timestamp: int, offset: int) -> tuple[int, Header] | None:
+    def _first_batch_since(
+        self, segment: Segment, timestamp: int, offset: int
+    ) -> tuple[int, Header, int] | None:
         try:
             return segment.find_time(self._pool, timestamp, offset)
         except DamagedIndex:

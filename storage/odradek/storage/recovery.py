@@ -19,6 +19,7 @@ from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
 from odradek.storage.producers import SnapshotError
 from odradek.storage.segment import NEVER, Segment
+from odradek.storage.state import NO_LIMIT
 from odradek.wire.errors import ErrorCode, KafkaError
 
 _SEARCH_CHUNK = 1 << 20
@@ -43,21 +44,25 @@ def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: i
     _load_segments(log, names, wall_ms)
     if not log._segments:
         log.add_segment(log_start_offset, wall_ms)
-        log._cut_at(log_start_offset)
-        recovery_point = log_start_offset
+        log.log_end_offset = log_start_offset
+        recovery_point = max(recovery_point, log_start_offset)
     elif clean and _is_trustworthy(log, recovery_point, names):
         log.log_end_offset = recovery_point
     else:
         without_producers = _recover(log, recovery_point)
-    log.written_end_offset = log.log_end_offset
     log.size_bytes = sum(segment.size for segment in log._segments)
-    log.recovery_point = min(recovery_point, log.log_end_offset)
+    log.recovery_point = recovery_point
+    if max(log.log_end_offset, log_start_offset) < recovery_point and log.readable_end == NO_LIMIT:
+        # Synced once, gone now, without a trace of damage: files were cut at a batch, or removed.
+        _close_for_service(log, log._segments[-1], log._segments[-1].written, log.log_end_offset)
+        log.log_end_offset = recovery_point
     _set_log_start(log, log_start_offset, wall_ms)
     if not log.epochs.is_complete and log.size_bytes:
         _rebuild_epochs(log)
     log.epochs.truncate_from_end(log.log_end_offset, write=False)
     log.epochs.truncate_from_start(log.log_start_offset, write=False)
     rebuild_producers(log, names, without_producers)
+    log.written_end_offset = log.log_end_offset
     log._refresh_fast_limit()
 
 
@@ -74,7 +79,7 @@ def activate(log: Log) -> None:
         end = -1
         reason = f"{active} has no valid tail at {damage.position}: {damage.reason}"
     if end != log.log_end_offset and active.size > 0:
-        log.corrupt_offset = log.readable_end = log.log_end_offset
+        _close_for_service(log, active, active.written, log.log_end_offset)
         log._refresh_fast_limit()
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, reason)
 
@@ -254,7 +259,7 @@ def _load_segments(log: Log, names: list[str], wall_ms: int) -> None:
 
 def _set_log_start(log: Log, log_start_offset: int, wall_ms: int) -> None:
     log.log_start_offset = max(log_start_offset, log._bases[0])
-    if log.log_start_offset > log.log_end_offset:
+    if log.log_start_offset > log.log_end_offset and log.readable_end == NO_LIMIT:
         # Files vanished below a checkpoint: as Kafka, begin anew there rather than hand out offsets twice.
         log.start_anew(log.log_start_offset, wall_ms)
 
@@ -288,38 +293,46 @@ def _recover(log: Log, recovery_point: int) -> set[Segment]:
         segment = log._segments[at]
         if segment.base_offset > max(expected, gaps_below):
             # The segment before ends too early: the crash took its tail, though not what came after it.
-            _judge(log, at - 1, Damage(log._segments[at - 1].size, "the tail is missing"), expected)
+            lost = Damage(log._segments[at - 1].size, "the tail is missing")
+            _judge(log, at - 1, lost, expected, recovery_point)
             break
         log.log_end_offset = max(expected, segment.base_offset)
-        damage, producers = _scan(log, segment, log.log_end_offset)
+        limit = log._bases[at + 1] if at + 1 < len(log._bases) else segment.offset_max + 1
+        damage, producers = _scan(log, segment, log.log_end_offset, limit, gaps_below)
         expected = log.log_end_offset
         if not producers:
             without_producers.add(segment)
         if damage is not None:
-            _judge(log, at, damage, expected)
+            _judge(log, at, damage, expected, recovery_point)
             break
         segment.dirty = True
         if at + 1 < len(log._segments):
             segment.save_index(log._pool.disk)
             segment.index = None
-    if log._segments[-1].index is None and log.corrupt_offset is None:
+    if log._segments[-1].index is None and log.readable_end == NO_LIMIT:
         log.activate()
     return without_producers
 
 
-def _judge(log: Log, at: int, damage: Damage, offset: int) -> None:
-    """A torn tail or damage in the middle; the log is sound up to `offset`, in segment number `at`."""
-    if _valid_follows(log, at, damage.position, offset):
-        _leave_service(log, at, damage.position, offset)
+def _judge(log: Log, at: int, damage: Damage, offset: int, recovery_point: int) -> None:
+    """A torn tail or damage in the middle; the log is sound up to `offset`, in segment number `at`.
+
+    What was synced cannot have been torn by the crash, so below the recovery point nothing is ever cut.
+    """
+    if offset < recovery_point or _valid_follows(log, at, damage.position, offset):
+        _leave_service(log, at, damage.position, max(offset, log._bases[at]), recovery_point)
     else:
         _cut_tail(log, at, damage.position)
 
 
-def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, bool]:
+def _scan(
+    log: Log, segment: Segment, expected: int, limit: int, gaps_below: int
+) -> tuple[Damage | None, bool]:
     """Verify a segment batch by batch, rebuilding its index and the epochs; sets `log_end_offset` as it goes.
 
     The damage that ended it, and whether a batch of a producer was seen. No CRC covers base offsets and leader epochs:
-    a gap in the ones or a rise of the others is believed only if the batch after it agrees.
+    a gap in the ones or a rise of the others is believed only if the batch after it agrees. `limit`: no batch may reach
+    that offset, the next segment begins there. `gaps_below`: there, gaps are what compaction left.
     """
     segment.begin_index()
     file = segment.file or log._pool.open(segment)
@@ -327,14 +340,12 @@ def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, boo
     producers = False
     doubtful: tuple[int, int] | None = None
     """(position, offset) of the batch before this one, if it left a gap or raised the epoch."""
+    gap: tuple[int, int] | None = None
     try:
         for position, header, _ in scan_batches(file, 0, segment.written):
-            if (
-                header.base_offset < expected
-                or header.leader_epoch < epoch
-                or header.last_offset > segment.offset_max
-            ):
-                where, log.log_end_offset = doubtful or (position, expected)
+            beyond = header.last_offset >= limit
+            if beyond or header.base_offset < expected or header.leader_epoch < epoch:
+                where, log.log_end_offset = (doubtful if not beyond else None) or (position, expected)
                 raise Damage(where, f"offset {header.base_offset}, epoch {header.leader_epoch} out of order")
             rises = header.leader_epoch > epoch
             doubtful = (position, expected) if rises or header.base_offset > expected else None
@@ -345,7 +356,11 @@ def _scan(log: Log, segment: Segment, expected: int) -> tuple[Damage | None, boo
             segment.note_batch(header.last_offset, header.max_timestamp, position, header.size, log._interval)
             if segment.roll_after_timestamp == NEVER:
                 log._set_roll_time(segment, header.max_timestamp)
+            gap = (position, expected) if header.base_offset > max(expected, gaps_below) else None
             expected = log.log_end_offset = header.last_offset + 1
+        if gap is not None and segment is log._segments[-1]:
+            where, log.log_end_offset = gap
+            raise Damage(where, "the last batch leaves a gap before it")
     except Damage as damage:
         log.epochs.truncate_from_end(log.log_end_offset, write=False)
         return damage, producers
@@ -371,20 +386,23 @@ def _cut_tail(log: Log, at: int, position: int) -> None:
     segment.size = segment.written = position
 
 
-def _leave_service(log: Log, at: int, position: int, offset: int) -> None:
+def _leave_service(log: Log, at: int, position: int, offset: int, recovery_point: int) -> None:
     """Damage in the middle: keep every byte, serve what is below, refuse the rest and all appends."""
-    log.corrupt_offset = log.readable_end = offset
-    log._damage = log._segments[at], position
-    end = log._bases[-1]
-    for later in log._segments[at:]:
-        for header in _valid_batches(log, later, position if later is log._segments[at] else 0):
-            end = max(end, header.last_offset + 1)
+    _close_for_service(log, log._segments[at], position, offset)
+    end = max(log._bases[-1], recovery_point)
+    for header in _valid_batches(log, log._segments[-1], position if at + 1 == len(log._segments) else 0):
+        end = max(end, header.last_offset + 1)
     log.log_end_offset = max(end, offset)
 
 
+def _close_for_service(log: Log, segment: Segment, position: int, offset: int) -> None:
+    log.corrupt_offset = log.readable_end = offset
+    log._damage = segment, position
+
+
 def _valid_follows(log: Log, at: int, position: int, expected: int) -> bool:
-    """Whether any batch with a right CRC and a plausible offset lies behind a bad place."""
-    if any(header.base_offset >= expected for header in _valid_batches(log, log._segments[at], position + 1)):
+    """Whether any batch with a right CRC and a plausible offset lies at a bad place or behind it."""
+    if any(header.base_offset >= expected for header in _valid_batches(log, log._segments[at], position)):
         return True
     return any(
         header.base_offset >= later.base_offset

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from crc32c import crc32c
+
 from odradek.ports.disk import Disk, File
 from odradek.storage import layout
-from odradek.storage.batch import Damage, Header, walk_headers
+from odradek.storage.batch import CRC_START, Damage, Header, walk_headers
 from odradek.storage.indexes import (
     TIME_ENTRY,
     SegmentIndex,
@@ -88,6 +90,13 @@ class FilePool:
                 self.close(segment)
                 return True
         return False
+
+
+def _verify(file: File, position: int, header: Header) -> None:
+    """Raises Damage if the batch at `position` does not pass its CRC."""
+    batch = file.pread(header.size, position)
+    if len(batch) < header.size or crc32c(memoryview(batch)[CRC_START:]) != header.crc:
+        raise Damage(position, "the CRC does not match")
 
 
 def overwrite(disk: Disk, path: str, data: bytes) -> None:
@@ -226,6 +235,7 @@ class Segment:
         self.used = True
         position, floor = self._floor(pool.disk, file, offset - self.base_offset)
         expected = self.base_offset if floor is None else -1
+        before: tuple[int, Header] | None = None
         try:
             for at, header in walk_headers(file, position, self.written):
                 if at == position and floor is not None and header.last_offset != floor + self.base_offset:
@@ -233,8 +243,11 @@ class Segment:
                 if header.base_offset < expected:
                     raise Damage(at, f"base offset {header.base_offset} after {expected - 1}")
                 if header.last_offset >= offset:
+                    if header.base_offset > expected and before is not None:
+                        _verify(file, *before)  # the gap may be a damaged last offset of the batch before
                     return at, expected
                 expected = header.last_offset + 1
+                before = at, header
         except Damage as damage:
             if floor is not None and damage.position == position:
                 raise DamagedIndex from None  # the entry names no batch at all
@@ -310,8 +323,11 @@ class Segment:
         finally:
             file.close()
 
-    def find_time(self, pool: FilePool, timestamp: int, offset: int) -> tuple[int, Header] | None:
-        """(position, header) of the first batch from `offset` on with a timestamp at or after `timestamp`."""
+    def find_time(self, pool: FilePool, timestamp: int, offset: int) -> tuple[int, Header, int] | None:
+        """(position, header, expected base offset or -1) of the first batch from `offset` on that reaches `timestamp`.
+
+        Raises DamagedIndex, Damage.
+        """
         entry = self.floor_time(pool.disk, timestamp)
         claimed = self.base_offset + entry[1] if entry is not None else -1
         found = self.find(pool, max(claimed, offset))
@@ -319,17 +335,16 @@ class Segment:
             if claimed >= offset:
                 raise DamagedIndex
             return None
+        start, expected = found
         file = self.file or pool.open(self)
-        for at, header in walk_headers(file, found[0], self.written):
-            if (
-                at == found[0]
-                and entry is not None
-                and claimed >= offset
-                and header.max_timestamp != entry[0]
-            ):
+        for at, header in walk_headers(file, start, self.written):
+            if at == start and entry is not None and claimed >= offset and header.max_timestamp != entry[0]:
                 raise DamagedIndex
+            if header.base_offset < expected:
+                raise Damage(at, f"base offset {header.base_offset} after {expected - 1}")
             if header.max_timestamp >= timestamp:
-                return at, header
+                return at, header, expected
+            expected = header.last_offset + 1
         return None
 
     def rebuild_index(self, pool: FilePool, interval: int) -> None:

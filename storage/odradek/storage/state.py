@@ -112,7 +112,7 @@ class LogState:
         self.on_removed: Callable[[LogState, list[str]], None] | None = None
         """Takes the paths of `.deleted` files, to unlink them after `file.delete.delay.ms`."""
         self.on_truncated: Callable[[LogState], None] | None = None
-        """The log was cut: recovery points noted elsewhere are to be written anew before more is appended."""
+        """The log is about to be cut: a higher recovery point noted elsewhere must be lowered first, durably."""
         self.last_flush_ms = 0
         self._pool = pool
         self._syncer = syncer

@@ -342,17 +342,68 @@ def test_flush_ms_is_kept_by_the_tick(node: Node) -> None:
     assert log.recovery_point == 1
 
 
-def test_a_recovery_point_above_a_shortened_log_is_lowered_on_disk_at_once() -> None:
+def test_a_log_that_lost_what_was_synced_leaves_service_until_somebody_decides() -> None:
+    """A segment cut at a batch shows no damage; only the recovery point tells. Removing that accepts the loss."""
     node = Node(MemoryDisk(), "/data")
     manager = node.manager()
-    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a", "b")
-    manager.close()
-    name = f"{node.dirs[0]}/recovery-point-offset-checkpoint"
-    node.disk.write_file_atomic(name, b"0\n1\nt 0 9\n", durable=True)
+    log = manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    append(log, "a")
+    size = log.size_bytes
+    append(log, "b")
+    log.flush_blocking()
+    manager.checkpoint()
+    node.disk.kill()
+    node.disk.open(f"{node.dirs[0]}/t-0/00000000000000000000.log").truncate(size)
+    for _ in range(2):
+        manager = node.manager()
+        assert manager.open_all(NOW).failed == []
+        log = manager.logs["t", 0]
+        assert (log.readable_end, log.log_end_offset) == (1, 2)
+        assert log.read(0, 1000, end_offset=2).next_offset == 1
+        with pytest.raises(KafkaError, match="KAFKA_STORAGE_ERROR"):
+            append(log, "c")
+        manager.close()
+    node.disk.unlink(f"{node.dirs[0]}/recovery-point-offset-checkpoint")
     manager = node.manager()
     manager.open_all(NOW)
-    assert manager.logs["t", 0].recovery_point == 2
-    assert node.disk.read_file(name) == b"0\n1\nt 0 2\n"
+    append(manager.logs["t", 0], "c")
+    assert manager.logs["t", 0].log_end_offset == 2
+
+
+def test_a_topic_made_anew_does_not_inherit_the_checkpoints_of_its_name() -> None:
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    log = manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    append(log, "a", "b", "c")
+    log.flush_blocking()
+    log.advance_log_start(2)
+    manager.checkpoint({("t", 0): 3})
+    manager.delete_log("t", 0, wall_ms=NOW)
+    append(manager.create_log("t", 0, bytes(16), wall_ms=NOW), "new")
+    node.disk.kill()
+    manager = node.manager()
+    manager.open_all(NOW)
+    log = manager.logs["t", 0]
+    assert (log.log_start_offset, log.log_end_offset, log.corrupt_offset) == (0, 1, None)
+
+
+def test_checkpoints_of_logs_that_could_not_be_opened_are_kept() -> None:
+    node = Node(MemoryDisk(), "/data", dirs=2)
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    manager.close()
+    [home] = [path for path in node.dirs if node.disk.exists(f"{path}/t-0")]
+    [other] = [path for path in node.dirs if path != home]
+    node.disk.makedirs(f"{other}/t-0")
+    for path in node.dirs:
+        node.disk.write_file_atomic(
+            f"{path}/recovery-point-offset-checkpoint", b"0\n1\nt 0 1\n", durable=False
+        )
+    manager = node.manager()
+    assert len(manager.open_all(NOW).failed) == 1
+    manager.close()
+    for path in node.dirs:
+        assert node.disk.read_file(f"{path}/recovery-point-offset-checkpoint") == b"0\n1\nt 0 1\n"
 
 
 def life_of_a_node(node: Node, log_names: list[tuple[str, int]]) -> None:
