@@ -1,0 +1,253 @@
+"""One run: machines, network, clients and faults under one seed; chaos, then calm, then what must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from odradek.simulation.admin import Admin
+from odradek.simulation.client import Client
+from odradek.simulation.consumer import Consumer
+from odradek.simulation.faults import Nemesis
+from odradek.simulation.history import History, Key
+from odradek.simulation.invariants import Invariants
+from odradek.simulation.machine import Machine
+from odradek.simulation.network import Network
+from odradek.simulation.offsets_client import Committer
+from odradek.simulation.producer import Producer, ProducerSettings
+from odradek.simulation.scenario import Scenario, TopicPlan
+from odradek.simulation.scheduler import MS, SECOND, WALL_START_MS, Scheduler
+from odradek.simulation.trace import InvariantViolation, Trace
+
+if TYPE_CHECKING:
+    from odradek.metadata.image import TopicImage
+
+BASE_SETTINGS = {
+    "offsets.topic.num.partitions": "2",
+    "log.retention.check.interval.ms": "5000",
+    "log.flush.offset.checkpoint.interval.ms": "700",
+    "log.flush.start.offset.checkpoint.interval.ms": "700",
+    "replica.high.watermark.checkpoint.interval.ms": "700",
+    "odradek.metrics.port": "-1",
+}
+PORT, CONTROLLER_PORT = 9092, 9093
+STEPS_MAX = 3_000_000
+
+
+class Cluster:
+    """Build, `run`; InvariantViolation is the finding."""
+
+    def __init__(self, seed: int, scenario: Scenario, *, echo: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.scenario = scenario
+        self.rng = Random(seed)
+        self.scheduler = Scheduler()
+        self.trace = Trace(lambda: self.scheduler.now_us, echo)
+        self.network = Network(self.scheduler, self._fork(), self.trace)
+        self.history = History()
+        self.cluster_id = "AAAAAAAAAAAAAAAAAAAAAQ"
+        self.machines: dict[int, Machine] = {}
+        for node_id in range(1, scenario.nodes + scenario.controllers + 1):
+            self.machines[node_id] = Machine(self, node_id, self._settings(node_id), self._fork())
+        self.broker_hosts = [m.host for m in self.machines.values() if self._is_broker(m.id)]
+        self.invariants = Invariants(self)
+        self.nemesis = Nemesis(self, self._fork())
+        self.topics = list(scenario.topics)
+        self._plans: dict[str, TopicPlan] = dict(scenario.topics)
+        self._gone: set[Key] = set()
+        self._producer_ids: dict[int, str] = {}
+        self.admin = Admin(self, "c-admin", self._fork())
+        self.producers = self._make_producers()
+        self.consumers = [self._make_consumer(f"c-read{i}") for i in range(scenario.consumers)]
+        self.committers = [Committer(self, f"c-commit{i}", self._fork()) for i in range(scenario.committers)]
+        self.clients: list[Client] = [self.admin, *self.producers, *self.consumers, *self.committers]
+        self.client_names = [client.name for client in self.clients]
+
+    def _fork(self) -> Random:
+        return Random(self.rng.getrandbits(64))
+
+    # -- make-up -------------------------------------------------------------------------------------------------
+
+    def _is_broker(self, node_id: int) -> bool:
+        return not self.scenario.controllers or node_id > self.scenario.controllers
+
+    def _settings(self, node_id: int) -> dict[str, str]:
+        """Of one node; a cluster of one is what `odradek start` begins with."""
+        scenario = self.scenario
+        settings = {**BASE_SETTINGS, "node.id": str(node_id)}
+        settings["advertised.listeners"] = f"PLAINTEXT://n{node_id}:{PORT}"
+        if scenario.nodes + scenario.controllers > 1:
+            settings |= self._quorum_settings(node_id)
+        return settings | dict(scenario.settings)
+
+    def _quorum_settings(self, node_id: int) -> dict[str, str]:
+        scenario = self.scenario
+        voters = range(1, (scenario.controllers or scenario.nodes) + 1)
+        listeners = []
+        roles = []
+        if self._is_broker(node_id):
+            roles.append("broker")
+            listeners.append(f"PLAINTEXT://n{node_id}:{PORT}")
+        if node_id in voters:
+            roles.append("controller")
+            listeners.append(f"CONTROLLER://n{node_id}:{CONTROLLER_PORT}")
+        replicas = str(min(3, scenario.nodes))
+        return {
+            "process.roles": ",".join(roles),
+            "listeners": ",".join(listeners),
+            "controller.listener.names": "CONTROLLER",
+            "controller.quorum.voters": ",".join(f"{v}@n{v}:{CONTROLLER_PORT}" for v in voters),
+            "offsets.topic.replication.factor": replicas,
+            "default.replication.factor": replicas,
+        }
+
+    def _make_producers(self) -> list[Producer]:
+        rng = self._fork()
+        made = []
+        for number in range(self.scenario.producers + self.scenario.plain_producers):
+            idempotent = number < self.scenario.producers
+            settings = ProducerSettings(
+                acks=-1 if idempotent else rng.choice((-1, 1, 1, 0)),
+                idempotent=idempotent,
+                interval_ms=rng.choice(((2, 20), (10, 80))),
+                delivery_timeout_us=rng.choice((120, 120, 4)) * SECOND,
+                version=rng.choice((9, 11, 12, 13)),
+            )
+            made.append(Producer(self, f"c-write{number}", self._fork(), settings))
+        return made
+
+    def _make_consumer(self, name: str) -> Consumer:
+        rng = self._fork()
+        version = rng.choice((8, 11, 12, 13, 16, 17))
+        return Consumer(self, name, rng, version=version, sessions=rng.random() < 0.5)
+
+    # -- asked by the parts --------------------------------------------------------------------------------------
+
+    def true_wall_ms(self) -> int:
+        return WALL_START_MS + self.scheduler.now_us // 1_000
+
+    def partitions_of(self, topic: str) -> int:
+        return self._plans[topic].partitions
+
+    def plan_of(self, topic: str) -> TopicPlan:
+        return self._plans[topic]
+
+    def flushes(self, topic: str) -> bool:
+        plan = self._plans.get(topic)
+        if plan is not None:
+            return plan.flushes
+        return self.scenario.settings.get("log.flush.interval.messages") == "1"
+
+    def min_isr(self, topic: str, replicas: int) -> int:
+        plan = self._plans.get(topic)
+        own = plan.configs.get("min.insync.replicas") if plan is not None else None
+        return min(replicas, int(own or self.scenario.settings.get("min.insync.replicas", "1")))
+
+    def may_lose_power(self, machine: Machine) -> bool:
+        """Whether the promises would still cover everything, where the scenario asks for that."""
+        return not self.scenario.within_promises or self.invariants.survives_power_loss(machine)
+
+    def expects_refusal(self, machine: Machine, error: Exception) -> bool:
+        return bool(machine.disk_faults)
+
+    def topic_gone(self, topic: TopicImage) -> None:
+        """The metadata says that a topic is deleted."""
+        self.trace.note("metadata", "topic deleted", topic.name)
+        for index in topic.partitions:
+            self._gone.add((topic.id, index))
+            self.history.deleted.add((topic.id, index))
+        self.admin.check_deleted(topic.name, topic.id)
+
+    def is_deleted(self, key: Key) -> bool:
+        return key in self._gone
+
+    def producer_id_given(self, producer_id: int, client: str) -> None:
+        """Producer ids are given once, whatever dies."""
+        other = self._producer_ids.setdefault(producer_id, client)
+        if other != client:
+            raise InvariantViolation(f"F1: producer id {producer_id} is given to {other} and to {client}")
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._boot()
+        self._chaos()
+        self.nemesis.heal()
+        self._require_progress()
+        self._check_end()
+
+    def _boot(self) -> None:
+        for machine in self.machines.values():
+            machine.start()
+        self._wait(20_000, self._all_ready, "the cluster does not become ready")
+        self.admin.create_all(self._plans)
+        self._wait(20_000, lambda: self.admin.created_all, "topics are not created")
+
+    def _all_ready(self) -> bool:
+        return all(
+            machine.node is not None and machine.node.unfenced
+            for machine in self.machines.values()
+            if self._is_broker(machine.id)
+        )
+
+    def _chaos(self) -> None:
+        for client in self.clients:
+            client.start()  # type: ignore[attr-defined]
+        self.nemesis.start()
+        self.scheduler.run_until(self.scheduler.now_us + self.scenario.chaos_ms * MS)
+
+    def _wait(self, limit_ms: int, condition: Callable[[], bool], complaint: str) -> None:
+        if not self.scheduler.run_until(self.scheduler.now_us + limit_ms * MS, condition):
+            raise InvariantViolation(f"A1: {complaint}")
+
+    def _require_progress(self) -> None:
+        """After the faults: everybody leads who should, everything sent has a fate, and readers reach the end."""
+        self._wait(self.scenario.heal_ms, self._all_ready, "brokers are not ready after the faults ended")
+        for producer in self.producers:
+            producer.stop_sending()
+        for client in (*self.producers, *self.committers):
+            client.request_timeout_us = 10 * SECOND
+        self.admin.stop_changing()
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: all(producer.done for producer in self.producers),
+            "producers do not finish after the faults ended",
+        )
+        self._wait(self.scenario.heal_ms, lambda: self.admin.done, "admin requests do not finish")
+        last = self._last_writer()
+        self._wait(self.scenario.heal_ms, lambda: last.done, "not every partition takes writes after the faults ended")
+        for committer in self.committers:
+            committer.finish()
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: all(committer.done for committer in self.committers),
+            "offsets cannot be committed and read after the faults ended",
+        )
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: all(consumer.lag() == 0 for consumer in self.consumers),
+            "consumers do not reach the end after the faults ended",
+        )
+
+    def _last_writer(self) -> Producer:
+        """acks=all works on every partition."""
+        settings = ProducerSettings(delivery_timeout_us=600 * SECOND)
+        writer = Producer(self, "c-last", self._fork(), settings)
+        writer.write_everywhere()
+        return writer
+
+    def _check_end(self) -> None:
+        """A reader that has seen nothing yet reads everything; then each batch is judged."""
+        reader = self._make_consumer("c-final")
+        reader.start()
+        self._wait(self.scenario.heal_ms, lambda: reader.lag() == 0, "a new consumer does not reach the end")
+        reader.stop()
+        self.history.check_all(self.invariants.models)
+        for machine in self.machines.values():
+            machine.stop()
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: all(machine.process is None for machine in self.machines.values()),
+            "nodes do not stop",
+        )

@@ -1,0 +1,286 @@
+"""What goes wrong: each fault by its name, drawn by weight at random moments until the chaos is over, then mended."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from odradek.simulation.disk import DiskSpeed
+from odradek.simulation.network import Weather
+from odradek.simulation.scheduler import MS
+
+if TYPE_CHECKING:
+    from odradek.simulation.cluster import Cluster
+    from odradek.simulation.machine import Machine
+
+HOUR_MS = 3_600_000
+
+
+class Nemesis:
+    """Injects faults between `start` and `heal`."""
+
+    def __init__(self, cluster: Cluster, rng: Random) -> None:
+        self._cluster = cluster
+        self._rng = rng
+        self._active = False
+        self._faults: dict[str, Callable[[], None]] = {
+            "kill": self._kill,
+            "kill all": self._kill_all,
+            "restart": self._restart,
+            "pause": self._pause,
+            "power loss": self._power_loss,
+            "slow disk": self._slow_disk,
+            "disk full": lambda: self._fail_disk(errno.ENOSPC),
+            "disk error": lambda: self._fail_disk(errno.EIO),
+            "fsync error": self._fail_sync,
+            "clock jump": self._jump_clock,
+            "bad network": self._bad_network,
+            "cut clients": self._cut_clients,
+            "partition": self._partition,
+            "one-way partition": self._one_way,
+            "bridge partition": self._bridge,
+            "isolate": self._isolate,
+            "cut streams": self._cut_streams,
+        }
+
+    def start(self) -> None:
+        self._active = True
+        self._plan()
+
+    def _plan(self) -> None:
+        low, high = self._cluster.scenario.fault_interval_ms
+        self._cluster.scheduler.after(self._rng.randrange(low, high) * MS, self._inject)
+
+    def _inject(self) -> None:
+        if not self._active:
+            return
+        weights = self._cluster.scenario.faults
+        if weights:
+            (name,) = self._rng.choices(list(weights), list(weights.values()))
+            self._faults[name]()
+        self._plan()
+
+    def heal(self) -> None:
+        """Nothing is wrong any more: everything runs, and nothing lies between."""
+        self._active = False
+        cluster = self._cluster
+        cluster.trace.note("nemesis", "heals")
+        cluster.network.weather = Weather()
+        cluster.network.unblock_all()
+        for machine in cluster.machines.values():
+            _mend(machine.speed)
+            machine.clock.jump_wall(-machine.clock.jumped_ms)
+            if machine.process is not None and machine.process.paused:
+                machine.process.resume()
+            if machine.process is not None and machine.disk_faults:
+                machine.kill()
+            machine.start()
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _note(self, what: str, *details: object) -> None:
+        self._cluster.trace.note("nemesis", what, *details)
+        self._cluster.trace.count(f"fault: {what}")
+
+    def _later(self, low_ms: int, high_ms: int, action: Callable[[], None]) -> None:
+        def act() -> None:
+            if self._active:
+                action()
+
+        self._cluster.scheduler.after(self._rng.randrange(low_ms, high_ms) * MS, act)
+
+    def _any_running(self) -> Machine | None:
+        running = [machine for machine in self._cluster.machines.values() if machine.running]
+        return self._rng.choice(running) if running else None
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        """Mostly while it has work under way: that is when it matters."""
+        machine = self._any_running()
+        if machine is not None:
+            self._note("kill", machine.host)
+            machine.kill()
+            self._later(20, 1_500, machine.start)
+
+    def _kill_all(self) -> None:
+        self._note("kill all")
+        for machine in self._cluster.machines.values():
+            machine.kill()
+            self._later(20, 2_500, machine.start)
+
+    def _restart(self) -> None:
+        machine = self._any_running()
+        if machine is not None:
+            self._note("restart", machine.host)
+            machine.stop()
+            self._start_again(machine)
+
+    def _start_again(self, machine: Machine) -> None:
+        """As soon as it has stopped."""
+        if machine.process is None:
+            machine.start()
+        else:
+            self._later(20, 800, lambda: self._start_again(machine))
+
+    def _pause(self) -> None:
+        machine = self._any_running()
+        if machine is None or machine.process is None:
+            return
+        process = machine.process
+        self._note("pause", machine.host)
+        process.pause()
+        self._later(50, self._rng.choice((400, 6_000)), lambda: process.resume() if process.alive else None)
+
+    def _power_loss(self) -> None:
+        machine = self._any_running()
+        if machine is not None and self._cluster.may_lose_power(machine):
+            self._note("power loss", machine.host)
+            machine.lose_power()
+            self._later(300, 3_000, machine.start)
+
+    # -- disks ---------------------------------------------------------------------------------------------------
+
+    def _slow_disk(self) -> None:
+        machine = self._any_running()
+        if machine is not None:
+            self._note("slow disk", machine.host)
+            machine.speed.slow = self._rng.choice((0.2, 1.0))
+            machine.speed.slow_us = (10 * MS, self._rng.choice((200, 1_500)) * MS)
+            self._later(500, 4_000, lambda: _mend(machine.speed))
+
+    def _fail_disk(self, error: int) -> None:
+        machine = self._any_running()
+        if machine is None:
+            return
+        self._note("disk full" if error == errno.ENOSPC else "disk error", machine.host)
+        faults = machine.disk.faults
+        faults.fail_change_at = faults.changes + self._rng.randrange(0, 30)
+        faults.error = error
+        faults.sticky = self._rng.random() < 0.7
+        self._repair_later(machine)
+
+    def _fail_sync(self) -> None:
+        machine = self._any_running()
+        if machine is not None:
+            self._note("fsync error", machine.host)
+            faults = machine.disk.faults
+            faults.fail_sync_at = faults.syncs + self._rng.randrange(0, 10)
+            faults.sticky = self._rng.random() < 0.5
+            self._repair_later(machine)
+
+    def _repair_later(self, machine: Machine) -> None:
+        """Somebody looks after the disk and starts the process anew."""
+        machine.disk_faults += 1
+        lives = machine.lives
+
+        def repair() -> None:
+            if machine.lives == lives and machine.process is not None:
+                self._note("repair", machine.host)
+                machine.kill()
+                machine.start()
+
+        self._later(500, 4_000, repair)
+
+    # -- clocks --------------------------------------------------------------------------------------------------
+
+    def _jump_clock(self) -> None:
+        machine = self._any_running()
+        if machine is not None:
+            jump = self._rng.choice((-HOUR_MS, HOUR_MS, -5_000, 5_000))
+            self._note("clock jump", machine.host, jump)
+            machine.clock.jump_wall(jump)
+
+    # -- network -------------------------------------------------------------------------------------------------
+
+    def _bad_network(self) -> None:
+        self._note("bad network")
+        rng = self._rng
+        self._cluster.network.weather = Weather(
+            latency_us=(80, rng.choice((400, 5_000, 30_000))),
+            drop=rng.choice((0.0, 0.05, 0.2)),
+            duplicate=rng.choice((0.0, 0.1)),
+            slow=rng.choice((0.0, 0.02, 0.1)),
+        )
+        self._later(300, 4_000, self._calm)
+
+    def _calm(self) -> None:
+        self._cluster.network.weather = Weather()
+
+    def _cut_clients(self) -> None:
+        """Connections break."""
+        network = self._cluster.network
+        machine = self._any_running()
+        if machine is None:
+            return
+        self._note("cut clients", machine.host)
+        for stream in network.streams_of(machine.host):
+            if self._rng.random() < 0.5 and stream.peer(machine.host).startswith("c"):
+                stream.reset("reset by the network")
+
+    def _cut_streams(self) -> None:
+        """Streams between nodes break."""
+        machine = self._any_running()
+        if machine is None:
+            return
+        self._note("cut streams", machine.host)
+        for stream in self._cluster.network.streams_of(machine.host):
+            if stream.peer(machine.host).startswith("n") and self._rng.random() < 0.7:
+                stream.reset("reset by the network")
+
+    def _hosts(self) -> list[str]:
+        return [machine.host for machine in self._cluster.machines.values()]
+
+    def _block(self, what: str, pairs: list[tuple[str, str]], *details: object) -> None:
+        self._note(what, *details)
+        self._cluster.network.unblock_all()
+        self._cluster.network.block(pairs)
+        self._later(300, self._rng.choice((2_000, 8_000)), self._cluster.network.unblock_all)
+
+    def _partition(self) -> None:
+        hosts = self._hosts()
+        group = [host for host in hosts if self._rng.random() < 0.5]
+        rest = [host for host in hosts if host not in group]
+        pairs = [(one, other) for one in group for other in rest]
+        pairs += [(other, one) for one, other in pairs]
+        clients = self._cluster.client_names
+        if self._rng.random() < 0.5:  # clients are on one side
+            far = group if self._rng.random() < 0.5 else rest
+            for host in far:
+                pairs += [(name, host) for name in clients] + [(host, name) for name in clients]
+        self._block("partition", pairs, " ".join(group), "|", " ".join(rest))
+
+    def _one_way(self) -> None:
+        hosts = self._hosts()
+        sender = self._rng.choice(hosts)
+        deaf = [host for host in hosts if host != sender and self._rng.random() < 0.7]
+        pairs = [(sender, host) for host in deaf]
+        if self._rng.random() < 0.5:
+            pairs = [(to, start) for start, to in pairs]
+        self._block("one-way partition", pairs, *(f"{a}->{b}" for a, b in pairs))
+
+    def _bridge(self) -> None:
+        """Two sides that see each other only through one node."""
+        hosts = self._hosts()
+        self._rng.shuffle(hosts)
+        middle = hosts.pop()
+        half = len(hosts) // 2
+        pairs = [(one, other) for one in hosts[:half] for other in hosts[half:]]
+        pairs += [(other, one) for one, other in pairs]
+        self._block("bridge partition", pairs, middle)
+
+    def _isolate(self) -> None:
+        """One node alone, or only from the other nodes."""
+        hosts = self._hosts()
+        alone = self._rng.choice(hosts)
+        others = [host for host in hosts if host != alone]
+        if self._rng.random() < 0.5:
+            others += self._cluster.client_names
+        pairs = [(alone, other) for other in others] + [(other, alone) for other in others]
+        self._block("isolate", pairs, alone)
+
+
+def _mend(speed: DiskSpeed) -> None:
+    speed.slow, speed.slow_us = 0.02, (20 * MS, 300 * MS)

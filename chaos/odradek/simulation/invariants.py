@@ -1,0 +1,261 @@
+"""The invariants of CORRECTNESS.md §2 over the global state, after each step of one node.
+
+Only what that step can have changed is looked at: each log is read as it grows, each check compares digests. Raft and M1
+are in raft_checks.py, the committed log of a partition in partition_model.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from odradek.raft.messages import Message
+from odradek.raft.voters import ReplicaKey
+from odradek.simulation.metadata_checks import MetadataChecks
+from odradek.simulation.partition_model import Mirror, PartitionModel
+from odradek.simulation.partition_probe import leader_view, serving_epoch
+from odradek.simulation.producer_checks import check_producer_state
+from odradek.simulation.raft_checks import RaftChecks
+from odradek.simulation.trace import InvariantViolation
+
+if TYPE_CHECKING:
+    from odradek.broker.partition import Partition
+    from odradek.metadata.delta import MetadataDelta
+    from odradek.metadata.image import MetadataImage, PartitionImage
+    from odradek.simulation.cluster import Cluster
+    from odradek.simulation.machine import Machine, Process
+
+Key = tuple[bytes, int]
+
+
+class Replica:
+    """One partition of one life of a node, as seen last."""
+
+    __slots__ = ("led", "mirror", "model", "partition", "signature")
+
+    def __init__(self, partition: Partition, mirror: Mirror, model: PartitionModel) -> None:
+        self.partition = partition
+        self.mirror = mirror
+        self.model = model
+        self.signature: tuple[object, ...] = ()
+        self.led = False
+
+
+class Invariants:
+    """Attach each process before its node starts; `after_step` after each of its events."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.models: dict[Key, PartitionModel] = {}
+        self.raft = RaftChecks(cluster.machines)
+        self.metadata = MetadataChecks(cluster)
+        self._replicas: dict[Process, dict[tuple[str, int], Replica]] = {}
+        self._tainted: dict[Key, dict[int, int]] = {}
+        """Replicas that lost power, and the broker epoch they had then, until they are in the ISR again."""
+
+    # -- lives ---------------------------------------------------------------------------------------------------
+
+    def attach(self, process: Process) -> None:
+        self._replicas[process] = {}
+        self.raft.attach(process)
+        process.node.quorum.add_publisher(_Publisher(self, process))
+
+    def after_start(self, process: Process) -> None:
+        self.raft.after_start(process)
+        self.after_step(process)
+
+    def detach(self, process: Process) -> None:
+        self._replicas.pop(process, None)
+        self.raft.detach(process)
+
+    def power_lost(self, machine: Machine) -> None:
+        """Note what the promises still cover: D2 up to min.insync.replicas - 1 of the replicas, D3 any number."""
+        for key, model in self.models.items():
+            found = self.metadata.partition(key)
+            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
+                continue
+            broker = self.metadata.image.brokers.get(machine.id)
+            tainted = self._tainted.setdefault(key, {})
+            tainted[machine.id] = broker.epoch if broker is not None else -1
+            if len(tainted) >= self._cluster.min_isr(model.topic, len(found.replicas)):
+                model.loss_allowed = True
+                self._cluster.trace.count("more power lost than the promises cover")
+
+    def survives_power_loss(self, machine: Machine) -> bool:
+        """Whether nothing acknowledged may be lost if this machine loses power now (D2)."""
+        for key, model in self.models.items():
+            found = self.metadata.partition(key)
+            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
+                continue
+            lost = {machine.id, *self._tainted.get(key, ())}
+            if len(lost) >= self._cluster.min_isr(model.topic, len(found.replicas)):
+                return False
+        return True
+
+    def on_message(self, process: Process, to: ReplicaKey, message: Message) -> None:
+        self.raft.on_message(process, to, message)
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def after_step(self, process: Process) -> None:
+        self.raft.after_step(process)
+        known = self._replicas[process]
+        for name, partition in process.node.partitions.items():
+            log = partition.log
+            signature = (
+                partition.high_watermark, log.written_end_offset, partition.is_leader, partition.leader_epoch,
+                log._truncations, log.log_start_offset,
+            )  # fmt: skip
+            replica = known.get(name)
+            if replica is None or replica.partition is not partition:
+                replica = known[name] = self._first_seen(process, partition)
+            if signature != replica.signature:
+                replica.signature = signature
+                self._changed(process, replica)
+        if len(known) > len(process.node.partitions):
+            for name in [name for name in known if name not in process.node.partitions]:
+                del known[name]
+
+    def _first_seen(self, process: Process, partition: Partition) -> Replica:
+        key = partition.topic_id, partition.index
+        model = self.models.get(key)
+        if model is None:
+            model = self.models[key] = PartitionModel(partition.topic, partition.index)
+        replica = Replica(partition, Mirror(process.machine.disk, partition.log, model.digest_below), model)
+        replica.mirror.follow()
+        check_producer_state(partition.log, replica.mirror, process.machine.host)
+        return replica
+
+    def _changed(self, process: Process, replica: Replica) -> None:
+        """One partition of this node has moved."""
+        partition, mirror, model = replica.partition, replica.mirror, replica.model
+        mirror.follow()
+        epoch = serving_epoch(partition)
+        led = replica.led  # its last act in this event may have been to move the high watermark
+        replica.led = epoch >= 0
+        if epoch >= 0 or led:
+            if epoch >= 0:
+                self._leads(process, replica, epoch)
+            model.log_start = max(model.log_start, partition.log.log_start_offset)
+            if partition.high_watermark > model.high_watermark:
+                self._check_leader(process, replica)
+                model.commit(mirror, partition.high_watermark, process.machine.host)
+                self.check_members(partition.topic_id, partition.index, model)
+        elif partition.leader_epoch >= 0 and partition.high_watermark > model.high_watermark:
+            raise InvariantViolation(
+                f"P6: {process.machine.host} follows {model.name} to high watermark {partition.high_watermark}; no leader "
+                f"has had more than {model.high_watermark}"
+            )
+        if partition.leader_epoch >= 0 and not model.loss_allowed:
+            end = min(partition.high_watermark, mirror.end)
+            model.check_prefix(mirror, end, f"P4: {process.machine.host}")
+        if mirror.truncated:
+            process.machine.cluster.trace.count("log truncated")
+            process.machine.cluster.trace.note(process.machine.host, "truncated", model.name, mirror.end)
+            self.check_members(partition.topic_id, partition.index, model)
+
+    def _leads(self, process: Process, replica: Replica, epoch: int) -> None:
+        """P3: who begins to lead holds everything committed."""
+        model, node = replica.model, process.machine.id
+        if model.leaders and model.leaders[-1][0] >= epoch:
+            return
+        process.machine.cluster.trace.note(process.machine.host, "leads", model.name, epoch, replica.mirror.end)
+        if model.loss_allowed:
+            try:
+                model.check_prefix(replica.mirror, model.high_watermark, "P3")
+            except InvariantViolation:
+                self._cluster.trace.count("allowed loss happened")
+            model.begin_anew(replica.mirror)
+            self._tainted.pop((replica.partition.topic_id, replica.partition.index), None)
+        else:
+            model.check_prefix(replica.mirror, model.high_watermark, f"P3: {process.machine.host} leads epoch {epoch} of")
+        if model.leaders:
+            self._cluster.trace.count("partition: leader changed" if model.leaders[-1][1] != node else "partition: same leader again")
+        model.leaders.append((epoch, node))
+
+    def _check_leader(self, process: Process, replica: Replica) -> None:
+        """P5: the high watermark moved."""
+        view = leader_view(replica.partition)
+        if view is None:
+            return
+        model, end = replica.model, replica.partition.high_watermark
+        if len(view.committed) < view.min_isr:
+            raise InvariantViolation(
+                f"P5: {process.machine.host} moves the high watermark of {model.name} to {end} with {sorted(view.committed)} "
+                f"in sync, {view.min_isr} needed"
+            )
+        for member in sorted(view.maximal):
+            other = self._running_replica(member, model, replica.partition.topic_id)
+            if other is not None and other.mirror.end < end and not model.loss_allowed:
+                raise InvariantViolation(
+                    f"P5: {process.machine.host} moves the high watermark of {model.name} to {end}, the log of node {member} "
+                    f"ends at {other.mirror.end}"
+                )
+
+    def _check_maximal(self, key: Key, model: PartitionModel, found: PartitionImage) -> None:
+        """P1 for the leader of the newest epoch. (Of who is in the ELR, the leader knows nothing: P2 is about them.)"""
+        replica = self._running_replica(found.leader, model, key[0]) if found.leader >= 0 else None
+        view = leader_view(replica.partition) if replica is not None else None
+        if view is None or replica is None or view.leader_epoch != found.leader_epoch:
+            return
+        if not set(found.isr) <= view.maximal:
+            raise InvariantViolation(
+                f"P1: the controller has {list(found.isr)} in sync for {model.name}, its leader {found.leader} only "
+                f"{sorted(view.maximal)}"
+            )
+
+    # -- members -------------------------------------------------------------------------------------------------
+
+    def check_members(self, topic_id: bytes, index: int, model: PartitionModel) -> None:
+        """P2: every running member of ISR and ELR has everything up to the true high watermark."""
+        found = self.metadata.partition((topic_id, index))
+        if found is None or model.loss_allowed:
+            return
+        for member in (*found.isr, *found.elr):
+            replica = self._running_replica(member, model, topic_id)
+            if replica is not None:
+                role = "ISR" if member in found.isr else "ELR"
+                model.check_prefix(
+                    replica.mirror, model.high_watermark, f"P2: node {member} ({role} of epoch {found.leader_epoch})"
+                )
+
+    def _running_replica(self, member: int, model: PartitionModel, topic_id: bytes) -> Replica | None:
+        process = self._cluster.machines[member].process
+        if process is None or process not in self._replicas or not process.replicates:
+            return None
+        broker = self.metadata.image.brokers.get(member)
+        if broker is None or process.node.broker_epoch != broker.epoch:
+            return None  # another life of it is registered, or none
+        replica = self._replicas[process].get((model.topic, model.index))
+        if replica is None or replica.partition.topic_id != topic_id or replica.partition.log.offline:
+            return None
+        return replica
+
+    # -- metadata ------------------------------------------------------------------------------------------------
+
+    def on_metadata(self, process: Process, delta: MetadataDelta, image: MetadataImage) -> None:
+        for key, partition in self.metadata.on_metadata(process, delta, image):
+            model = self.models.get(key)
+            if model is not None:
+                self._untaint(key, partition)
+                self.check_members(*key, model)
+                self._check_maximal(key, model, partition)
+
+    def _untaint(self, key: Key, partition: PartitionImage) -> None:
+        tainted = self._tainted.get(key)
+        if not tainted:
+            return
+        for member in list(tainted):
+            broker = self.metadata.image.brokers.get(member)
+            if member in partition.isr and broker is not None and broker.epoch > tainted[member]:
+                del tainted[member]
+
+
+class _Publisher:
+    """A metadata publisher of one node."""
+
+    def __init__(self, invariants: Invariants, process: Process) -> None:
+        self._invariants = invariants
+        self._process = process
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        self._invariants.on_metadata(self._process, delta, image)

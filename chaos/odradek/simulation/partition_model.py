@@ -1,0 +1,197 @@
+"""What is true of one partition, as the simulator sees it: every replica's log batch by batch, and what is committed.
+
+A batch is known by its header: offsets, leader epoch, CRC, producer. The CRC covers the records, so equal headers are
+equal batches. Digests chain the headers: two logs with the same digest at an offset are the same up to there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from odradek.simulation.trace import InvariantViolation
+from odradek.storage.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD
+from odradek.storage.layout import LOG_SUFFIX
+
+if TYPE_CHECKING:
+    from odradek.storage.log import Log
+    from odradek.storage.memory_disk import MemoryDisk
+
+_unpack = HEADER.unpack_from
+
+
+class BatchInfo(NamedTuple):
+    """One batch of a log."""
+
+    base: int
+    end: int
+    """Exclusive."""
+    epoch: int
+    crc: int
+    producer_id: int
+    producer_epoch: int
+    sequence: int
+    digest: int
+    """Of the log up to and with this batch."""
+
+
+class Mirror:
+    """One replica's log, read from its files as it grows; read anew after a truncation."""
+
+    def __init__(self, disk: MemoryDisk, log: Log, digest_at: Callable[[int], int]) -> None:
+        """`digest_at`: that of everything below the offset at which the log begins."""
+        self._disk = disk
+        self._digest_at = digest_at
+        self.log = log
+        self.batches: list[BatchInfo] = []
+        self.bases: list[int] = []
+        self._truncations = -1
+        self._segment = -1
+        self._position = 0
+        self.end = 0
+        self.truncated = False
+        """Whether the last `follow` found that the log was cut."""
+
+    def follow(self) -> list[BatchInfo]:
+        """Read what is new; the new batches (all of them after a truncation)."""
+        log = self.log
+        self.truncated = log._truncations != self._truncations
+        if self.truncated:
+            self.truncated = self._truncations >= 0
+            self._truncations = log._truncations
+            self.batches, self.bases = [], []
+            self._segment = -1
+        new: list[BatchInfo] = []
+        for segment in log._segments:
+            if segment.base_offset < self._segment:
+                continue
+            if segment.base_offset > self._segment:
+                self._segment, self._position = segment.base_offset, 0
+            self._read(self._disk._file(segment.path(LOG_SUFFIX)).data, segment.written, new)
+        self.end = log.written_end_offset
+        return new
+
+    def _read(self, data: bytearray, written: int, new: list[BatchInfo]) -> None:
+        position = self._position
+        digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
+        while position + HEADER_SIZE <= written:
+            base, length, epoch, _, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(data, position)
+            digest = hash((digest, base, delta, epoch, crc))
+            batch = BatchInfo(base, base + delta + 1, epoch, crc, pid, pepoch, sequence, digest)
+            self.batches.append(batch)
+            self.bases.append(base)
+            new.append(batch)
+            position += length + LOG_OVERHEAD
+        self._position = position
+
+    @property
+    def start(self) -> int:
+        """Where the batches begin; digests are comparable only between logs that begin alike."""
+        return self.bases[0] if self.bases else self.end
+
+    def at(self, offset: int) -> BatchInfo | None:
+        """The batch that holds an offset."""
+        return batch_at(self.batches, self.bases, offset)
+
+    def digest_below(self, end: int) -> int | None:
+        """Of everything below an offset at which a batch ends; None if none does."""
+        batch = self.at(end - 1)
+        return batch.digest if batch is not None and batch.end == end else None
+
+
+def batch_at(batches: list[BatchInfo], bases: list[int], offset: int) -> BatchInfo | None:
+    index = bisect_right(bases, offset) - 1
+    if index >= 0 and offset < batches[index].end:
+        return batches[index]
+    return None
+
+
+class PartitionModel:
+    """The committed log of one partition, which never changes once it is known, and its replicas."""
+
+    def __init__(self, topic: str, index: int) -> None:
+        self.topic = topic
+        self.index = index
+        self.name = f"{topic}-{index}"
+        self.batches: list[BatchInfo] = []
+        self.bases: list[int] = []
+        self.high_watermark = 0
+        """The true one: the largest that any leader has had (P6)."""
+        self.log_start = 0
+        """The largest log start that any leader has had: below it nothing need be there any more."""
+        self.leaders: list[tuple[int, int]] = []
+        """(leader epoch, node) of everybody who has served as leader, in order."""
+        self.loss_allowed = False
+        """More has failed than the promises cover: what is committed may go, and is learned anew."""
+        self.losses = 0
+        self._producers: dict[int, tuple[int, int]] = {}
+
+    def commit(self, mirror: Mirror, high_watermark: int, who: str) -> None:
+        """The leader with this log exposes everything below `high_watermark`."""
+        if high_watermark <= self.high_watermark:
+            return
+        if mirror.end < high_watermark:
+            raise InvariantViolation(
+                f"P5: {self.name}: {who} has high watermark {high_watermark} and a log that ends at {mirror.end}"
+            )
+        index = bisect_right(mirror.bases, self.high_watermark - 1) if self.high_watermark else 0
+        for batch in mirror.batches[index:]:
+            if batch.base >= high_watermark:
+                break
+            if batch.base < self.high_watermark:
+                continue
+            self._check_sequence(batch, who)
+            self.batches.append(batch)
+            self.bases.append(batch.base)
+        self.high_watermark = high_watermark
+
+    def _check_sequence(self, batch: BatchInfo, who: str) -> None:
+        """I1: sequences of a producer and epoch follow one another."""
+        if batch.producer_id < 0 or batch.sequence < 0:
+            return
+        epoch, following = self._producers.get(batch.producer_id, (-1, 0))
+        wanted = following if batch.producer_epoch == epoch else 0
+        if batch.producer_epoch < epoch or (batch.sequence != wanted and not self.losses):
+            raise InvariantViolation(
+                f"I1: {self.name}: {who} commits sequence {batch.sequence} of producer {batch.producer_id} epoch "
+                f"{batch.producer_epoch} at {batch.base}, after {following - 1} of epoch {epoch}"
+            )
+        following = (batch.sequence + batch.end - batch.base) & 0x7FFFFFFF
+        self._producers[batch.producer_id] = (batch.producer_epoch, following)
+
+    def check_prefix(self, mirror: Mirror, end: int, what: str) -> None:
+        """A log must hold what is committed below `end`, from where it starts on."""
+        if mirror.end < end:
+            raise InvariantViolation(
+                f"{what}: {self.name} ends at {mirror.end}, committed below {self.high_watermark}"
+            )
+        if not self.batches or not mirror.batches:
+            return
+        last = self.at(end - 1)
+        if last is None:
+            return
+        held = mirror.at(last.base)
+        if held is None:
+            if last.end <= max(mirror.start, mirror.log.log_start_offset):
+                return
+        elif held.digest == last.digest:
+            return
+        raise InvariantViolation(f"{what}: {self.name} holds {held} where {last} is committed")
+
+    def at(self, offset: int) -> BatchInfo | None:
+        return batch_at(self.batches, self.bases, offset)
+
+    def digest_below(self, offset: int) -> int:
+        """Of what is committed below an offset: where a log that starts there begins to count."""
+        batch = self.at(offset - 1) if offset else None
+        return batch.digest if batch is not None else 0
+
+    def begin_anew(self, mirror: Mirror) -> None:
+        """What was committed may be lost: what this leader has is the truth from now on."""
+        self.losses += 1
+        self.loss_allowed = False
+        self.high_watermark = min(self.high_watermark, mirror.end)
+        self.batches = [batch for batch in mirror.batches if batch.end <= self.high_watermark]
+        self.bases = [batch.base for batch in self.batches]
+        self._producers.clear()

@@ -1,0 +1,140 @@
+"""What is simulated, as data: nodes, topics, clients, and which faults come how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    partitions: int = 2
+    replication: int = 1
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flushes(self) -> bool:
+        """Whether it acknowledges only what is fsynced."""
+        return self.configs.get("flush.messages") == "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of run; the seed draws everything that is left open here."""
+
+    name: str
+    about: str
+    nodes: int = 1
+    """Machines with both roles, unless `controllers` says otherwise."""
+    controllers: int = 0
+    """Machines with the controller role alone; the others are then brokers alone."""
+    topics: Mapping[str, TopicPlan] = field(default_factory=dict)
+    producers: int = 2
+    plain_producers: int = 1
+    consumers: int = 1
+    committers: int = 1
+    group_members: int = 0
+    admin: bool = False
+    """Whether topics are created and deleted meanwhile."""
+    chaos_ms: int = 4_000
+    heal_ms: int = 60_000
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Name of a fault (`faults.py`) → weight."""
+    fault_interval_ms: tuple[int, int] = (150, 900)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of every node, over the defaults of the simulation."""
+    within_promises: bool = False
+    """Power is lost only where the promises cover it."""
+
+
+_ONE = {"plain": TopicPlan(2), "flushed": TopicPlan(2, configs={"flush.messages": "1"})}
+_FLUSHED = {"flushed": TopicPlan(3, configs={"flush.messages": "1"})}
+_THREE = {"three": TopicPlan(2, 3), "flushed": TopicPlan(1, 3, {"flush.messages": "1"})}
+_SAFE = {"min.insync.replicas": "2"}
+_CRASHES = {"kill": 6, "kill all": 1, "restart": 3, "pause": 4, "slow disk": 2, "clock jump": 1, "cut streams": 3}
+_PARTITIONS = {"partition": 4, "one-way partition": 3, "bridge partition": 2, "isolate": 5, "bad network": 4}
+_PROCESS = {"kill": 6, "restart": 3, "pause": 3, "slow disk": 2, "clock jump": 2, "bad network": 2, "cut clients": 2}
+
+SCENARIOS: dict[str, Scenario] = {
+    each.name: each
+    for each in (
+        Scenario(
+            "one-kill",
+            "one node: kill -9, restarts, pauses, jumping clocks; nothing acknowledged is lost (D1)",
+            topics=_ONE,
+            faults=_PROCESS,
+        ),
+        Scenario(
+            "one-power",
+            "one node: power loss as well; what is fsynced before it is acknowledged stays (D3, D4)",
+            topics={**_FLUSHED, "plain": TopicPlan(1)},
+            faults={**_PROCESS, "power loss": 8},
+        ),
+        Scenario(
+            "one-disk",
+            "one node: full and failing disks; no partial acknowledgement, nothing lost",
+            topics=_ONE,
+            faults={"kill": 2, "disk full": 4, "disk error": 4, "slow disk": 3, "fsync error": 4},
+        ),
+        Scenario(
+            "one-groups",
+            "one node: offsets and group members through kills and power loss (G1 to G4)",
+            topics=_FLUSHED,
+            producers=1,
+            plain_producers=0,
+            committers=3,
+            group_members=3,
+            faults={**_PROCESS, "power loss": 2},
+            settings={"log.flush.interval.messages": "1"},
+        ),
+        Scenario(
+            "one-topics",
+            "one node: topics come and go under load, through kills and power loss (D4)",
+            topics=_FLUSHED,
+            producers=1,
+            admin=True,
+            faults={**_PROCESS, "power loss": 2},
+        ),
+        Scenario(
+            "three-crashes",
+            "three nodes, replication 3, min.insync 2: crashes, stops, pauses, power loss of one (D1, D2)",
+            nodes=3,
+            topics=_THREE,
+            faults={**_CRASHES, "power loss": 3},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "three-partitions",
+            "three nodes: partitions of every kind, bad networks, a crash now and then",
+            nodes=3,
+            topics=_THREE,
+            faults={**_PARTITIONS, "kill": 2, "pause": 2, "cut streams": 2, "cut clients": 2},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "three-all",
+            "three nodes: everything at once",
+            nodes=3,
+            topics=_THREE,
+            group_members=2,
+            admin=True,
+            faults={**_CRASHES, **_PARTITIONS, "power loss": 3, "disk error": 1, "fsync error": 1},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "apart",
+            "three controllers and three brokers as separate nodes: crashes and partitions",
+            nodes=3,
+            controllers=3,
+            topics={"three": TopicPlan(2, 3)},
+            faults={**_CRASHES, **_PARTITIONS, "power loss": 2},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+    )
+}
+DEFAULT = ("one-kill", "one-power", "one-disk", "one-groups", "one-topics")
+"""Seeds go through these in turn."""
