@@ -82,7 +82,8 @@ def rdkafka_consume(bootstrap: str, topic: str, *, partitions: int, records: int
         first = received
         began, cpu_began = time.perf_counter(), time.process_time()
         while received < records:
-            count, size_taken = take(consumer, CONSUME_BATCH)
+            # Never more than are left: the call waits for all it asks for.
+            count, size_taken = take(consumer, min(CONSUME_BATCH, records - received))
             received += count
             payload += size_taken
             if time.monotonic() > deadline:

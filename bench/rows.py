@@ -112,23 +112,21 @@ class Meter:
         self._cpu_s = self._process.cpu_s()
         self._machine = MachineTime.now()
 
-    def metrics(self, *, payload: int, records: int, wall_s: float, client_cpu_s: float | None) -> Metrics:
+    def metrics(self, *, payload: int, records: int, wall_s: float, client_cpu_s: float) -> Metrics:
         node = self._process.cpu_s() - self._cpu_s
-        found = {
+        machine = MachineTime.now()
+        others = machine.busy_s - self._machine.busy_s - node - client_cpu_s
+        return {
             "mb_s": payload / 1e6 / wall_s,
             "messages_s": records / wall_s,
             "cpu_s_per_gb": node / (payload / GB),
             "node_busy": node / wall_s,
+            "client_busy": client_cpu_s / wall_s,
+            "others_busy": max(0.0, others) / wall_s,
+            "steal": (machine.steal_s - self._machine.steal_s) / wall_s,
             "rss_mb": self._process.peak_rss_mb(),
             "wall_s": wall_s,
         }
-        if client_cpu_s is not None:
-            machine = MachineTime.now()
-            others = machine.busy_s - self._machine.busy_s - node - client_cpu_s
-            found["client_busy"] = client_cpu_s / wall_s
-            found["others_busy"] = max(0.0, others) / wall_s
-            found["steal"] = (machine.steal_s - self._machine.steal_s) / wall_s
-        return found
 
 
 # Raw ---------------------------------------------------------------------------------------------------------------
@@ -255,7 +253,7 @@ def run_client_produce(bench: Bench, row: Row) -> Metrics:
     metrics["cpu_s_per_gb"] *= result.payload / payload  # the node also served the records that are not timed
     with Admin(bench.server.port) as admin:
         admin.delete_topic(topic)
-    return metrics
+    return timed_by_client(row, metrics)
 
 
 def set_up_client_consume(bench: Bench, row: Row) -> None:
@@ -274,9 +272,18 @@ def run_client_consume(bench: Bench, row: Row) -> Metrics:
         result = rdkafka_consume(bootstrap, topic, partitions=1, records=records, size=size)
     else:
         result = java_consume(bootstrap, topic, records=records, size=size)
-    return meter.metrics(
+    metrics = meter.metrics(
         payload=result.payload, records=result.records, wall_s=result.wall_s, client_cpu_s=result.client_cpu_s
     )
+    return timed_by_client(row, metrics)
+
+
+def timed_by_client(row: Row, metrics: Metrics) -> Metrics:
+    """Kafka's tools time a part of their life: shares of a CPU over that part would be wrong."""
+    if row.options["client"] == "java":
+        for share in ("node_busy", "others_busy", "steal"):
+            del metrics[share]
+    return metrics
 
 
 def tear_down_client_consume(bench: Bench, _row: Row) -> None:
