@@ -11,9 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench.raw_client import BenchError
 from bench.report import OURS, PEER, Outcome, Table, markdown, outcomes, tables
 from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
-from bench.servers import ROOT, SIDES, class_path, data_root, jvm
+from bench.servers import ROOT, SIDES, class_path, data_root, jvm, only_run
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -30,7 +31,7 @@ def main() -> int:
     from bench.runner import measure
 
     began = time.monotonic()
-    with data_root(options.data) as root:
+    with only_run(), data_root(options.data) as root:
         machine = describe(root)
         run = measure(plan, sides, names, root, say)
     say(f"took {time.monotonic() - began:.0f} s")
@@ -169,4 +170,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as problem:
+        sys.exit(f"bench: {problem}")

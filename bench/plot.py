@@ -52,10 +52,10 @@ def draw(samples: Samples, machine: dict[str, str], path: Path) -> None:
 
 def bars(axis: Axes, samples: Samples, rows: list[tuple[str, str]], metric: str, label: str) -> None:
     """Two horizontal bars per row, the ratio of the pairs behind them."""
-    highest = 0.0
+    shown = []
     for side, shift in ((OURS, -BAR / 2), (PEER, BAR / 2)):
         values = [median(samples, name, side, metric) or 0.0 for name, _ in rows]
-        highest = max([highest, *values])
+        shown += [value for value in values if value]
         places = [index + shift for index in range(len(rows))]
         axis.barh(places, values, BAR, label=NAMES[side], color=COLORS[side])
         for place, value in zip(places, values, strict=True):
@@ -70,9 +70,9 @@ def bars(axis: Axes, samples: Samples, rows: list[tuple[str, str]], metric: str,
             axis.text(max(ends) * 1.12, index, f"{pairs.median:.2f} ×", va="center", fontweight="bold")
     axis.set_yticks(range(len(rows)), [title for _, title in rows])
     axis.invert_yaxis()
-    if rows:
+    if shown:
         axis.set_xscale("log")
-        axis.set_xlim(right=max(highest, 1e-3) * 3)
+        axis.set_xlim(min(shown) / 3, max(shown) * 3)
     axis.set_xlabel(label)
     axis.grid(axis="x", alpha=0.3)
     axis.legend(loc="best", framealpha=0.9)
@@ -95,7 +95,7 @@ def latency(axis: Axes, samples: Samples) -> None:
     axis.set_ylabel("ms from when the request was due (log scale)")
     axis.grid(alpha=0.3, which="both")
     if axis.lines:
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower right")
 
 
 def start(axis: Axes, samples: Samples) -> None:

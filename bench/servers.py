@@ -7,6 +7,7 @@ start script and the values of its own `config/server.properties`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -226,9 +227,10 @@ def class_path() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, each followed by another one that is free."""
+    """Ports nobody listens on now, each followed by another one that is free; below the ephemeral ones."""
     found: list[int] = []
-    for port in range(19500, 32000, 2):
+    first = 19500 + os.getpid() % 500 * 20
+    for port in range(first, 32000, 2):
         if all(is_free(one) for one in (port, port + 1)):
             found.append(port)
             if len(found) == count:
@@ -244,6 +246,17 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextlib.contextmanager
+def only_run() -> Iterator[None]:
+    """Two runs at a time would measure each other. BenchError if there is another."""
+    with (Path(tempfile.gettempdir()) / "odradek-bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BenchError("another benchmark is running on this machine") from None
+        yield
 
 
 @contextlib.contextmanager
