@@ -1,8 +1,8 @@
 """Appending to a log: validate, assign offsets in place, stage; one gathered write per readable event.
 
-`append_as_leader` is the hottest function of the product and breaks the rules on size in return: a batch without
-compression rules, producer id of another epoch, or a full segment takes one flat path through it, 1.7 µs at 1 KB
-(CPython 3.11, of which CRC-32C 0.15 µs); everything else goes to `_append_checked`.
+`append_as_leader` is the hottest function of the product and breaks the rules on size in return: a single batch of
+default rules takes one flat path through it, 1.1 µs at 1 KB and 1.5 µs if idempotent (CPython 3.11, of which CRC-32C
+0.15 µs); everything else goes to `_append_checked`, 4 to 5 µs. `write_staged` adds 0.4 µs a batch when it gathers 64.
 """
 
 from __future__ import annotations
