@@ -1,8 +1,9 @@
 """Producer state of a log: what makes a retry a duplicate and not a second copy (KIP-98, KIP-360).
 
-State is a pure function of the log's prefix: `replay` of every batch rebuilds it, a `.snapshot` file is a shortcut
-that keeps the last batch of each producer. Checks are for what a client sends to a leader; replicated and recovered
-batches were checked once and are only replayed.
+State is a pure function of the log's prefix: `replay` of every batch rebuilds it, a `.snapshot` file is a shortcut.
+Kafka's keeps the last batch of each producer; ours keeps the four before it too, behind what Kafka reads, so that a
+retry is recognised as well after a restart as before. Checks are for what a client sends to a leader; replicated and
+recovered batches were checked once and are only replayed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _SNAPSHOT_VERSION = 1
 _SNAPSHOT_HEAD = Struct(">hII")
 _SNAPSHOT_ENTRY = Struct(">qhiqiqiq")
 _CRC_FROM = 6
+_OLDER_MAGIC = b"older"
+_OLDER_HEAD = Struct(">5sI")
+_OLDER_BATCH = Struct(">qiiqqq")
+"""Producer id and a `Batch`."""
 _MARKER_KEY = Struct(">hh")
 _MARKER_VALUE = Struct(">hi")
 ABORT, COMMIT = 0, 1
@@ -208,7 +213,7 @@ class ProducerStates:
             del self.entries[producer_id]
 
     def encode_snapshot(self) -> bytes:
-        """Kafka's producer snapshot, version 1."""
+        """Kafka's producer snapshot, version 1, and behind its entries the retained batches before each last one."""
         body = [
             _SNAPSHOT_ENTRY.pack(
                 entry.producer_id,
@@ -222,7 +227,14 @@ class ProducerStates:
             )
             for entry in self.entries.values()
         ]
+        older = [
+            _OLDER_BATCH.pack(entry.producer_id, *batch)
+            for entry in self.entries.values()
+            for batch in entry.batches[:-1]
+        ]
         data = bytearray(_SNAPSHOT_HEAD.pack(_SNAPSHOT_VERSION, 0, len(body)) + b"".join(body))
+        if older:
+            data += _OLDER_HEAD.pack(_OLDER_MAGIC, len(older)) + b"".join(older)
         data[2:6] = crc32c(memoryview(data)[_CRC_FROM:]).to_bytes(4, "big")
         return bytes(data)
 
@@ -236,10 +248,12 @@ class ProducerStates:
             raise SnapshotError(f"version {version}")
         if crc32c(memoryview(data)[_CRC_FROM:]) != crc:
             raise SnapshotError("the CRC does not match")
-        if len(data) != _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size:
+        end = _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size
+        if len(data) < end:
             raise SnapshotError(f"{count} entries in {len(data)} bytes")
+        older = _older_batches(data, end)
         self.clear()
-        for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size :]):
+        for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size : end]):
             producer_id, epoch, sequence, offset, delta, timestamp, coordinator_epoch, start = fields
             entry = ProducerEntry(producer_id, epoch)
             entry.coordinator_epoch = coordinator_epoch
@@ -247,11 +261,29 @@ class ProducerStates:
             entry.transaction_start = start
             if offset >= 0:
                 first = (sequence - delta) & SEQUENCE_MAX
+                entry.batches = older.get(producer_id, [])
                 entry.batches.append((first, sequence, offset - delta, offset, timestamp))
                 entry.next_sequence = (sequence + 1) & SEQUENCE_MAX
             if start >= 0:
                 self.ongoing[producer_id] = start
             self.entries[producer_id] = entry
+
+
+def _older_batches(data: bytes, at: int) -> dict[int, list[Batch]]:
+    """By producer id, what `encode_snapshot` wrote behind Kafka's entries; a snapshot of Kafka's ends there."""
+    if at == len(data):
+        return {}
+    try:
+        magic, count = _OLDER_HEAD.unpack_from(data, at)
+    except struct_error:
+        raise SnapshotError(f"{len(data) - at} bytes behind the entries") from None
+    start = at + _OLDER_HEAD.size
+    if magic != _OLDER_MAGIC or len(data) != start + count * _OLDER_BATCH.size:
+        raise SnapshotError(f"{len(data) - at} bytes behind the entries")
+    found: dict[int, list[Batch]] = {}
+    for producer_id, *batch in _OLDER_BATCH.iter_unpack(data[start:]):
+        found.setdefault(producer_id, []).append((batch[0], batch[1], batch[2], batch[3], batch[4]))
+    return found
 
 
 def end_transaction_marker(batch: Buffer) -> tuple[int, int] | None:

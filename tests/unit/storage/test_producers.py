@@ -118,7 +118,8 @@ def test_retries_are_recognised_after_a_restart(bench: Any, how: str) -> None:
                     data = bench.disk.read_file(bench.path(name))
                     bench.disk.write_file_atomic(bench.path(name), data[:-3], durable=False)
         log = bench.open(config, clean=True, recovery_point=end)
-    assert produce(bench, log, 19).duplicate
+    for number in range(15, 20):
+        assert produce(bench, log, number).duplicate
     assert log.log_end_offset == end
     assert not produce(bench, log, 20).duplicate
 
@@ -201,20 +202,35 @@ def test_idle_producers_are_forgotten_but_not_in_a_transaction(bench: Any) -> No
 def test_a_snapshot_keeps_what_it_promises() -> None:
     states = ProducerStates()
     entry = states.entries[1 << 40] = ProducerEntry(1 << 40)
+    entry.add(3, (1 << 31) - 4, (1 << 31) - 3, 98, 99, 12344)
     entry.add(3, (1 << 31) - 2, 1, 100, 103, 12345)
     entry.coordinator_epoch = 9
     states.entries[7] = ProducerEntry(7)
     other = ProducerStates()
     other.load_snapshot(states.encode_snapshot())
-    assert other.entries[1 << 40].batches == [((1 << 31) - 2, 1, 100, 103, 12345)]
+    assert other.entries[1 << 40].batches == entry.batches
     assert other.entries[1 << 40].next_sequence == 2
     assert other.entries[7].batches == []
     assert other.encode_snapshot() == states.encode_snapshot()
 
 
-def test_a_damaged_snapshot_is_noticed_at_every_byte() -> None:
+def test_a_snapshot_of_kafka_ends_with_its_entries() -> None:
     states = ProducerStates()
-    states.entries[1] = ProducerEntry(1)
+    entry = states.entries[1] = ProducerEntry(1)
+    entry.add(0, 7, 9, 70, 72, 5)
+    data = states.encode_snapshot()
+    assert len(data) == 10 + 46
+    other = ProducerStates()
+    other.load_snapshot(data)
+    assert other.entries[1].batches == entry.batches
+
+
+@pytest.mark.parametrize("batches", [0, 3])
+def test_a_damaged_snapshot_is_noticed_at_every_byte(batches: int) -> None:
+    states = ProducerStates()
+    entry = states.entries[1] = ProducerEntry(1)
+    for number in range(batches):
+        entry.add(0, number, number, number, number, 5)
     data = states.encode_snapshot()
     for position in range(len(data)):
         damaged = bytearray(data)
