@@ -30,7 +30,9 @@ from odradek.wire.primitives import read_tags
 REQUESTS_WAITING_MAX = 128
 """Requests of one connection that may await their response before reading stops."""
 BUFFER_STEP = 1 << 20
-"""A frame's buffer is allocated whole up to here, and doubles with the bytes received above."""
+"""A large frame's buffer is allocated whole up to here, and doubles with the bytes received above."""
+SMALL_BUFFER_STEP = 16 * 1024
+"""The same for frames that need no reservation: ten thousand peers may have begun one."""
 JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
@@ -438,7 +440,8 @@ class Connection:
     def _capacity(self, filled: int, need: int) -> int:
         if self._awaiting_memory:
             return filled
-        return max(filled, min(need, max(BUFFER_STEP, 2 * filled)))
+        step = BUFFER_STEP if need > SMALL_FRAME else SMALL_BUFFER_STEP
+        return max(filled, min(need, max(step, 2 * filled)))
 
     def _make_room(self) -> None:
         """Let the buffer have room, for no more than the frame: what follows it is read into the shared buffer."""

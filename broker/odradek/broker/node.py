@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
+from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.offsets_log import OffsetsLog
 from odradek.broker.producer_ids import ProducerIds
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 UNSENT_BYTES_MAX = 256 << 20
 """Responses of all connections that their peers have not taken; above it, fetches find nothing until they have."""
-EVENT_NS_MAX = 20_000_000
+EVENT_NS_MAX = 2_000_000
 """How long one connection's pipelined requests are handled before the others get their turn."""
 EOF_LINGER_MS = 60_000
 """How long a peer that has closed its side waits for the answers to what it asked before."""
@@ -207,6 +208,9 @@ class Node:
         )
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
+        self.doubts = Doubts(
+            lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
+        )
         self.replication = ReplicationDriver(
             config.node_id,
             ReplicationConfig(replica_lag_time_max_ms=config.replica_lag_time_max_ms),
@@ -440,6 +444,8 @@ class Node:
         if delta.brokers_changed:
             self._endpoints.clear()
         self.replicas.on_metadata(delta, image)
+        if self.doubts:
+            self.doubts.image_changed()
         if delta.topics_deleted:
             self.coordinator.on_topics_deleted(
                 set(delta.topics_deleted), {name: topic.id for name, topic in delta.topics_deleted.items()}

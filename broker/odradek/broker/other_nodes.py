@@ -83,9 +83,12 @@ class OtherNodes:
         """
         if self._node is None:
             return
+        self._node.quorum.raft.peer_unreachable(node_id)
         broker = self._node.quorum.image.brokers.get(node_id)
         if broker is not None and not broker.fenced:
             self._node.quorum.broker_unreachable(node_id, broker.epoch)
+            if isinstance(self._node, Node):
+                self._node.doubts.add(node_id)
 
     async def stop(self) -> None:
         await self._server.stop()

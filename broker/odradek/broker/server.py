@@ -32,6 +32,8 @@ from odradek.storage.manager import LogManager
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
 READY_TIMEOUT_S = 30.0
+BACKLOG_MIN = 1024
+"""Unless configured. With Kafka's 50, some of a hundred clients that reconnect at once wait a second for it."""
 DRAIN_S = 2.0
 """How long a stopping node waits for responses to leave."""
 
@@ -285,6 +287,9 @@ async def _listen(
     config: BrokerConfig,
 ) -> list[asyncio.Server]:
     unsent_max = config.odradek_connection_max_unsent_bytes
+    backlog = config.socket_listen_backlog_size
+    if "socket.listen.backlog.size" not in config.static:
+        backlog = max(backlog, BACKLOG_MIN)
     servers = []
     for listener, sock in sockets:
 
@@ -292,7 +297,7 @@ async def _listen(
             return KafkaProtocol(node, name, unsent_max)
 
         try:
-            server = await loop.create_server(protocol, sock=sock, backlog=config.socket_listen_backlog_size)
+            server = await loop.create_server(protocol, sock=sock, backlog=backlog)
         except OSError as error:
             raise _port_taken(listener, error) from error
         servers.append(server)

@@ -23,8 +23,8 @@ from odradek.cli.properties import client_settings, load_properties
 from odradek.wire.errors import ErrorCode
 from odradek.wire.uuid import ZERO_UUID, uuid_to_string
 
-CONNECT_MS: Final = 2_000  # how long a refused connection is tried again: a node that is just starting
-BOOTSTRAP_MS: Final = 30_000  # for a node that listens but does not yet know the cluster
+CONNECT_MS = 1_000  # how long a refused connection is tried again: a node that is just starting
+BOOTSTRAP_MS = 10_000  # for a node that listens but does not yet know the cluster
 ADMIN_TIMEOUT_MS: Final = 30_000
 
 # Names of exceptions of the Java client that do not follow from the name of the error code.
@@ -98,9 +98,9 @@ def parse_servers(text: str) -> list[tuple[str, int]]:
     return servers
 
 
-def await_listener(servers: Sequence[tuple[str, int]], timeout_ms: int = CONNECT_MS) -> None:
+def await_listener(servers: Sequence[tuple[str, int]]) -> None:
     """Return when one of the servers accepts a connection; ToolError saying why none does."""
-    deadline = time.monotonic() + timeout_ms / 1000
+    deadline = time.monotonic() + CONNECT_MS / 1000
     while True:
         reasons = []
         for host, port in servers:

@@ -87,6 +87,8 @@ class State(Enum):
     FAILED = "failed"
 
 
+UNREACHABLE_BACKOFF_MS_MAX = 50
+"""How long a follower may wait before it stands for election when the leader's process is gone."""
 _ANY = frozenset({State.UNATTACHED, State.FOLLOWER, State.FAILED})
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.UNATTACHED: _ANY | {State.PROSPECTIVE},
@@ -400,7 +402,9 @@ class RaftCore(LogCore):
     def _on_peer_unreachable(self, event: PeerUnreachable, now_ms: int) -> None:
         if self.state is State.FOLLOWER and event.node_id == self.leader_id:
             self.has_fetched = False
-            self._deadline_ms = min(self._deadline_ms, now_ms + self._backoff_ms())
+            # A little chance keeps several followers from standing at the same moment.
+            soon = now_ms + self._rng.randrange(UNREACHABLE_BACKOFF_MS_MAX)
+            self._deadline_ms = min(self._deadline_ms, soon)
             self._fetcher.request_id = -1
             self._fetcher.back_off(now_ms)
 

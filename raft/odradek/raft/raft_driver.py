@@ -34,6 +34,7 @@ from odradek.raft.effects import (
     LeaderChanged,
     LogRange,
     LogSynced,
+    PeerUnreachable,
     LostLeadership,
     PersistQuorumState,
     Propose,
@@ -290,6 +291,10 @@ class RaftDriver:
     def receive(self, message: Message) -> None:
         """A message of a peer. Batches in it must have been checked by `control_records.decode_batches`."""
         self._post(message)
+
+    def peer_unreachable(self, node_id: int) -> None:
+        """The connection to a peer was refused: its process is gone. May be told often."""
+        self._post(PeerUnreachable(node_id))
 
     def resign(self) -> None:
         """Give up leadership, so that another voter takes over at once."""

@@ -37,6 +37,8 @@ NOT_ASKED = -(2**31)
 ALL_TOPIC_OPERATIONS = 0b1101_1111_1000
 """Every operation on a topic: without an authorizer, everything is allowed (bits are Kafka's AclOperation codes)."""
 ALL_CLUSTER_OPERATIONS = 0b1_1111_1010_0000
+CACHED_REQUEST_BYTES = 512
+"""Answers to longer requests are not kept."""
 CACHED_MAX = 64
 """Encoded answers kept per image."""
 
@@ -58,31 +60,48 @@ def handler(node: Node) -> Any:
         if not 0 <= version <= MetadataRequest.MAX_VERSION:
             raise MalformedMessage(f"Metadata version {version} is not served")
         pos = connection.skip_header(view, start, version >= FLEXIBLE_FROM)
+        asked = bytes(view[pos:end])
+        listener = connection.listener
+        pending = Pending()
+
+        def respond() -> None:
+            answer(
+                asked,
+                version,
+                listener,
+                lambda body: pending.complete(
+                    encode_response(ApiKey.METADATA, version, correlation_id, body)
+                ),
+            )
+
+        if node.doubts.hold_ms:
+            node.doubts.after_hold(respond)
+        else:
+            respond()
+        return pending.response if pending.done else pending
+
+    def answer(asked: bytes, version: int, listener: str, reply: Callable[[bytes], None]) -> None:
         if cached_image[0] is not node.image:
             cached_image[0] = node.image
             cache.clear()
-        key = (version, connection.listener, bytes(view[pos:end]) if end - pos <= 512 else None)
+        key = (version, listener, asked)
         body = cache.get(key)
         if body is not None:
-            return encode_response(ApiKey.METADATA, version, correlation_id, body)
-        request = MetadataRequest.decode(view[:end], version, pos)
-        if end - pos > UNCHECKED_BYTES:
+            reply(body)
+            return
+        request = MetadataRequest.decode(asked, version)
+        if len(asked) > UNCHECKED_BYTES:
             check_elements(request)
         missing = _creatable(node, request, version)
-        if not missing:
-            body = encode_body(node, request, version, connection.listener)
-            if key[2] is not None and len(cache) < CACHED_MAX:
-                cache[key] = body
-            return encode_response(ApiKey.METADATA, version, correlation_id, body)
-
-        pending = Pending()
-
-        def created() -> None:
-            answer = encode_body(node, request, version, connection.listener)
-            pending.complete(encode_response(ApiKey.METADATA, version, correlation_id, answer))
-
-        node.create_topics_automatically(missing, created)
-        return pending.response if pending.done else pending
+        if missing:
+            node.create_topics_automatically(
+                missing, lambda: reply(encode_body(node, request, version, listener))
+            )
+            return
+        body = encode_body(node, request, version, listener)
+        if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX:
+            cache[key] = body
+        reply(body)
 
     return handle
 
