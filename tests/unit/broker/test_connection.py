@@ -457,3 +457,14 @@ def test_the_client_id_is_read_with_and_without_tagged_fields() -> None:
             connection.skip_header(
                 plain[:cut] if cut < 10 else memoryview(pack(">hhih", 1, 0, 5, 100)), 0, True
             )
+
+
+def test_a_small_frame_just_begun_takes_little_memory() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    whole = frame(ECHO, 1, bytes(60_000))
+    receive(connection, whole[:100])
+    assert connection.buffered_bytes <= 16 * 1024
+    receive(connection, whole[100:])
+    assert answered(transport) == [1]
+    assert connection.buffered_bytes == 0
