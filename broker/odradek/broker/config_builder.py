@@ -2,7 +2,10 @@
 
 Strongest first, as with Kafka and its official image:
 
---override key=value     the environment, KAFKA_LOG_RETENTION_MS=…     the properties file     the defaults
+    1. the command line           --override log.retention.ms=60000
+    2. the environment            KAFKA_LOG_RETENTION_MS=60000
+    3. the properties file        log.retention.ms=60000
+    4. the defaults
 
 `zero_config` gives what `odradek start` begins with. An error names the key and where it was set. Whatever
 this node would have to do differently from what a key asks (TLS, SASL, an authorizer, tiered storage) is an

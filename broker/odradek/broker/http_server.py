@@ -1,7 +1,8 @@
 """/metrics, /health/live and /health/ready: a small HTTP server beside the broker's own port.
 
-GET /metrics        Prometheus' text format, or OpenMetrics where it is asked for GET /health/live    200 as
-long as the event loop turns GET /health/ready   200 when clients are served, else 503 with the reasons
+    GET /metrics        Prometheus' text format, or OpenMetrics where it is asked for
+    GET /health/live    200 as long as the event loop turns
+    GET /health/ready   200 when clients are served, else 503 with the reasons
 
 It answers one request per connection and gives a stranger little to hold on to: HEAD_BYTES_MAX of request,
 REQUEST_TIMEOUT_S to send it and to take the answer, CONNECTIONS_MAX at once. A port that is taken costs a

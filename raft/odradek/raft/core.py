@@ -7,13 +7,13 @@ disk or a socket; the same events give the same effects. Times are monotonic mil
 
 | state       | what it knows         | leaves for                                                           |
 |-------------|-----------------------|----------------------------------------------------------------------|
-| UNATTACHED  | an epoch, no leader   | FOLLOWER: a leader appears. PROSPECTIVE: a voter's election timeout |
-| PROSPECTIVE | perhaps a leader      | CANDIDATE: a majority pre-votes. FOLLOWER, UNATTACHED: it does not |
-| CANDIDATE   | it voted for itself   | LEADER: a majority votes. PROSPECTIVE: lost, timed out. FOLLOWER |
-| LEADER      | it leads the epoch    | RESIGNED: no majority fetches, asked to stop, or voted out |
+| UNATTACHED  | an epoch, no leader   | FOLLOWER: a leader appears. PROSPECTIVE: a voter's election timeout  |
+| PROSPECTIVE | perhaps a leader      | CANDIDATE: a majority pre-votes. FOLLOWER, UNATTACHED: it does not   |
+| CANDIDATE   | it voted for itself   | LEADER: a majority votes. PROSPECTIVE: lost, timed out. FOLLOWER     |
+| LEADER      | it leads the epoch    | RESIGNED: no majority fetches, asked to stop, or voted out           |
 | FOLLOWER    | the leader            | PROSPECTIVE: a voter's fetch timeout                                 |
 | RESIGNED    | it led the epoch      | UNATTACHED in the next epoch: the election timeout                   |
-| every state |                       | UNATTACHED, FOLLOWER: a higher epoch. FAILED: a promise is broken |
+| every state |                       | UNATTACHED, FOLLOWER: a higher epoch. FAILED: a promise is broken    |
 
 OBSERVER is not a state but a role: a replica outside the voter set is only ever UNATTACHED or FOLLOWER; it
 fetches, and is not counted. A restarted leader starts RESIGNED; a restarted candidate starts UNATTACHED
