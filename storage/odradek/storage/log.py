@@ -185,10 +185,15 @@ class Log(LogAppends):
         self.recovery_point = max(self.recovery_point, min(end, self.readable_end))
 
     def flush_blocking(self) -> None:
-        """As `sync`, here and now; for stops and tests. OSError takes the log offline."""
+        """As `sync`, here and now; for stops and tests. OSError takes the log offline.
+
+        A `sync` that is under way counts for nothing: whoever stops does not wait for it.
+        """
         self.write_staged()
+        if self._syncs and self.dir not in self._dirs_to_sync:
+            self._dirs_to_sync.append(self.dir)
         try:
-            dirty = [segment for segment in self._segments if segment.dirty]
+            dirty = [segment for segment in self._segments if segment.dirty or segment.pins]
             for segment in dirty:
                 (segment.file or self._pool.open(segment)).sync()
                 segment.dirty = False

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from odradek.storage.config import LogConfig
+from odradek.storage.memory_disk import StepSyncer
 from odradek.wire.errors import KafkaError
 
 SMALL = LogConfig(segment_bytes=400, index_interval_bytes=100)
@@ -319,3 +320,22 @@ def test_a_torn_epoch_checkpoint_is_not_half_believed(bench: Any, text: bytes) -
     bench.disk.write_file_atomic(bench.path("leader-epoch-checkpoint"), text, durable=False)
     log = bench.open(SMALL, recovery_point=log.active_segment.base_offset)
     assert log.epochs.entries == [(0, 0), (1, 10)]
+
+
+# Found by simulation (one-groups, seed 4)
+
+
+def test_a_stop_does_not_rely_on_an_fsync_under_way(memory_bench: Any) -> None:
+    bench = memory_bench
+    for seed in range(20):
+        bench.disk = type(bench.disk)(seed)
+        bench.disk.makedirs("/data")
+        bench.disk.sync_dir("/")
+        log = bench.open()
+        bench.append(log, "a")
+        log.sync(StepSyncer(), lambda error: None)  # begun, and never done
+        log.close()
+        end = log.log_end_offset
+        bench.disk.sync_dir("/data")
+        bench.disk.crash()
+        assert bench.values(bench.open(clean=True, recovery_point=end)) == ["a"]
