@@ -199,7 +199,22 @@ class Cluster:
 
     def _wait(self, limit_ms: int, condition: Callable[[], bool], complaint: str) -> None:
         if not self.scheduler.run_until(self.scheduler.now_us + limit_ms * MS, condition):
-            raise InvariantViolation(f"A1: {complaint}")
+            raise InvariantViolation(f"A1: {complaint} ({self._what_is_missing()})")
+
+    def _what_is_missing(self) -> str:
+        found = []
+        for machine in self.machines.values():
+            if machine.process is None:
+                found.append(f"{machine.host} is down")
+            elif machine.node is not None:
+                found += [f"{machine.host}: {reason}" for reason in machine.node.readiness()[1]]
+        for key, partition in self.invariants.metadata.partitions():
+            model = self.invariants.models.get(key)
+            if partition.leader < 0:
+                found.append(f"{model.name if model else key} has no leader: {partition}")
+        for producer in self.producers:
+            found += producer.unfinished()
+        return "; ".join(found[:12])
 
     def _require_progress(self) -> None:
         """After the faults: everybody leads who should, everything sent has a fate, and readers reach the end."""

@@ -74,7 +74,7 @@ class Nemesis:
             machine.clock.jump_wall(-machine.clock.jumped_ms)
             if machine.process is not None and machine.process.paused:
                 machine.process.resume()
-            if machine.process is not None and machine.disk_faults:
+            if machine.process is not None and (machine.disk_faults or machine.process.stopping):
                 machine.kill()
             machine.start()
 

@@ -28,6 +28,9 @@ class MetadataChecks:
     def partition(self, key: Key) -> PartitionImage | None:
         return self._partitions.get(key)
 
+    def partitions(self) -> list[tuple[Key, PartitionImage]]:
+        return list(self._partitions.items())
+
     def on_metadata(
         self, process: Process, delta: MetadataDelta, image: MetadataImage
     ) -> list[tuple[Key, PartitionImage]]:

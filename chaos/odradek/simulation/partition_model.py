@@ -69,14 +69,17 @@ class Mirror:
             if segment.base_offset > self._segment:
                 self._segment, self._position = segment.base_offset, 0
             self._read(self._disk._file(segment.path(LOG_SUFFIX)).data, segment.written, new)
-        self.end = log.written_end_offset
+        self.end = min(log.written_end_offset, log.readable_end)
         return new
 
     def _read(self, data: bytearray, written: int, new: list[BatchInfo]) -> None:
         position = self._position
         digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
+        readable_end = self.log.readable_end
         while position + HEADER_SIZE <= written:
-            base, length, epoch, _, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(data, position)
+            base, length, epoch, magic, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(data, position)
+            if base >= readable_end or magic != 2 or length <= 0:
+                break  # damage: the log is out of service from here on
             digest = hash((digest, base, delta, epoch, crc))
             batch = BatchInfo(base, base + delta + 1, epoch, crc, pid, pepoch, sequence, digest)
             self.batches.append(batch)
@@ -147,11 +150,13 @@ class PartitionModel:
         self.high_watermark = high_watermark
 
     def _check_sequence(self, batch: BatchInfo, who: str) -> None:
-        """I1: sequences of a producer and epoch follow one another."""
+        """I1: sequences of a producer and epoch follow one another. The first that a log has of a producer may be any,
+        as in Kafka: what was before may have been deleted.
+        """
         if batch.producer_id < 0 or batch.sequence < 0:
             return
-        epoch, following = self._producers.get(batch.producer_id, (-1, 0))
-        wanted = following if batch.producer_epoch == epoch else 0
+        epoch, following = self._producers.get(batch.producer_id, (-1, batch.sequence))
+        wanted = following if batch.producer_epoch == epoch or epoch < 0 else 0
         if batch.producer_epoch < epoch or (batch.sequence != wanted and not self.losses):
             raise InvariantViolation(
                 f"I1: {self.name}: {who} commits sequence {batch.sequence} of producer {batch.producer_id} epoch "

@@ -122,6 +122,15 @@ class Producer(Client):
     def done(self) -> bool:
         return not self._owed and all(not lane.waiting and not lane.in_flight for lane in self.lanes.values())
 
+    def unfinished(self) -> list[str]:
+        """What it waits for, for people."""
+        return [
+            f"{self.name}: {lane.topic}-{lane.index} has {len(lane.waiting)} waiting, {len(lane.in_flight)} in flight, leader "
+            f"{self.leaders.get((lane.topic, lane.index))}"
+            for lane in self.lanes.values()
+            if lane.waiting or lane.in_flight
+        ]
+
     def on_metadata(self) -> None:
         for topic, index in [each for each in self._owed if each[0] in self.topic_ids]:
             self._owed.remove((topic, index))
@@ -281,6 +290,7 @@ class Producer(Client):
             for lane, batch in chosen:
                 lane.in_flight.remove(batch)
                 self._settle(batch, Fate.ACKED)
+            self.after(MS, self._pump)
         else:
             link.ask(
                 request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from odradek.simulation.trace import InvariantViolation
+from odradek.storage.state import NO_LIMIT
 
 if TYPE_CHECKING:
     from odradek.simulation.partition_model import BatchInfo, Mirror
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def check_producer_state(log: Log, mirror: Mirror, host: str) -> None:
     """Compare the last batch and the next sequence of each producer that has batches in the log."""
+    if log.readable_end < NO_LIMIT:
+        return  # damaged: what is behind is not looked at
     last: dict[int, BatchInfo] = {}
     for batch in mirror.batches:
         if batch.producer_id >= 0 and batch.sequence >= 0:

@@ -13,8 +13,10 @@ LAST_STEPS = 400
 Entry = tuple[int, str, str, tuple[object, ...]]
 
 
-class InvariantViolation(AssertionError):  # noqa: N818 - the word of the specification
-    """The cluster broke a promise; the text starts with its name in CORRECTNESS.md, "§2" or "histories"."""
+class InvariantViolation(BaseException):  # noqa: N818 - the word of the specification
+    """The cluster broke a promise; the text starts with the name of the invariant. No `except Exception` of the product
+    may take it for an error of its own.
+    """
 
 
 class Trace:
