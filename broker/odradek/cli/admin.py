@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from odradek.cli.options import ToolError
+from odradek.cli.options import ToolError, warn
 from odradek.cli.properties import client_settings, load_properties
 from odradek.wire.errors import ErrorCode
 from odradek.wire.uuid import ZERO_UUID, uuid_to_string

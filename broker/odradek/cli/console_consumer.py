@@ -197,11 +197,19 @@ def formatter_properties(options: argparse.Namespace) -> dict[str, str]:
 
 def connect(options: argparse.Namespace, properties: dict[str, str]) -> Any:
     """The consumer, subscribed or assigned."""
-    from odradek.cli.admin import BOOTSTRAP_MS, await_listener, client_failure, parse_servers, quiet_client
+    from odradek.cli.admin import (
+        BOOTSTRAP_MS,
+        announce_lost_connections,
+        await_listener,
+        client_failure,
+        parse_servers,
+        quiet_client,
+    )
 
     addresses = parse_servers(options.bootstrap_server)
     await_listener(addresses)
     quiet_client()
+    announce_lost_connections(options.bootstrap_server)
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 

@@ -164,11 +164,19 @@ def producer_properties(options: argparse.Namespace, interactive: bool) -> dict[
 
 def connect(options: argparse.Namespace, interactive: bool) -> Any:
     """The producer, once something listens at the bootstrap address."""
-    from odradek.cli.admin import BOOTSTRAP_MS, await_listener, client_failure, parse_servers, quiet_client
+    from odradek.cli.admin import (
+        BOOTSTRAP_MS,
+        announce_lost_connections,
+        await_listener,
+        client_failure,
+        parse_servers,
+        quiet_client,
+    )
 
     addresses = parse_servers(options.bootstrap_server)
     await_listener(addresses)
     quiet_client()
+    announce_lost_connections(options.bootstrap_server)
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
     from kafka.partitioner import StickyPartitioner
