@@ -63,6 +63,8 @@ REPLICATION_LISTENER = "REPLICATION"
 """Name under which a broker registers where other nodes reach it."""
 HEARTBEAT_SOON_MS = 50
 LEAVE_MS_MAX = 10_000
+EXPIRATION_CHECK_MS = 600_000
+"""Between looks for idle producer ids, as in Kafka."""
 SHARED_BUFFER_BYTES = 256 * 1024
 """What all connections read into: small enough to stay in a core's cache, large enough for 200 requests of 1 KB."""
 
@@ -265,6 +267,8 @@ class Node:
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
         self._every(1000, self.replicas.tick)
+        expiration_ms = self.config.producer_id_expiration_ms
+        self._every(EXPIRATION_CHECK_MS, lambda: self.replicas.expire_producers(expiration_ms))
         self._every(1000, self._close_slow)
         self._every(10_000, self._close_idle)
 

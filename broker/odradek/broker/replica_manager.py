@@ -248,6 +248,10 @@ class ReplicaManager:
         """Once a second: unlink what is due, flush what `flush.ms` asks for."""
         self._logs.tick(self._clock.wall_ms())
 
+    def expire_producers(self, expiration_ms: int) -> None:
+        """producer.id.expiration.ms."""
+        self._logs.expire_producers(self._clock.wall_ms(), expiration_ms)
+
     def delete_old_segments(self) -> None:
         """Retention. Nothing above the high watermark is ever deleted."""
         for partition in self.all_online():

@@ -325,6 +325,16 @@ def _open_logs(
         log.warning("not a log, left alone", path=path)
     for directory, reason in report.failed:
         log.error("a log cannot be opened: its partition is offline", directory=directory, reason=reason)
+    for data_dir in logs.dirs:
+        for note in data_dir.notes:
+            log.warning("not usable, made anew", what=note)
+    for damaged in logs.logs.values():
+        if damaged.corrupt_offset is not None:
+            log.error(
+                "a log is damaged in the middle: it is served up to there and takes no more",
+                directory=damaged.dir,
+                offset=damaged.corrupt_offset,
+            )
     if report.recovered:
         log.info("recovered after an unclean stop", logs=report.recovered)
     return logs
