@@ -36,4 +36,3 @@ def test_every_flight_is_there_before_and_after_kill_9_of_the_node(own_node: Nod
     again = run_example("--bootstrap-server", own_node.bootstrap, "--verify-only")
     assert "336,776 records, 4,043 aircraft in order" in again
     assert "every flight is there, in order" in again
-

@@ -137,6 +137,31 @@ def quiet_client() -> None:
     logger.setLevel(logging.CRITICAL)
 
 
+class _Lost(logging.Handler):
+    """Says that the broker cannot be reached, once in a while: a tool that waits should say what for."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, servers: str) -> None:
+        super().__init__(logging.ERROR)
+        self._servers = servers
+        self._said_at = float("-inf")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if str(record.msg).startswith("Connection failed") and now - self._said_at >= self.EVERY_S:
+            self._said_at = now
+            warn(f"WARN Connection to {self._servers} could not be established; trying again.")
+
+
+def announce_lost_connections(servers: str) -> None:
+    """For tools that live as long as their cluster does not: the console producer and consumer."""
+    logger = logging.getLogger("kafka.net.manager")
+    logger.addHandler(_Lost(servers))
+    logger.propagate = False
+    logger.setLevel(logging.ERROR)
+
+
 def connect(
     bootstrap_server: str | None, command_config: str | None, client_id: str = "adminclient-1"
 ) -> Admin:
