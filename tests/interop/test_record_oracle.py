@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from interop import jvm
 from odradek.wire.records import (
     Codec,

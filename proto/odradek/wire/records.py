@@ -18,6 +18,7 @@ from struct import Struct, error
 from typing import NamedTuple
 
 from crc32c import crc32c
+
 from odradek.wire.compression import Codec, compress, decompress
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.record_body import Header, Record, append_record, parse_records
