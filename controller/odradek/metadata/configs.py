@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
-from odradek.metadata.config_def import ConfigDef, ConfigError, ConfigType, Update, Value, canonical, parse
+from odradek.metadata.config_def import ConfigDef, ConfigError, ConfigType, Update, canonical, parse
 from odradek.metadata.config_defs_broker import BROKER_DEFS, CLUSTER_WIDE, DYNAMIC_ONLY_DEFS, PER_BROKER
 from odradek.metadata.config_defs_topic import TOPIC_DEFS, TOPIC_SYNONYMS
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -269,11 +269,6 @@ def _refuse(names: Iterable[str], why: str) -> None:
     listed = ", ".join(sorted(names))
     if listed:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"{why}: [{listed}]")
-
-
-def parse_broker(name: str, value: str) -> Value:
-    """The typed value of a known broker key. ConfigError with Kafka's text."""
-    return parse(BROKERS[name], value)
 
 
 def resolve_broker_configs(broker: BrokerLayers) -> dict[str, str | None]:

@@ -42,7 +42,6 @@ WALK = Struct(">qiibIhi")
 ASSIGN = Struct(">qii")
 """Base offset, length, leader epoch: what an append patches."""
 CRC_FIELD = Struct(">I")
-TIMES = Struct(">qq")
 
 _CHUNK = 1 << 20
 

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import queue
-import resource
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from collections.abc import Callable, Sequence
 from odradek.ports.disk import Buffer, Disk, File, Syncer
 
 _IOV_MAX = 1024
-_DESCRIPTORS_MAX = 1 << 20
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _FULL_FSYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _fdatasync = getattr(os, "fdatasync", os.fsync)
@@ -33,19 +31,6 @@ def _flush(fd: int) -> None:
             os.fsync(fd)
         return
     _fdatasync(fd)
-
-
-def raise_descriptor_limit() -> int:
-    """Lift the soft limit of open files to the hard one (at most 1 Mi); the limit then in force.
-
-    A data directory of thousands of partitions beside thousands of connections needs more than the usual 1,024.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit that it does not tell
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _DESCRIPTORS_MAX)
 
 
 class RealFile(File):
