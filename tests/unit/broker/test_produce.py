@@ -272,12 +272,13 @@ def test_transactional_ids_are_refused_until_there_is_a_coordinator_for_them(nod
     assert answer.error_code != 0
 
 
-def test_flush_messages_1_acknowledges_only_after_fsync(node: NodeHarness) -> None:
+@pytest.mark.parametrize("acks", [1, -1])
+def test_flush_messages_1_acknowledges_only_after_fsync(node: NodeHarness, acks: int) -> None:
     node.create_topic("safe", flush__messages="1")
     client = node.client()
     node.settle()
     for i in range(2):
-        correlation_id = client.send(request(node, {0: node.batch(b"a")}, 9, topic="safe"), 9)
+        correlation_id = client.send(request(node, {0: node.batch(b"a")}, 9, topic="safe", acks=acks), 9)
         assert client.take_frame() is None, "not on the medium yet"
         node.settle()
         response = client.take(0, 9, correlation_id)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
     from odradek.ports.disk import Buffer
+    from odradek.storage.log import AppendResult
 
 OLDEST_SERVED = 3
 FLEXIBLE_FROM = 9
@@ -57,11 +58,14 @@ _NO_TAGS = b"\0\0\0"
 class Plan:
     """How to answer a produce request whose bytes up to the partition index were seen before."""
 
-    __slots__ = ("acks", "pack", "partition", "prefix", "size", "suffix", "version", "with_log_start")
+    __slots__ = (
+        "acks", "pack", "partition", "prefix", "size", "suffix", "timeout_ms", "version", "with_log_start",
+    )  # fmt: skip
 
-    def __init__(self, version: int, acks: int, partition: Partition) -> None:
+    def __init__(self, version: int, acks: int, timeout_ms: int, partition: Partition) -> None:
         self.version = version
         self.acks = acks
+        self.timeout_ms = max(timeout_ms, 0)
         self.partition = partition
         name = partition.topic.encode()
         index = partition.index.to_bytes(4, "big")
@@ -133,8 +137,7 @@ def handler(node: Node) -> Any:
         if (
             not simple
             or not partition.is_leader
-            or partition.sync_before_ack
-            or (plan.acks < 0 and not partition.commits_at_once)
+            or (partition.sync_before_ack and plan.acks == 1)
             or size < 61
             or _i32(view, pos + 8)[0] + 12 != size
         ):
@@ -142,7 +145,10 @@ def handler(node: Node) -> Any:
 
         metrics = partition.metrics
         metrics.produce_requests += 1
+        waits = plan.acks < 0 and not partition.commits_at_once
         try:
+            if waits:
+                partition.refuse_if_too_few_in_sync()
             result = partition.append(view[pos : pos + size], node.wall_ms)
         except KafkaError as error:
             metrics.failed_produce += 1
@@ -152,15 +158,41 @@ def handler(node: Node) -> Any:
         if plan.acks == 0:
             return None
         if plan.with_log_start:
-            return plan.pack(
+            response = plan.pack(
                 plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time,
                 partition.log.log_start_offset, plan.suffix,
             )  # fmt: skip
-        return plan.pack(
-            plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time, plan.suffix
-        )
+        else:
+            response = plan.pack(
+                plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time, plan.suffix
+            )
+        return _until_committed(node, connection, plan, correlation_id, result, response) if waits else response
 
     return handle
+
+
+def _until_committed(
+    node: Node, connection: Connection, plan: Plan, correlation_id: int, result: AppendResult, response: bytes
+) -> Pending:
+    """acks=all on the hot path: the response is ready, and leaves when the high watermark has passed."""
+    pending = Pending()
+
+    def expire(_now_ms: int) -> None:
+        error = KafkaError(ErrorCode.REQUEST_TIMED_OUT)
+        pending.complete(_answer_one(connection, plan, correlation_id, error))
+
+    timer = node.timers.at(node.monotonic_ms() + plan.timeout_ms, expire)
+    pending.on_abandoned = timer.cancel
+
+    def committed(error: ErrorCode) -> None:
+        timer.cancel()
+        if error is ErrorCode.NONE:
+            pending.complete(response)
+        elif not pending.done:
+            pending.complete(_answer_one(connection, plan, correlation_id, KafkaError(error)))
+
+    plan.partition.when_committed(result.last_offset + 1, committed)
+    return pending
 
 
 def _uvarint(value: int) -> bytes:
@@ -222,7 +254,7 @@ def _learn(
         return None
     if len(connection.produce_cache) >= PLANS_MAX:
         connection.produce_cache.clear()
-    plan = connection.produce_cache[prefix] = Plan(version, request.acks, partition)
+    plan = connection.produce_cache[prefix] = Plan(version, request.acks, request.timeout_ms, partition)
     return plan
 
 
