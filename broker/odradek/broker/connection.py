@@ -141,6 +141,7 @@ class Connection:
         """Bytes held, or given to the transport and not taken by the system, when last looked at."""
         self._writing_paused = False
         self._reading_paused = False
+        self._stopped = False
         self._seen = 0
         self.at_eof = False
         """The peer sends no more, and waits for answers to what it has sent."""
@@ -213,6 +214,11 @@ class Connection:
             self.closed = True
             if self._transport is not None and not self._in_event:
                 self._transport.close()
+
+    def stop_reading(self) -> None:
+        """The node stops: what it has done is still answered, what it has not begun never will be."""
+        self._stopped = True
+        self._pause_reading()
 
     def abort(self) -> None:
         """Close at once, whatever was written."""
@@ -527,7 +533,7 @@ class Connection:
 
     def _pump(self) -> None:
         """Go on with kept frames once responses have left, then with reading."""
-        if self.closed or self._in_event or self._blocked() or self._awaiting_memory:
+        if self.closed or self._stopped or self._in_event or self._blocked() or self._awaiting_memory:
             return
         if self._own_view is not None and self._filled >= self._need:
             self._event(self._own_view, self._filled)

@@ -34,6 +34,8 @@ from odradek.storage.real_disk import RealDisk, ThreadSyncer
 READY_TIMEOUT_S = 30.0
 BACKLOG_MIN = 1024
 """Unless configured. With Kafka's 50, some of a hundred clients that reconnect at once wait a second for it."""
+LAST_ANSWERS_S = 0.1
+"""How long a stopping node leaves its clients to take the answers to what it has already done."""
 DRAIN_S = 2.0
 """How long a stopping node waits for responses to leave."""
 
@@ -373,6 +375,11 @@ async def _shut_down(
     for sock in sockets:
         sock.close()
     node.stopping = True
+    for connection in list(node.connections):
+        connection.stop_reading()
+    if node.connections:
+        # Clients that find an answer and the end of the connection at once may take only the end (kafka-python).
+        await asyncio.sleep(LAST_ANSWERS_S)
     for connection in list(node.connections):
         connection.close()
     if node.connections:

@@ -468,3 +468,15 @@ def test_a_small_frame_just_begun_takes_little_memory() -> None:
     receive(connection, whole[100:])
     assert answered(transport) == [1]
     assert connection.buffered_bytes == 0
+
+
+def test_a_stopping_node_answers_what_it_has_done_and_begins_nothing_new() -> None:
+    host = FakeHost()
+    connection, transport = connect(host)
+    receive(connection, frame(LATER, 1) * REQUESTS_WAITING_MAX + frame(ECHO, 2))
+    connection.stop_reading()
+    host.complete(1)
+    assert answered(transport) == [1] * REQUESTS_WAITING_MAX
+    assert not transport.reading
+    connection.close()
+    assert transport.closed
