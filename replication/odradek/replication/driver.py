@@ -97,8 +97,10 @@ class ReplicationDriver:
         To be called before the first `apply`, and nothing older than this registration may be applied: what metadata
         says of an earlier incarnation of this node does not hold for what is on its disks now.
         """
-        renewed = broker_epoch != self.broker_epoch and self.broker_epoch >= 0
         assert broker_epoch >= self.broker_epoch
+        renewed = broker_epoch != self.broker_epoch and self.broker_epoch >= 0
+        if peers == self.peers and broker_epoch == self.broker_epoch:
+            return
         self.broker_epoch = broker_epoch
         self.peers.clear()
         self.peers.update(peers)
@@ -469,13 +471,14 @@ class ReplicationDriver:
         before = leader.isr.committed
         moved = change()
         self._proposals.add(replica)
+        if moved:
+            self._moved(replica)
         after = leader.isr.committed
         if after != before:
             self.metrics.isr_expands += len(after - before)
             self.metrics.isr_shrinks += len(before - after)
-            replica.events.isr_changed(replica)
-        if moved and replica.leader is leader:
-            self._moved(replica)
+            if replica.leader is leader:
+                replica.events.isr_changed(replica)
 
     def _lag_check_ms(self) -> int:
         return max(1, self.config.replica_lag_time_max_ms // 2)

@@ -89,21 +89,17 @@ class FollowerState:
         self.leader_high_watermark = -1
         """As last heard, for lag and throttling."""
         self.generation = 0
+        """0: nothing that the leader may have sent is wanted."""
         self.phase = Phase.FETCHING
         self.failures = 0
         self.retry_at_ms = 0
         self._backoff_ms = backoff_ms
         self._backoff_max_ms = backoff_max_ms
 
-    def begin(self) -> int:
-        """A new start at the present log end; its generation."""
-        self.generation += 1
+    def begin(self, generation: int) -> None:
+        """A new start at the present log end."""
+        self.generation = generation
         self.phase = Phase.FETCHING
-        return self.generation
-
-    def new_stream(self) -> None:
-        """Generations are counted per stream."""
-        self.generation = 0
 
     def decide(self, data: FetchData, log: FollowerLog, now_ms: int) -> Decision:
         """What to do with `data`. Nothing is changed but the phase."""
@@ -142,7 +138,7 @@ class FollowerState:
 
     def reject(self, now_ms: int) -> Decision:
         """What came does not fit: start over, but not at once, and take nothing more of this generation."""
-        self.generation += 1
+        self.generation = 0
         return self._back_off(now_ms)
 
     def _back_off(self, now_ms: int) -> Decision:

@@ -89,8 +89,8 @@ class FollowerSession:
     """All that this node fetches from one broker."""
 
     __slots__ = (
-        "_credit", "_due", "_failures", "_host", "_parts", "_reconnect", "_stream", "last_error", "leader_id",
-        "marked", "session",
+        "_credit", "_due", "_failures", "_generation", "_host", "_parts", "_reconnect", "_stream", "last_error",
+        "leader_id", "marked", "session",
     )  # fmt: skip
 
     def __init__(self, host: FollowerHost, leader_id: int) -> None:
@@ -105,6 +105,8 @@ class FollowerSession:
         self._due: dict[Fetching, None] = {}
         """Whose state is to be told, in the order in which it changed."""
         self._credit = 0
+        self._generation = 0
+        """Of the last start of any partition on this stream."""
         self._failures = 0
         self._reconnect: Timer | None = None
 
@@ -172,8 +174,9 @@ class FollowerSession:
         self._due = {}
         self._stream = host.transport.connect(self.leader_id, _Events(self, self.session))
         host.metrics.streams_opened += 1
+        self._generation = 0
         for fetching in list(self._parts.values()):
-            fetching.state.new_stream()
+            fetching.state.generation = 0
             if fetching.state.phase not in (Phase.STOPPED, Phase.FAILED):
                 self._start(fetching)
         self._mark()
@@ -358,7 +361,8 @@ class FollowerSession:
             state.phase = Phase.SYNCING
             self._sync(fetching)
             return
-        state.begin()
+        self._generation += 1
+        state.begin(self._generation)
         fetching.acked_end = log.log_end_offset
         self._due[fetching] = None
         self._mark()

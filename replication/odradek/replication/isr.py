@@ -111,9 +111,9 @@ class IsrState:
         self._backoff_ms = backoff_ms
         self._backoff_max_ms = backoff_max_ms
 
-    @property
-    def may_propose(self) -> bool:
-        return self.proposal is None
+    def may_propose(self, now_ms: int) -> bool:
+        """Nothing is proposed, and what was refused last is some time ago."""
+        return self.proposal is None and now_ms >= self.not_before_ms
 
     def propose(self, members: Iterable[int], broker_epochs: Mapping[int, int]) -> None:
         assert self.proposal is None, "one at a time"
@@ -191,7 +191,7 @@ class IsrState:
         self.tries += 1
 
     def _reset(self, isr: Iterable[int]) -> None:
-        """Nothing is proposed. A back-off that was set stays: it keeps a refused proposal from coming right back."""
+        """Nothing is proposed. A back-off that was set stays: it keeps what was refused from coming right back."""
         self.committed = self.maximal = frozenset(isr)
         self.proposal = None
         self.unsent = self.in_flight = False

@@ -187,13 +187,13 @@ class LeaderState:
     def acknowledgement(self, end_offset: int) -> ErrorCode | None:
         """What to answer to an append that ended at `end_offset` (exclusive); None: wait.
 
-        To be asked again when the high watermark moves, in the same step in which leadership was checked.
+        To be asked again when the high watermark moves or the ISR changes, in the same step in which leadership was
+        checked. Kafka lets a producer wait for its timeout when the ISR has shrunk below min ISR; here it hears at
+        once what it would hear then, that the outcome is unknown.
         """
-        if self.high_watermark < end_offset:
-            return None
-        if len(self.isr.maximal) < self.effective_min_isr:
-            return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
-        return ErrorCode.NONE
+        if self.high_watermark >= end_offset:
+            return ErrorCode.NONE
+        return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND if self.under_min_isr else None
 
     def latest_offset_error(self) -> ErrorCode:
         """ListOffsets(latest): until the high watermark has reached the epoch's start it may be too small to tell."""
@@ -214,7 +214,7 @@ class LeaderState:
     def shrink(self, now_ms: int) -> None:
         """Propose to drop who has not been caught up for too long. To be called every half of that time."""
         self._now_ms = now_ms
-        if not self.isr.may_propose:
+        if not self.isr.may_propose(now_ms):
             return
         lagging = [
             broker_id
@@ -227,7 +227,7 @@ class LeaderState:
     def peers_changed(self, now_ms: int) -> bool:
         """Brokers were registered, fenced or unfenced; whether the high watermark moved."""
         self._now_ms = now_ms
-        return self._settled()
+        return len(self.isr.committed) < len(self.replicas) and self._settled()
 
     def answered(self, proposal: Proposal, answer: PartitionState | ErrorCode | None, now_ms: int) -> bool:
         """What the controller said of a proposal: the new state, an error, or None for nothing in time; whether the
@@ -247,6 +247,11 @@ class LeaderState:
         self.isr.adopt(state)
         if state.replicas != self.replicas:
             self._set_replicas(state.replicas)
+        return self._settled()
+
+    def reconsider(self, now_ms: int) -> bool:
+        """After `isr.not_before_ms`: what was refused may be proposed again; whether the high watermark moved."""
+        self._now_ms = now_ms
         return self._settled()
 
     def configure(self, min_isr: int, now_ms: int) -> bool:
@@ -307,7 +312,7 @@ class LeaderState:
 
     def _consider_growth(self) -> None:
         isr = self.isr
-        if not isr.may_propose or not self._may_grow():
+        if not isr.may_propose(self._now_ms) or not self._may_grow():
             return
         floor = self._growth_floor()
         joining = [
@@ -319,7 +324,7 @@ class LeaderState:
             isr.propose(isr.committed.union(joining), self._broker_epochs())
 
     def _drop(self, leaving: Iterable[int]) -> None:
-        if self.isr.may_propose:
+        if self.isr.may_propose(self._now_ms):
             self.isr.propose(self.isr.committed.difference(leaving), self._broker_epochs())
 
     def _broker_epochs(self) -> dict[int, int]:

@@ -40,7 +40,7 @@ class FetchState(NamedTuple):
     """Leader epoch of the last batch in the follower's log; -1 if there is none."""
     log_start_offset: int
     generation: int
-    """From 1 on, per stream and partition, rising."""
+    """From 1 on; rises with each start of any partition on the stream."""
 
 
 class FetchUp(NamedTuple):

@@ -124,7 +124,14 @@ class Proposals:
                 host.metrics.failed_isr_updates += 1
             if replica.leader is leader:
                 host.settled(replica, partial(leader.answered, proposal, answer, now_ms))
+                if leader.isr.proposal is None and leader.isr.not_before_ms > now_ms:
+                    host.timers.at(leader.isr.not_before_ms, partial(self._reconsider, replica, leader))
         host.flush()
+
+    def _reconsider(self, replica: Replica, leader: LeaderState, now_ms: int) -> None:
+        if replica.leader is leader and not self._host.closed:
+            self._host.settled(replica, partial(leader.reconsider, now_ms))
+            self._host.flush()
 
 
 def _answers(response: AlterPartitionResponse) -> dict[PartitionKey, PartitionState | ErrorCode]:

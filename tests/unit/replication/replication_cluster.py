@@ -157,7 +157,9 @@ class Node:
         self.backlog = []
         self.steps_due = 0
         self.last_high_watermark = (-1, -1)
-        self.disk.makedirs("/d")
+        self.disk.makedirs("/d/t-0")
+        self.disk.sync_dir("/")
+        self.disk.sync_dir("/d")
         self.log = Log.open(self.disk, "/d/t-0", cluster.log_config, topic="t", partition=0, wall_ms=WALL_MS)
         self.log.on_truncated = self.on_truncated
         self.driver = cluster.driver_class(
@@ -202,6 +204,7 @@ class Node:
 
     def isr_changed(self, replica: Replica) -> None:
         self.cluster.count("isr-changed")
+        self._acknowledge()
 
     def failed(self, replica: Replica, error: OSError) -> None:
         raise Violation(f"node {self.id} failed: {error}")
