@@ -183,6 +183,15 @@ def write_uvarint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
+def uvarint(value: int) -> bytes:
+    """`value` as an unsigned varint, for what is written by hand."""
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    write_uvarint(out, value)
+    return bytes(out)
+
+
 def _too_long(count: int, left: int) -> MalformedMessage:
     return MalformedMessage(f"{count} elements announced with {left} bytes left")
 

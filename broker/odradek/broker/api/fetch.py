@@ -22,6 +22,7 @@ from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.messages.fetch import FetchRequest
+from odradek.wire.primitives import uvarint
 
 if TYPE_CHECKING:
     from odradek.broker.connection import Connection
@@ -312,7 +313,7 @@ def _encode(
     if version >= SESSIONS_FROM:
         head += _i16(error) + _i32(context.session_id)
     topics = _group_by_topic(served)
-    head += _uvarint(len(topics) + 1) if flexible else _i32(len(topics))
+    head += uvarint(len(topics) + 1) if flexible else _i32(len(topics))
     buffers: list[Buffer] = []
     hints: dict[int, Any] = {}
     for topic, entries in topics:
@@ -320,11 +321,11 @@ def _encode(
             head += topic
         elif flexible:
             name = topic.encode()
-            head += _uvarint(len(name) + 1) + name
+            head += uvarint(len(name) + 1) + name
         else:
             name = topic.encode()
             head += len(name).to_bytes(2, "big") + name
-        head += _uvarint(len(entries) + 1) if flexible else _i32(len(entries))
+        head += uvarint(len(entries) + 1) if flexible else _i32(len(entries))
         for entry in entries:
             _partition_head(head, version, entry, flexible, context.read_committed)
             if entry.data:
@@ -356,7 +357,7 @@ def _partition_head(
         head += _partition_v4(index, entry.error, entry.high_watermark, entry.last_stable)
     size = len(entry.data)
     if flexible:
-        head += (b"\x01" if read_committed else b"\0") + b"\xff\xff\xff\xff" + _uvarint(size + 1)
+        head += (b"\x01" if read_committed else b"\0") + b"\xff\xff\xff\xff" + uvarint(size + 1)
     else:
         head += b"\0\0\0\0" if read_committed else b"\xff\xff\xff\xff"
         head += (b"\xff\xff\xff\xff" if version >= 11 else b"") + _i32(size)
@@ -381,14 +382,14 @@ def _partition_tags(node: Node, version: int, entry: Served, hints: dict[int, An
 
 
 def _node_endpoints(hints: dict[int, Any]) -> bytes:
-    body = bytearray(_uvarint(len(hints) + 1))
+    body = bytearray(uvarint(len(hints) + 1))
     for broker in hints.values():
         host = broker.host.encode()
-        body += _i32(broker.id) + _uvarint(len(host) + 1) + host + _i32(broker.port)
+        body += _i32(broker.id) + uvarint(len(host) + 1) + host + _i32(broker.port)
         rack = None if broker.rack is None else broker.rack.encode()
-        body += b"\0" if rack is None else _uvarint(len(rack) + 1) + rack
+        body += b"\0" if rack is None else uvarint(len(rack) + 1) + rack
         body += b"\0"
-    return b"\x01\0" + _uvarint(len(body)) + bytes(body)
+    return b"\x01\0" + uvarint(len(body)) + bytes(body)
 
 
 def _group_by_topic(served: list[Served]) -> list[tuple[str | bytes, list[Served]]]:
@@ -399,14 +400,3 @@ def _group_by_topic(served: list[Served]) -> list[tuple[str | bytes, list[Served
             groups.append((entry.wanted.topic, []))
         groups[-1][1].append(entry)
     return groups
-
-
-def _uvarint(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -20,6 +20,7 @@ from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, MalformedMessage
 from odradek.wire.frame import encode_response
 from odradek.wire.messages.metadata import MetadataRequest
+from odradek.wire.primitives import uvarint
 from odradek.wire.uuid import ZERO_UUID
 
 if TYPE_CHECKING:
@@ -299,12 +300,4 @@ def _compact_string(value: str | None) -> bytes:
 
 
 def _compact_count(value: int) -> bytes:
-    value += 1
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return uvarint(value + 1)

@@ -28,7 +28,7 @@ from odradek.wire.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
-from odradek.wire.primitives import read_uvarint
+from odradek.wire.primitives import read_uvarint, uvarint
 
 if TYPE_CHECKING:
     from odradek.broker.connection import Connection
@@ -70,7 +70,7 @@ class Plan:
         name = partition.topic.encode()
         index = partition.index.to_bytes(4, "big")
         if version >= FLEXIBLE_FROM:
-            topic = partition.topic_id if version >= TOPIC_IDS_FROM else _uvarint(len(name) + 1) + name
+            topic = partition.topic_id if version >= TOPIC_IDS_FROM else uvarint(len(name) + 1) + name
             self.prefix = b"\0\x02" + topic + b"\x02" + index
             # no record errors, null message, three empty tag sections around throttle_time_ms = 0
             self.suffix = b"\x01\0\0\0\0\0\0\0\0"
@@ -164,9 +164,17 @@ def handler(node: Node) -> Any:
             )  # fmt: skip
         else:
             response = plan.pack(
-                plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time, plan.suffix
+                plan.size,
+                correlation_id,
+                plan.prefix,
+                0,
+                result.base_offset,
+                result.log_append_time,
+                plan.suffix,
             )
-        return _until_committed(node, connection, plan, correlation_id, result, response) if waits else response
+        return (
+            _until_committed(node, connection, plan, correlation_id, result, response) if waits else response
+        )
 
     return handle
 
@@ -193,15 +201,6 @@ def _until_committed(
 
     plan.partition.when_committed(result.last_offset + 1, committed)
     return pending
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _single_partition_prefix(view: memoryview, body: int, end: int, version: int) -> int:
@@ -399,7 +398,7 @@ class _Operation:
                 try:
                     if bad_acks:
                         raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
-                    answers.append(self._append_one(name, data.index, data.records, by_id))
+                    answers.append(self._append_one(name, data.index, data.records))
                 except KafkaError as error:
                     self.failed = True
                     answers.append(self._failure(name, data.index, error))
@@ -410,9 +409,7 @@ class _Operation:
             )
         self.request = None  # its records keep the connection's buffer, which an answer may wait for long
 
-    def _append_one(
-        self, name: str | None, index: int, records: Buffer | None, by_id: bool
-    ) -> PartitionProduceResponse:
+    def _append_one(self, name: str | None, index: int, records: Buffer | None) -> PartitionProduceResponse:
         if name is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
         partition = self.node.leader_of(name, index)
