@@ -184,11 +184,14 @@ def write_uvarint(out: bytearray, value: int) -> None:
 
 
 def uvarint(value: int) -> bytes:
-    """`value` as an unsigned varint, for what is written by hand."""
+    """`value` as an unsigned varint, for what is written by hand. Fetch asks for each partition: no call in between."""
     if value < 0x80:
         return bytes((value,))
     out = bytearray()
-    write_uvarint(out, value)
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
     return bytes(out)
 
 
