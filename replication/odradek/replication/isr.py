@@ -5,15 +5,16 @@ States of a proposal, and what ends them (README.md has the words):
     none      | propose          → unsent
     unsent    | asked            → in flight
     in flight | applied          → none, the answer is the committed ISR
-              | not applied      → none if no earlier try is in doubt, else unsent with a settling proposal
+              | not applied      → none if no earlier try is in doubt, else waiting
               | unknown          → unsent, in doubt, after a back-off
               | refused, but the controller has seen nothing of it (stale broker epoch) → unsent
               | outdated         → waiting
     waiting   | (only metadata)
     any       | newer metadata   → none
 
-Why a settling proposal: a try that was not answered may still be applied later, as long as its partition epoch is the
-current one. Proposing the committed ISR makes the controller take a new partition epoch, after which it cannot.
+A try that was not answered may be applied later, as long as its partition epoch is the current one. So an answer that
+proves something of a later try takes nothing back; the controller raises the partition epoch when it refuses a member
+(INELIGIBLE_REPLICA), and metadata that says so proves it of all tries.
 """
 
 from __future__ import annotations
@@ -52,18 +53,16 @@ class PartitionState(NamedTuple):
 class Proposal:
     """Another ISR, as it is put to the controller. Compared by identity: an answer belongs to one try of one."""
 
-    __slots__ = ("isr", "leader_epoch", "members", "partition_epoch", "settles")
+    __slots__ = ("isr", "leader_epoch", "members", "partition_epoch")
 
     def __init__(
-        self, isr: Iterable[int], broker_epochs: Mapping[int, int], leader_epoch: int, partition_epoch: int,
-        *, settles: bool = False,
-    ) -> None:  # fmt: skip
+        self, isr: Iterable[int], broker_epochs: Mapping[int, int], leader_epoch: int, partition_epoch: int
+    ) -> None:
         self.members = frozenset(isr)
         self.isr = tuple((member, broker_epochs.get(member, -1)) for member in sorted(self.members))
         """(broker id, broker epoch); -1: any, for members that have not fetched in this leader epoch."""
         self.leader_epoch = leader_epoch
         self.partition_epoch = partition_epoch
-        self.settles = settles
 
     def __repr__(self) -> str:
         return f"Proposal({sorted(self.members)} at {self.leader_epoch}/{self.partition_epoch})"
@@ -136,11 +135,11 @@ class IsrState:
             return False
         if state.partition_epoch > self.partition_epoch:
             return self.adopt(state)
-        if state.partition_epoch < self.partition_epoch or self.doubts:
-            self._again(now_ms)  # nothing is settled by an answer of the same partition epoch
-            return False
-        self._reset(state.isr)
-        return True
+        if state.partition_epoch == self.partition_epoch and not self.doubts:
+            self._reset(state.isr)  # there was nothing to change
+            return True
+        self._again(now_ms)
+        return False
 
     def refused(self, proposal: Proposal, error: ErrorCode | None, now_ms: int) -> bool:
         """An error, or None for no answer in time; whether the ISR may have changed."""
@@ -169,17 +168,12 @@ class IsrState:
     # Parts -------------------------------------------------------------------------------------------------------
 
     def _not_applied(self, now_ms: int) -> bool:
-        proposal = self.proposal
-        assert proposal is not None
         self._again(now_ms)
-        if self.doubts == 0:
-            self._reset(self.committed)
-            return True
-        if not proposal.settles:
-            self.proposal = Proposal(
-                self.committed, {}, self._leader_epoch, self.partition_epoch, settles=True
-            )
-        return False
+        if self.doubts:
+            self.unsent = False
+            return False
+        self._reset(self.committed)
+        return True
 
     def _in_doubt(self, now_ms: int) -> None:
         self.doubts += 1

@@ -107,7 +107,9 @@ class Link:
             cluster.at(cluster.delay(), lambda: answer(response))
 
         fate, faults = cluster.rng.random(), cluster.faults
-        if fate < faults.alter_slow and not cluster.healthy:
+        if cluster.healthy:
+            cluster.at(cluster.delay(), arrive)
+        elif fate < faults.alter_slow:
             cluster.count("alter-slow")
             cluster.at(cluster.rng.randint(ALTER_TIMEOUT_MS // 2, 4 * ALTER_TIMEOUT_MS), arrive)
         elif fate > faults.alter_slow + faults.alter_lost and node.id not in cluster.cut_off:

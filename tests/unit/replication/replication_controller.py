@@ -123,17 +123,16 @@ class FakeController:
         error = self._refusal(leader, wanted)
         name = ErrorCode.NONE.name if error is None else error.name
         self.answers[name] = self.answers.get(name, 0) + 1
+        if error is ErrorCode.INELIGIBLE_REPLICA:  # as the product does: no earlier copy may be applied later
+            self._apply(PartitionChangeRecord(TOPIC_ID, 0))
+            self._publish()
         if error is not None:
             return AlterPartitionResponsePartitionData(0, error)
-        isr = tuple(sorted(each.broker_id for each in wanted.new_isr_with_epochs))
-        if isr == tuple(sorted(self.partition.isr)):
-            self.partition = replace(self.partition, partition_epoch=self.partition.partition_epoch + 1)
-        else:
 
-            def change_isr(change: PartitionChange) -> None:
-                change.isr = isr
+        def change_isr(change: PartitionChange) -> None:
+            change.isr = tuple(sorted(each.broker_id for each in wanted.new_isr_with_epochs))
 
-            self._change(change_isr)
+        self._change(change_isr)
         self._publish()
         image = self.partition
         if image.leader != leader:

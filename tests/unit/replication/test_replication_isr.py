@@ -81,28 +81,28 @@ def test_a_stale_broker_epoch_proves_that_nothing_was_applied_but_the_question_s
     assert isr.maximal == {1, 2}
 
 
-def test_a_try_in_doubt_is_outdated_before_anything_is_taken_back(isr: IsrState) -> None:
+def test_a_proof_of_a_later_try_proves_nothing_of_one_in_doubt(isr: IsrState) -> None:
     isr.propose({1, 2, 3}, {})
     proposal = isr.take()
     isr.refused(proposal, None, 0)
     isr.take()
     assert not isr.refused(proposal, ErrorCode.INELIGIBLE_REPLICA, 100)
-    assert isr.maximal == {1, 2, 3}, "the first try may still be applied"
-    settling = isr.take()
-    assert settling is not proposal
-    assert (settling.members, settling.settles) == ({1, 2}, True)
-    assert isr.applied(settling, state((1, 2), 6), 200)
-    assert (isr.maximal, isr.may_propose(10_000)) == ({1, 2}, True)
+    assert (isr.maximal, isr.unsent) == ({1, 2, 3}, False), "the first try may still be applied"
+    assert isr.adopt(state((1, 2), 6)), "now it cannot"
+    assert (isr.maximal, isr.may_propose(0)) == ({1, 2}, True)
 
 
-def test_an_answer_of_the_same_partition_epoch_settles_no_doubt(isr: IsrState) -> None:
+def test_an_answer_of_the_same_partition_epoch_means_that_there_was_nothing_to_change(isr: IsrState) -> None:
     isr.propose({1, 2, 3}, {})
-    proposal = isr.take()
-    isr.refused(proposal, None, 0)
-    isr.take()
-    isr.refused(proposal, ErrorCode.INELIGIBLE_REPLICA, 0)
-    assert not isr.applied(isr.take(), state((1, 2), 5), 0)
-    assert (isr.maximal, isr.unsent) == ({1, 2, 3}, True)
+    assert isr.applied(isr.take(), state((1, 2), 5), 0)
+    assert isr.maximal == {1, 2}
+    other = IsrState(state())
+    other.propose({1, 2, 3}, {})
+    proposal = other.take()
+    other.refused(proposal, None, 0)
+    other.take()
+    assert not other.applied(proposal, state((1, 2), 5), 0), "unless a try is in doubt"
+    assert (other.maximal, other.unsent) == ({1, 2, 3}, True)
 
 
 @pytest.mark.parametrize(
