@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,10 @@ class HttpServer:
             await server.listen(host, port)
         except OSError as error:
             log.warning(
-                "no metrics and health endpoint: its address cannot be used; set odradek.metrics.port",
+                "no metrics and health endpoint: its address cannot be used; choose another port with "
+                "--metrics-port or odradek.metrics.port",
                 address=f"{host}:{port}",
-                error=error.strerror or str(error),
+                error=os.strerror(error.errno) if error.errno else str(error),
             )
         return server
 

@@ -147,7 +147,9 @@ def _parser(name: str, description: str, examples: str) -> ToolParser:
         prog=name,
         description=description,
         epilog=examples,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, 26, width=110),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=26, width=110
+        ),
     )
 
 

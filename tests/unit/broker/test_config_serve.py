@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,16 @@ def test_start_needs_nothing(started: list[BrokerConfig]) -> None:
     assert config.bootstrap() == "localhost:9092"
     assert config.log_dirs == ("data",)
     assert config.odradek_metrics_port == 9644
+
+
+@pytest.mark.parametrize("run", [serve.run_start, serve.run_server])
+def test_help_shows_each_option_beside_its_text(
+    run: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  --override KEY=VALUE    set a key of server.properties; may be given again" in lines
 
 
 def test_start_takes_options(started: list[BrokerConfig]) -> None:

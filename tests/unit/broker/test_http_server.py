@@ -179,6 +179,7 @@ def test_a_busy_port_is_a_warning_and_no_endpoint() -> None:
             assert server.port is None
             await server.close()
             assert warnings[0]["address"] == f"127.0.0.1:{port}"
-            assert "odradek.metrics.port" in warnings[0]["event"]
+            assert "--metrics-port or odradek.metrics.port" in warnings[0]["event"]
+            assert warnings[0]["error"] == "Address already in use"
 
     asyncio.run(main())
