@@ -7,7 +7,7 @@ configurations to the logs. Runs what recurs: the flush at the end of each event
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from odradek.broker.partition import Partition
 from odradek.metadata.configs import resolve_topic_configs
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from odradek.storage.manager import LogManager
 
 LeadershipChanged = Callable[[Partition, bool], None]
+
+
+class TopicSettings(NamedTuple):
+    """What a topic's configuration means here. To resolve it takes long: once per topic, not per partition."""
+
+    log: LogConfig
+    min_isr: int
 
 
 class ReplicaManager:
@@ -155,7 +162,7 @@ class ReplicaManager:
             self._brokers_changed(self._image)
 
     def _follow(self, topic: TopicImage, image: MetadataImage) -> None:
-        config: LogConfig | None = None
+        settings: TopicSettings | None = None
         for index, wanted in topic.partitions.items():
             partition = self.partitions.get((topic.name, index))
             if self._node_id not in wanted.replicas:
@@ -163,8 +170,8 @@ class ReplicaManager:
                     self._delete(topic.name, index)
                 continue
             if partition is None:
-                config = config or self._log_config(topic.name, image)
-                partition = self._create(topic, index, config, image)
+                settings = settings or self._settings(topic.name, image)
+                partition = self._create(topic, index, settings)
                 if partition is None:
                     continue
             if self._registered:
@@ -186,15 +193,16 @@ class ReplicaManager:
         partition.resign(error)
         self.on_leadership(partition, False)
 
-    def _create(
-        self, topic: TopicImage, index: int, config: LogConfig, image: MetadataImage
-    ) -> Partition | None:
+    def _create(self, topic: TopicImage, index: int, settings: TopicSettings) -> Partition | None:
         try:
-            log = self._logs.create_log(topic.name, index, topic.id, config, wall_ms=self._clock.wall_ms())
+            log = self._logs.create_log(
+                topic.name, index, topic.id, settings.log, wall_ms=self._clock.wall_ms()
+            )
         except KafkaError as error:
             self._warn("no log for a partition", topic=topic.name, partition=index, error=str(error))
             return None
-        log.set_config(config)  # a log that was there was opened before its topic's configuration was known
+        # A log that was there was opened before its topic's configuration was known.
+        log.set_config(settings.log)
         partition = Partition(topic.name, topic.id, index, log, self._metrics.topic(topic.name), self)
         partition.replica = self.replication.add(
             topic.name,
@@ -203,7 +211,7 @@ class ReplicaManager:
             log,
             partition,
             high_watermark=self._logs.high_watermarks.get((topic.name, index), 0),
-            min_isr=self._min_isr(topic.name, image),
+            min_isr=settings.min_isr,
         )
         partition.high_watermark = partition.replica.high_watermark
         self.partitions[topic.name, index] = partition
@@ -223,24 +231,22 @@ class ReplicaManager:
             self._warn("a deleted partition stays on disk", topic=name, partition=index, error=str(error))
 
     def _configure(self, topics: set[str], image: MetadataImage) -> None:
-        configs: dict[str, LogConfig] = {}
+        if not topics:
+            return
+        known: dict[str, TopicSettings] = {}
         for (name, _), partition in self.partitions.items():
             if name in topics:
-                if name not in configs:
-                    configs[name] = self._log_config(name, image)
-                partition.log.set_config(configs[name])
+                settings = known.get(name)
+                if settings is None:
+                    settings = known[name] = self._settings(name, image)
+                partition.log.set_config(settings.log)
                 partition.configured()
                 if partition.replica is not None:
-                    self.replication.configure(partition.replica, self._min_isr(name, image))
+                    self.replication.configure(partition.replica, settings.min_isr)
 
-    def _log_config(self, topic: str, image: MetadataImage) -> LogConfig:
-        return LogConfig.from_topic_configs(
-            resolve_topic_configs(topic, image.configs, self._node_id, self._static)
-        )
-
-    def _min_isr(self, topic: str, image: MetadataImage) -> int:
+    def _settings(self, topic: str, image: MetadataImage) -> TopicSettings:
         resolved = resolve_topic_configs(topic, image.configs, self._node_id, self._static)
-        return int(resolved["min.insync.replicas"])
+        return TopicSettings(LogConfig.from_topic_configs(resolved), int(resolved["min.insync.replicas"]))
 
     # -- what recurs ---------------------------------------------------------------------------------------------
 

@@ -343,7 +343,7 @@ def _open_logs(
 
 
 def _metadata_dir(config: BrokerConfig, logs: LogManager) -> str:
-    """The metadata log's directory: one of the log directories, or one of its own, locked likewise."""
+    """The metadata log's directory: one of the log directories, which are locked. StartupError otherwise."""
     path = os.path.abspath(config.metadata_dir)
     if all(data_dir.path != path for data_dir in logs.dirs):
         raise StartupError(f"metadata.log.dir={path} must be one of log.dirs")
@@ -385,9 +385,8 @@ async def _shut_down(
     if node.connections:
         drained = asyncio.Event()
         node.on_drained = drained.set
-        with contextlib.suppress(
-            TimeoutError
-        ):  # a peer that does not read does not keep the node from stopping
+        # A peer that does not read does not keep the node from stopping.
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained.wait(), DRAIN_S)
     node.stop()
     log.info("stopped")
