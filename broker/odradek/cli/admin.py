@@ -453,10 +453,15 @@ class Admin:
                 _check(result)
 
     def list_config_resources(self, kind: int) -> list[str]:
-        """Names of the resources of a kind that have configs."""
+        """Names of the resources of a kind that have configs; none where the broker cannot be asked (KIP-1142)."""
         from kafka.protocol.admin import ListConfigResourcesRequest
 
-        answer = self.send(ListConfigResourcesRequest(resource_types=[kind])).to_dict()
+        try:
+            answer = self.send(ListConfigResourcesRequest(resource_types=[kind])).to_dict()
+        except ClusterError as error:
+            if error.code == ErrorCode.UNSUPPORTED_VERSION:
+                return []
+            raise
         _check(answer)
         return sorted(entry["resource_name"] for entry in answer["config_resources"])
 

@@ -18,11 +18,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from odradek.cli.formatters import Formatter, formatter
-from odradek.cli.options import ToolError, ToolParser, add_bootstrap, key_values, program_name, run_tool, warn
+from odradek.cli.options import (
+    ToolError,
+    ToolParser,
+    add_bootstrap,
+    check_topic_name,
+    key_values,
+    program_name,
+    run_tool,
+    warn,
+)
 from odradek.cli.properties import client_settings, load_properties
 
 POLL_MS = 200  # the longest one poll waits: how soon a signal is noticed
 POLL_RECORDS = 2000
+NOTICE_MS = 2000  # without a record, after which a missing topic is worth a word
 FORMATTER_HELP = (
     "What is printed: print.key, print.value, print.timestamp, print.partition, print.offset, print.epoch, "
     "print.headers =true|false; key.separator, line.separator, headers.separator, null.literal; "
@@ -133,6 +143,8 @@ def check(parser: ToolParser, options: argparse.Namespace) -> None:
         parser.error("The partition is required when offset is specified.")
     if not options.bootstrap_server:
         parser.error('Missing required argument "[bootstrap-server]"')
+    if options.topic is not None:
+        check_topic_name(options.topic)
     if (
         options.offset is not None
         and options.offset.lower() not in ("earliest", "latest")
@@ -296,11 +308,11 @@ class Printer:
                 if _nobody_reads():
                     raise BrokenPipeError
                 idle_ms = (time.monotonic() - idle_since) * 1000
-                if timeout_ms is not None and timeout_ms >= 0 and idle_ms >= timeout_ms:
-                    return
-                if not asked and idle_ms > 2000:
+                if not asked and idle_ms > NOTICE_MS:
                     asked = True
                     self._say_what_is_missing()
+                if timeout_ms is not None and timeout_ms >= 0 and idle_ms >= timeout_ms:
+                    return
         except BrokenPipeError:
             warn("Unable to write to standard out, closing consumer.")
             _drop_stdout()

@@ -17,6 +17,7 @@ from odradek.cli.options import (
     ToolError,
     ToolParser,
     add_bootstrap,
+    check_topic_name,
     end_cleanly_on_sigterm,
     key_values,
     program_name,
@@ -126,6 +127,7 @@ def check(parser: ToolParser, options: argparse.Namespace) -> None:
     parser.require(options, "topic")
     if not options.bootstrap_server:
         parser.error('Missing required argument "[bootstrap-server]"')
+    check_topic_name(options.topic)
     if options.line_reader.rpartition(".")[2] != "LineMessageReader":
         parser.error(f"--line-reader {options.line_reader}: only Kafka's own LineMessageReader is there")
     codec = options.compression_codec or "gzip"
@@ -282,4 +284,7 @@ def typed_lines() -> Iterator[bytes]:
         except EOFError:
             print()
             return
+        except KeyboardInterrupt:
+            print()  # the shell's prompt gets a line of its own
+            raise
         yield line.encode(sys.stdin.encoding or "utf-8", "surrogateescape")

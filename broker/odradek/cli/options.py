@@ -141,6 +141,15 @@ def add_bootstrap(
     parser.add_removed("--zookeeper", "there is no ZooKeeper any more; use --bootstrap-server localhost:9092")
 
 
+def check_topic_name(name: str) -> None:
+    """ToolError for a name that no topic can have; the client library would end in a stack trace."""
+    from odradek.controller.topic_names import topic_name_error
+
+    error = topic_name_error(name)
+    if error is not None:
+        raise ToolError(error)
+
+
 def key_values(pairs: Sequence[str]) -> dict[str, str]:
     """`["k=v", "only"]` as `{"k": "v", "only": ""}`; a value may contain equals signs."""
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}

@@ -247,6 +247,12 @@ def test_consumer_options_that_do_not_go_together(argv: list[str], said: str) ->
         consumer_settings(*argv)
 
 
+@pytest.mark.parametrize("name", ["", "..", "bad name", "x" * 250, "a/b"])
+def test_names_that_no_topic_can_have(name: str) -> None:
+    with pytest.raises(ToolError, match="Topic name is invalid"):
+        consumer_settings("--topic", name)
+
+
 KNOWN = {"acks": -1, "retries": float("inf"), "linger_ms": 0, "compression_type": None, "client_id": None}
 KNOWN |= {"enable_idempotence": True, "partition_assignment_strategy": (), "send_buffer_bytes": None}
 
