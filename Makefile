@@ -1,9 +1,10 @@
-# The two commands of the README: `make run` and `make test`. Everything they need goes into .venv.
+# The two commands of the README: `make run` (`make run NODES=3`) and `make test`. Everything they need goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 9092
 DATA   ?= data
+NODES  ?= 1
 
 .PHONY: run test lint bench clean
 
@@ -20,7 +21,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 run: $(VENV)/.installed
+ifeq ($(NODES),1)
 	$(BIN)/odradek start --port $(PORT) --data $(DATA)
+else
+	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground
+endif
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""`kafka-cluster`: the cluster's id and its endpoints."""
+"""`kafka-cluster`: the cluster's id and its endpoints. `odradek cluster` starts and stops local clusters besides."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from odradek.cli.options import ToolError, ToolParser, program_name, run_tool
 if TYPE_CHECKING:
     from odradek.cli.admin import Admin
 
+KAFKAS_COMMANDS = ("cluster-id", "list-endpoints")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: exit code 0, or 1 with one line that says why."""
-    return run_tool(run, argv)
+    return run_tool(run_tool_of_kafka, argv)
 
 
 def run(argv: list[str]) -> int:
+    """`odradek cluster …`: Kafka's commands are answered here, those for local clusters in `cluster_nodes`."""
+    if argv and argv[0] in KAFKAS_COMMANDS:
+        return run_tool_of_kafka(argv)
+    from odradek.cli import cluster_nodes
+
+    return cluster_nodes.run(argv)
+
+
+def run_tool_of_kafka(argv: list[str]) -> int:
     """Parse and execute."""
     parser = build_parser()
     options = parser.parse(argv)

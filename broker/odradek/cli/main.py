@@ -24,7 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "get-offsets": ("get_offsets", "run", "offsets of partitions, by position or time"),
     "delete-records": ("delete_records", "run", "delete records below an offset"),
     "broker-api-versions": ("broker_api_versions", "run", "the API versions each broker speaks"),
-    "cluster": ("cluster", "run", "cluster id and endpoints"),
+    "cluster": (
+        "cluster",
+        "run",
+        "start, watch, kill, stop a cluster on this machine; cluster id and endpoints",
+    ),
     "metadata-quorum": ("metadata_quorum", "run", "status of the metadata quorum"),
     "storage": ("storage", "run", "random ids, format and inspect data directories"),
 }

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from odradek.broker.config_builder import build_config
 from odradek.broker.properties import parse_properties
 from odradek.cli import cluster_nodes
@@ -21,8 +22,8 @@ def layout(tmp_path: Path, nodes: int = 3, controllers: int = 0, **overrides: st
     return create(tmp_path, nodes=nodes, controllers=controllers, base_port=BASE, overrides=overrides)
 
 
-@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (9, 5)])
-def test_the_first_nodes_are_controllers_too_an_odd_number_of_them(
+@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (9, 5)])
+def test_the_first_nodes_are_controllers_too_an_odd_number_where_it_counts(
     tmp_path: Path, nodes: int, voters: int
 ) -> None:
     made = layout(tmp_path, nodes)
@@ -67,7 +68,7 @@ def test_what_was_decided_is_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text("{")
-    with pytest.raises(ToolError, match="is damaged .* to start anew"):
+    with pytest.raises(ToolError, match=r"is damaged .* to start anew"):
         load(tmp_path)
 
 
