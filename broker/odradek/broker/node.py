@@ -63,6 +63,9 @@ REPLICATION_LISTENER = "REPLICATION"
 """Name under which a broker registers where other nodes reach it."""
 HEARTBEAT_SOON_MS = 50
 LEAVE_MS_MAX = 10_000
+LEAVE_UNANSWERED_MS = 2_000
+"""A leaving broker waits that long for a controller: when all nodes are told to stop, the last ones find none."""
+LEAVE_CHECK_MS = 100
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
 SHARED_BUFFER_BYTES = 256 * 1024
@@ -184,6 +187,8 @@ class Node:
         self._shut_down: Callable[[], None] | None = None
         """Told when this broker may go: it is leaving."""
         self._left = False
+        self._answered_ms = 0
+        """When a controller last answered a heartbeat."""
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         """Called when the last connection has gone."""
@@ -416,6 +421,7 @@ class Node:
             self._beating = False
             self._register()
         elif code == ErrorCode.NONE:
+            self._answered_ms = self.monotonic_ms()
             if self._shut_down is not None:
                 if response.should_shut_down:
                     self._finish_shutdown()
@@ -426,14 +432,24 @@ class Node:
 
     def leave(self, done: Callable[[], None]) -> None:
         """Controlled shutdown: hand over what this broker leads; `done` when the controller lets it go, or after
-        `LEAVE_MS_MAX`.
+        `LEAVE_MS_MAX`, or when no controller has answered for `LEAVE_UNANSWERED_MS`.
         """
         self._shut_down = done
         if self.ports.peers is None or self.broker_epoch < 0 or not self.quorum.has_leader:
             self._finish_shutdown()
             return
-        self.timers.at(self.monotonic_ms() + LEAVE_MS_MAX, lambda _now: self._finish_shutdown())
+        now_ms = self.monotonic_ms()
+        self._answered_ms = now_ms
+        self._check_leaving(now_ms, now_ms + LEAVE_MS_MAX)
         self._beat()
+
+    def _check_leaving(self, now_ms: int, give_up_ms: int) -> None:
+        if self._shut_down is None:
+            return
+        if now_ms >= give_up_ms or now_ms - self._answered_ms >= LEAVE_UNANSWERED_MS:
+            self._finish_shutdown()
+            return
+        self.timers.at(now_ms + LEAVE_CHECK_MS, lambda now: self._check_leaving(now, give_up_ms))
 
     def _finish_shutdown(self) -> None:
         done, self._shut_down = self._shut_down, None

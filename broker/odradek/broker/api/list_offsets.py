@@ -1,5 +1,6 @@
 """ListOffsets (key 2), versions 1-11: earliest (-2), latest (-1), max timestamp (-3), local (-4), by time.
 
+A debugging consumer (replica id -2) may ask a follower; latest is then where that replica's own log ends.
 Tiered storage does not exist here: "earliest local" (-4) is the log start, "latest tiered" (-5) is none, "earliest
 pending upload" (-6) is none. Latest is the high watermark, or the last stable offset for read_committed.
 """
@@ -30,6 +31,7 @@ EARLIEST_PENDING_UPLOAD = -6
 FIRST_VERSION_OF = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 LEADER_EPOCHS_FROM = 4
 READ_COMMITTED = 1
+DEBUGGING_REPLICA_ID = -2
 
 
 def list_offsets(node: Node, context: RequestContext, request: ListOffsetsRequest, done: Done) -> None:
@@ -48,6 +50,9 @@ def list_offsets(node: Node, context: RequestContext, request: ListOffsetsReques
             try:
                 if (topic.name, wanted.partition_index) in twice:
                     raise KafkaError(ErrorCode.INVALID_REQUEST)
+                if request.replica_id == DEBUGGING_REPLICA_ID and wanted.timestamp == LATEST:
+                    answers.append(_log_end(node, topic.name, wanted.partition_index))
+                    continue
                 answers.append(_one(node, topic.name, wanted, request.isolation_level, context.api_version))
             except KafkaError as error:
                 answers.append(
@@ -57,6 +62,14 @@ def list_offsets(node: Node, context: RequestContext, request: ListOffsetsReques
                 )
         topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=answers))
     done(ListOffsetsResponse(topics=topics))
+
+
+def _log_end(node: Node, topic: str, index: int) -> ListOffsetsPartitionResponse:
+    partition = node.partitions.get((topic, index))
+    if partition is None:
+        node.leader_of(topic, index)  # says what is wrong
+        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    return ListOffsetsPartitionResponse(partition_index=index, offset=partition.log.log_end_offset)
 
 
 def _one(
