@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -179,6 +182,53 @@ def test_sigterm_ends_the_node_in_order(own_node: Node) -> None:
     own_node.start()
     assert not (own_node.data / ".kafka_cleanshutdown").exists()
     assert [message.value() for message in read(own_node, topic, 1)] == [b"v"]
+
+
+def test_the_console_tools_ride_out_a_restart(own_node: Node) -> None:
+    """What is typed while the node is away arrives, and both tools say that they wait."""
+    own_node.start()
+    topic = unique("typed")
+    create(own_node, topic)
+    at = ("--bootstrap-server", own_node.bootstrap, "--topic", topic)
+    reader, writer = (
+        start_tool("console-consumer", *at, "--from-beginning"),
+        start_tool("console-producer", *at),
+    )
+    assert reader.stdout is not None and writer.stdin is not None
+    try:
+        for number in range(20):
+            if number == 10:
+                own_node.kill()
+            writer.stdin.write(b"line %d\n" % number)
+            writer.stdin.flush()
+            if number < 10:
+                assert reader.stdout.readline() == b"line %d\n" % number
+        time.sleep(1.5)  # for as long as the node is away: no condition to wait for, time itself is the fault
+        own_node.start()
+        for number in range(10, 20):
+            assert reader.stdout.readline() == b"line %d\n" % number
+        writer.stdin.close()
+        assert writer.wait(20) == 0
+        reader.send_signal(signal.SIGINT)
+        reader.wait(20)
+        assert reader.stderr is not None and writer.stderr is not None
+        lost = f"WARN Connection to {own_node.bootstrap} could not be established; trying again.\n"
+        assert reader.stderr.read().decode() == lost + "Processed a total of 20 messages\n"
+        assert writer.stderr.read().decode() == lost
+    finally:
+        for process in (reader, writer):
+            process.kill()
+            process.wait()
+
+
+def start_tool(name: str, *args: str) -> subprocess.Popen[bytes]:
+    """A tool with pipes to talk through."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "odradek.cli.main", name, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_two_nodes_cannot_share_a_data_directory(own_node: Node, tmp_path: Any) -> None:

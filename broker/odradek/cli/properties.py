@@ -28,6 +28,8 @@ def load_properties(path: str) -> dict[str, str]:
         raise ToolError(str(error)) from error
 
 
+RECONNECT_MS = 1_000  # the longest wait between two tries to connect, as in Java; kafka-python's own is 30 s
+
 _TEXT = frozenset(
     ("client_id", "client_rack", "compression_type", "group_id", "group_instance_id", "transactional_id",
      "sasl_mechanism", "client_dns_lookup")
@@ -49,7 +51,7 @@ _ASSIGNORS = {
 
 def client_settings(properties: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments for a kafka-python client whose `DEFAULT_CONFIG` is `known`."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"reconnect_backoff_max_ms": RECONNECT_MS}
     unused = []
     for name, value in properties.items():
         key = name.replace(".", "_")

