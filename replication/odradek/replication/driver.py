@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from odradek.replication.follower import FollowerState
 from odradek.replication.follower_session import FollowerSession
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from odradek.replication.ports import ControllerPort, DownStream, ReplicationTransport
     from odradek.storage.log import Log
     from odradek.storage.reads import ReadResult
+
+TURNS_PER_EVENT: Final = 4
+"""Messages that one session sends in one event; about a millisecond each if they are full."""
 
 
 class ReplicationDriver:
@@ -86,6 +89,7 @@ class ReplicationDriver:
         self._flushing = False
         self._memos: list[Replica] = []
         self._leading: dict[Replica, None] = {}
+        self._later: Timer | None = None
         self._linger: Timer | None = None
         self._lag_timer: Timer | None = None
 
@@ -198,18 +202,27 @@ class ReplicationDriver:
             outgoing.session.wake(outgoing)
 
     def flush(self) -> None:
-        """Send everything there is to send. At the end of each event; cheap when there is nothing."""
+        """Send what there is to send. At the end of each event; cheap when there is nothing.
+
+        A follower that catches up must not hold up the event loop, nor those that are in sync: sessions send a message
+        each in turns, and after some turns the rest waits for the next event.
+        """
         if self._flushing:
             return
         self._flushing = True
         try:
+            turns = 0
             while self._marked or self._marked_followers:
-                marked, self._marked = self._marked, []
-                for session in marked:
-                    session.flush()
                 following, self._marked_followers = self._marked_followers, []
                 for follower in following:
                     follower.flush()
+                if turns == TURNS_PER_EVENT:
+                    self._flush_later()
+                    break
+                turns += 1
+                marked, self._marked = self._marked, []
+                for session in marked:
+                    session.flush()
         finally:
             self._flushing = False
         if self._memos:
@@ -217,6 +230,14 @@ class ReplicationDriver:
                 replica.memo = None
             self._memos.clear()
         self._proposals.ask()
+
+    def _flush_later(self) -> None:
+        if self._marked and self._later is None:
+            self._later = self.timers.at(self.now_ms(), self._flush_rest)
+
+    def _flush_rest(self, now_ms: int) -> None:
+        self._later = None
+        self.flush()
 
     def failed(self, replica: Replica, error: OSError) -> None:
         """The log directory is offline."""
@@ -236,7 +257,7 @@ class ReplicationDriver:
         for session in list(self._accepted):
             session.end()
         self._proposals.close()
-        for timer in (self._linger, self._lag_timer):
+        for timer in (self._later, self._linger, self._lag_timer):
             if timer is not None:
                 timer.cancel()
 

@@ -282,15 +282,19 @@ class LeaderSession:
     # Sending -----------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send what is ready, message by message, as far as the credit and the transport go."""
+        """Send one message of what is ready, as far as the credit and the transport go; then it is others' turn."""
         self.marked = False
-        stream = self._stream
-        while (self._ready or self._answers) and self.credit > 0 and not self.ended and stream.writable:
+        if self._may_send():
             data = self._fill()
-            if not data:
-                break
-            self._host.metrics.messages_out += 1
-            stream.send(FetchDown(self.session, tuple(data)))
+            if data:
+                self._host.metrics.messages_out += 1
+                self._stream.send(FetchDown(self.session, tuple(data)))
+                if self._may_send():
+                    self._host.mark(self)
+
+    def _may_send(self) -> bool:
+        something = self._ready or self._answers
+        return bool(something) and self.credit > 0 and not self.ended and self._stream.writable
 
     def _fill(self) -> list[FetchData]:
         """One message: answers first, then each ready partition its share, in turns."""

@@ -260,7 +260,9 @@ class Lab:
         while True:
             if self.queue:
                 self.deliver()
-            elif not (sync and any(node.syncer.step() for node in self.nodes.values())):
+            elif sync and any(node.syncer.step() for node in self.nodes.values()):
+                continue
+            elif not any(node.timers.advance(self.now) for node in self.nodes.values()):
                 return
 
     def wait(self, duration_ms: int) -> None:

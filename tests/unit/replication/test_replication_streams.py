@@ -92,6 +92,24 @@ def test_messages_are_bounded_and_several_are_under_way() -> None:
     assert lab[2].values() == values
 
 
+def test_who_catches_up_does_not_hold_up_an_event_nor_those_in_sync() -> None:
+    config = ReplicationConfig(partition_window_bytes=64 << 20, stream_window_bytes=64 << 20)
+    lab = Lab(3, config=config)
+    lab[1].put(*[b"x" * 900_000 for _ in range(12)])
+    lab.apply(state(1, isr=(1,), replicas=(1, 2, 3)), 1)
+    for number in (2, 3):
+        lab[number].driver.apply(lab[number].replicas[0], state(1, isr=(1,), replicas=(1, 2, 3)))
+        lab[number].driver.flush()
+    lab.deliver()
+    assert len(lab.downs()) == 4, "of twelve messages"
+    lab.deliver()
+    targets = [getattr(call, "__self__", None) for call, _ in lab.queue]
+    turns = [target.follower for target in targets if isinstance(target, UpEnd)]
+    assert turns[4:] == [2, 3] * 4, "both in turns"
+    lab.run()
+    assert len(lab[2].values()) == len(lab[3].values()) == 12
+
+
 def test_one_batch_larger_than_a_message_goes_alone() -> None:
     lab = ready(Lab(log_config=LARGE))
     values = [b"a", b"x" * (3 << 20), b"b"]
