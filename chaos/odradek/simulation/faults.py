@@ -100,12 +100,14 @@ class Nemesis:
     def _kill(self) -> None:
         """Mostly while it has work under way: that is when it matters."""
         machine = self._any_running()
-        if machine is not None:
+        if machine is not None and self._cluster.may_be_killed(machine):
             self._note("kill", machine.host)
             machine.kill()
             self._later(20, 1_500, machine.start)
 
     def _kill_all(self) -> None:
+        if not all(map(self._cluster.may_be_killed, self._cluster.machines.values())):
+            return
         self._note("kill all")
         for machine in self._cluster.machines.values():
             machine.kill()

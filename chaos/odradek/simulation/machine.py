@@ -18,6 +18,7 @@ from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.ports.timers import TimerQueue
 from odradek.raft.metadata_log import CorruptMetadata
+from odradek.simulation.determinism import put_in_order
 from odradek.simulation.disk import DiskSpeed, SimSyncer
 from odradek.simulation.kafka_port import KafkaPort
 from odradek.simulation.peers import Peers
@@ -82,6 +83,7 @@ class Process:
         self.node = kind(config, ports, logs, BrokerMetrics(), DATA)
         self.node.on_fatal = self._on_fatal
         self.node.on_ready = self._on_ready
+        put_in_order(self)
         cluster.invariants.attach(self)
         if peers is not None:
             peers.serve()
@@ -247,6 +249,7 @@ class Machine:
         if self.process is None:
             return
         self.cluster.trace.note(self.host, "killed")
+        self.cluster.invariants.killed(self)
         self._end(self.process)
         self.cluster.network.process_died(self.host)
 

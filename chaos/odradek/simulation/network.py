@@ -51,15 +51,15 @@ class Listener(Protocol):
 
 
 class Direction:
-    """One way of a stream."""
+    """One way of a stream. Items leave the queue in order, one for each arrival, whichever it was sent for."""
 
-    __slots__ = ("in_flight", "last_us", "stalled")
+    __slots__ = ("last_us", "owed", "queue")
 
     def __init__(self) -> None:
-        self.in_flight = 0
         self.last_us = 0
-        self.stalled: deque[object] = deque()
-        """Arrived at a partition; they wait for its end."""
+        self.queue: deque[object] = deque()
+        self.owed = 0
+        """Arrivals that met a partition, or were sent before the stream was established."""
 
 
 class Stream:
@@ -85,26 +85,26 @@ class Stream:
         if self.receivers[sender] is None:
             return
         direction = self._directions[sender]
-        if not self.open:
-            direction.stalled.append(item)
+        direction.queue.append(item)
+        if self.open:
+            self._launch(sender, direction)
         else:
-            self._launch(sender, direction, item)
+            direction.owed += 1
 
-    def _launch(self, sender: int, direction: Direction, item: object) -> None:
+    def _launch(self, sender: int, direction: Direction) -> None:
         network = self._network
         arrival = max(
             network.scheduler.now_us + network.delay(self.hosts[sender], self.hosts[1 - sender]),
             direction.last_us,
         )
         direction.last_us = arrival
-        direction.in_flight += 1
-        network.scheduler.at(arrival, lambda: self._arrive(sender, direction, item))
+        network.scheduler.at(arrival, lambda: self._arrive(sender, direction))
 
-    def _arrive(self, sender: int, direction: Direction, item: object) -> None:
-        direction.in_flight -= 1
-        if direction.stalled or self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
-            direction.stalled.append(item)
+    def _arrive(self, sender: int, direction: Direction) -> None:
+        if self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
+            direction.owed += 1
             return
+        item = direction.queue.popleft()
         receiver = self.receivers[1 - sender]
         if receiver is None:
             return
@@ -120,24 +120,26 @@ class Stream:
         if not self.open:
             return
         for sender, direction in enumerate(self._directions):
-            if not direction.stalled or self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
+            if not direction.owed or self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
                 continue
-            waiting, direction.stalled = direction.stalled, deque()
             late_us = self._network.scheduler.now_us + self._network.rng.randrange(1, RETRANSMIT_US)
             direction.last_us = max(direction.last_us, late_us)
-            for item in waiting:
-                self._launch(sender, direction, item)
+            self._launch_owed(sender, direction)
+
+    def _launch_owed(self, sender: int, direction: Direction) -> None:
+        owed, direction.owed = direction.owed, 0
+        for _ in range(owed):
+            self._launch(sender, direction)
 
     def stalled_bytes(self, sender: int) -> int:
         """Of a byte stream: what waits at a partition."""
-        return sum(len(item) for item in self._directions[sender].stalled if isinstance(item, bytes))
+        direction = self._directions[sender]
+        return sum(len(item) for item in direction.queue if isinstance(item, bytes)) if direction.owed else 0
 
     def established(self, acceptor: Receiver) -> None:
         self.receivers[1] = acceptor
         self.open = True
-        waiting, self._directions[0].stalled = self._directions[0].stalled, deque()
-        for item in waiting:
-            self._launch(0, self._directions[0], item)
+        self._launch_owed(0, self._directions[0])
 
     def close(self, sender: int, reason: str = "closed by the peer") -> None:
         """End `sender` closes; the other end hears of it after everything sent before. Idempotent."""
@@ -147,7 +149,8 @@ class Stream:
         if self.receivers[1 - sender] is None:
             self._network.forget(self)
         elif self.open:
-            self._launch(sender, self._directions[sender], _End(reason))
+            self._directions[sender].queue.append(_End(reason))
+            self._launch(sender, self._directions[sender])
         else:
             self._network.forget(self)
 
