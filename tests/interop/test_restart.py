@@ -190,10 +190,8 @@ def test_the_console_tools_ride_out_a_restart(own_node: Node) -> None:
     topic = unique("typed")
     create(own_node, topic)
     at = ("--bootstrap-server", own_node.bootstrap, "--topic", topic)
-    reader, writer = (
-        start_tool("console-consumer", *at, "--from-beginning"),
-        start_tool("console-producer", *at),
-    )
+    reader = start_tool("console-consumer", *at, "--from-beginning")
+    writer = start_tool("console-producer", *at, "--timeout", "5")
     assert reader.stdout is not None and writer.stdin is not None
     try:
         for number in range(20):
