@@ -317,5 +317,8 @@ def test_a_deleted_and_recreated_topic_is_not_written_through_an_old_plan(node: 
     gone = produce(node, client, {0: node.batch(b"x")}, 9)
     assert gone.responses[0].partition_responses[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     node.create_topic("t", 1)
-    fresh = produce(node, client, {0: node.batch(b"new")}, 9)
-    assert fresh.responses[0].partition_responses[0].base_offset == 0
+    for offset in range(2):
+        fresh = produce(node, client, {0: node.batch(b"new")}, 9)
+        assert fresh.responses[0].partition_responses[0].base_offset == offset
+    (plan,) = client.connection.produce_cache.values()
+    assert plan.partition is node.node.partitions["t", 0], "the hot path is taken again"

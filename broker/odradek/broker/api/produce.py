@@ -141,6 +141,8 @@ def handler(node: Node) -> Any:
             or size < 61
             or _i32(view, pos + 8)[0] + 12 != size
         ):
+            if not partition.is_leader:
+                connection.produce_prefix_length = 0  # the topic may have been created anew: learn again
             return _handle_any(node, connection, view, start, end, version, correlation_id)
 
         metrics = partition.metrics
@@ -164,17 +166,11 @@ def handler(node: Node) -> Any:
             )  # fmt: skip
         else:
             response = plan.pack(
-                plan.size,
-                correlation_id,
-                plan.prefix,
-                0,
-                result.base_offset,
-                result.log_append_time,
-                plan.suffix,
-            )
-        return (
-            _until_committed(node, connection, plan, correlation_id, result, response) if waits else response
-        )
+                plan.size, correlation_id, plan.prefix, 0, result.base_offset, result.log_append_time, plan.suffix
+            )  # fmt: skip
+        if waits:
+            return _until_committed(node, connection, plan, correlation_id, result, response)
+        return response
 
     return handle
 
