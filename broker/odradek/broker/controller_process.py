@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from odradek.controller.controller_node import MetadataQuorum
-from odradek.wire.uuid import ZERO_UUID
+from odradek.broker.metadata_quorum import metadata_quorum
 
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
@@ -39,24 +38,7 @@ class ControllerProcess:
         self.on_fatal: Callable[[str], None] = lambda reason: None
         self._ready = False
         assert ports.peers is not None, "a controller without brokers is of use to other nodes only"
-        self.quorum = MetadataQuorum(
-            disk=ports.disk,
-            dir=metadata_dir,
-            syncer=ports.metadata_syncer,
-            clock=ports.clock,
-            timers=ports.timers,
-            rng=ports.rng,
-            node_id=config.node_id,
-            cluster_id=logs.cluster_id,
-            config=config,
-            directory_id=next(
-                (each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID
-            ),
-            voters=[voter.node_id for voter in config.voters],
-            transport=ports.peers.raft,
-            channel=ports.peers.controller,
-            warn=ports.log.warning,
-        )
+        self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
 

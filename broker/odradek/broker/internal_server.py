@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say comes as errors, and is logged here
 
+from odradek.broker.node import REPLICATION_LISTENER
 from odradek.controller.grpc_gateway import GrpcControllerGateway
 from odradek.raft.grpc_transport import GrpcRaftTransport
 from odradek.replication.grpc_transport import GrpcReplicationTransport
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
 
-REPLICATION_LISTENER = "REPLICATION"
-"""Name under which a broker registers where other nodes reach it."""
 STOP_S_MAX = 0.9
 
 

@@ -14,11 +14,11 @@ from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
+from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.offsets_log import OffsetsLog
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicCreation
-from odradek.controller.controller_node import MetadataQuorum
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
 from odradek.replication.config import ReplicationConfig
@@ -33,7 +33,6 @@ from odradek.wire.messages.broker_registration import (
 from odradek.wire.messages.broker_registration import (
     Listener as RegisteredListener,
 )
-from odradek.wire.uuid import ZERO_UUID
 
 if TYPE_CHECKING:
     import random
@@ -195,24 +194,7 @@ class Node:
         self.on_fatal: Callable[[str], None] = lambda reason: None
         self._incarnation = ports.rng.randbytes(16)
         self._endpoints: dict[str, list[Endpoint]] = {}
-        self.quorum = MetadataQuorum(
-            disk=ports.disk,
-            dir=metadata_dir,
-            syncer=ports.metadata_syncer,
-            clock=ports.clock,
-            timers=ports.timers,
-            rng=ports.rng,
-            node_id=config.node_id,
-            cluster_id=logs.cluster_id,
-            config=config,
-            directory_id=next(
-                (each.directory_id for each in logs.dirs if each.path == metadata_dir), ZERO_UUID
-            ),
-            voters=[voter.node_id for voter in config.voters],
-            transport=ports.peers.raft if ports.peers is not None else None,
-            channel=ports.peers.controller if ports.peers is not None else None,
-            warn=ports.log.warning,
-        )
+        self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
         self.doubts = Doubts(
