@@ -22,7 +22,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 run: $(VENV)/.installed
 ifeq ($(NODES),1)
-	$(BIN)/odradek start --port $(PORT) --data $(DATA)
+	$(BIN)/odradek start --port $(PORT) --data $(DATA) $(ARGS)
 else
 	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground
 endif

@@ -541,7 +541,8 @@ def report(show: Show, source: Source, group: Group, verdict: Verdict) -> bool:
     show.say(
         f"{verdict.records:,} records, {aircraft:,} aircraft in order, {unnamed:,} flights without a tail number"
     )
-    show.say(f"{verdict.duplicates:,} records were read twice (the first reader died before it committed)")
+    why = " (the first reader died before it committed)" if verdict.duplicates else ""
+    show.say(f"{verdict.duplicates:,} records were read twice{why}")
     for wrong in verdict.wrong[:10]:
         show.say(f"[red]{wrong}[/]")
     show.say("[red]FAILED[/]" if verdict.wrong else "[green]every flight is there, in order[/]")
