@@ -59,12 +59,12 @@ def register_broker(state: ControllerState, request: BrokerRegistrationRequest, 
     records: list[Record] = []
     amends = existing is not None and existing.incarnation == request.incarnation_id
     clean = existing is not None and _is_clean(existing, request.previous_broker_epoch)
+    gone = set(existing.directories) - set(request.log_dirs) if existing is not None else set()
     if existing is not None:
-        lost = replicas.not_there(existing, set(request.log_dirs))
         if amends:
-            gone = set(existing.directories) - set(request.log_dirs)
             records = replicas.without_directories(state, existing, gone)
         else:
+            lost = replicas.not_there(existing, set(request.log_dirs))
             records = replicas.without_broker(state, request.broker_id, unclean=not clean, lost=lost)
     record = RegisterBrokerRecord(
         broker_id=request.broker_id,
@@ -83,6 +83,7 @@ def register_broker(state: ControllerState, request: BrokerRegistrationRequest, 
         record.fenced = existing.fenced
         record.in_controlled_shutdown = existing.in_controlled_shutdown
         record.complete_epoch = existing.complete_epoch
+        record.lost_directories = existing.lost_directories or bool(gone)
     records.append(record)
     response = BrokerRegistrationResponse(broker_epoch=record.broker_epoch)
     return Decision(records, response, atomic=False)

@@ -145,7 +145,7 @@ def not_there(broker: BrokerImage, online: set[bytes]) -> Concerned:
 
     Where a replica was that has not been assigned to a directory yet, nobody knows: it is gone if any is.
     """
-    any_gone = not set(broker.directories) <= online
+    any_gone = broker.lost_directories or not set(broker.directories) <= online
 
     def lost(partition: PartitionImage) -> bool:
         directory = partition.directory(broker.id)

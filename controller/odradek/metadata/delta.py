@@ -259,6 +259,7 @@ class MetadataDelta:
             features={name: (low, high) for name, low, high in record.features},
             directories=record.directories,
             complete_epoch=record.complete_epoch,
+            lost_directories=record.lost_directories,
         )
         self.brokers_changed.add(record.broker_id)
 
@@ -275,6 +276,7 @@ class MetadataDelta:
             features=before.features,
             directories=_or(record.directories, before.directories),
             complete_epoch=-1 if record.fenced is False else before.complete_epoch,
+            lost_directories=before.lost_directories or record.directories is not None,
         )
         self.brokers_changed.add(record.broker_id)
 

@@ -98,6 +98,8 @@ class BrokerImage:
     """Ids of the log directories that are online."""
     complete_epoch: int = -1
     """Earlier epoch for which its data is complete, as long as this incarnation has not been unfenced."""
+    lost_directories: bool = False
+    """A directory of this incarnation has failed, and left `directories`."""
 
     @property
     def active(self) -> bool:
@@ -199,4 +201,5 @@ def _broker_record(broker: BrokerImage) -> RegisterBrokerRecord:
         in_controlled_shutdown=broker.in_controlled_shutdown,
         directories=broker.directories,
         complete_epoch=broker.complete_epoch,
+        lost_directories=broker.lost_directories,
     )

@@ -73,6 +73,8 @@ class RegisterBrokerRecord(Record):
     """Epoch for which the broker's data is known to be complete, -1 if it may have lost some; -1 too once
     the incarnation has been unfenced.
     """
+    lost_directories: bool = field(default=False, metadata=key("o"))
+    """A directory of this incarnation has failed."""
 
 
 @dataclass(slots=True)

@@ -230,6 +230,19 @@ def test_a_proposal_that_does_not_fit_changes_nothing(
     assert harness.partition("a") is before
 
 
+def test_a_replica_is_taken_in_as_the_incarnation_that_the_leader_saw(harness: Harness) -> None:
+    """What an earlier incarnation had fetched, this one may have lost."""
+    harness.create("a", [1, 2, 3])
+    seen = dict(harness.epochs)
+    harness.fence(3)
+    harness.start_broker(3, incarnation=2)
+    current, harness.epochs = harness.epochs, seen
+    assert alter_isr(harness, "a", 1, [1, 2, 3]).error_code == ErrorCode.INELIGIBLE_REPLICA
+    harness.epochs = current
+    assert alter_isr(harness, "a", 1, [1, 2, 3]).error_code == ErrorCode.NONE
+    assert harness.partition("a").isr == (1, 2, 3)
+
+
 def test_a_refused_replica_stays_refused_for_late_copies_of_the_proposal(harness: Harness) -> None:
     harness.create("a", [1, 2, 3])
     harness.fence(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -10,10 +11,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from odradek.controller.internal import BrokerUnreachableRequest
 from odradek.metadata.delta import MetadataDelta
-from odradek.metadata.image import MetadataImage, PartitionImage
+from odradek.metadata.image import MetadataImage, PartitionImage, TopicImage
 from odradek.metadata.publisher import MetadataLoader
-from odradek.metadata.records import decode
+from odradek.metadata.records import RECOVERING, decode
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages import incremental_alter_configs as incremental
 from odradek.wire.messages.allocate_producer_ids import AllocateProducerIdsRequest
@@ -23,22 +25,35 @@ from odradek.wire.messages.alter_partition import (
     AlterPartitionRequestTopicData,
     BrokerState,
 )
+from odradek.wire.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    ReassignablePartition,
+    ReassignableTopic,
+)
+from odradek.wire.messages.assign_replicas_to_dirs import (
+    AssignReplicasToDirsRequest,
+    AssignReplicasToDirsRequestDirectoryData,
+    AssignReplicasToDirsRequestPartitionData,
+    AssignReplicasToDirsRequestTopicData,
+)
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
 from odradek.wire.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsTopic
 from odradek.wire.messages.create_topics import CreateTopicsRequest
 from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from odradek.wire.messages.elect_leaders import ElectLeadersRequest
 from odradek.wire.messages.unregister_broker import UnregisterBrokerRequest
-from unit.controller.controller_harness import Harness, new_topic, registration, violations
+from unit.controller.controller_harness import Harness, directory, new_topic, registration, violations
 
-BROKERS = st.integers(0, 3)
+BROKERS = st.integers(0, 4)
 TOPICS = st.sampled_from(["a", "b.c", "b_c", "d"])
 
 
 class ControllerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness(lead=False)
+        self.harness = Harness(
+            lead=False, leader_imbalance_check_interval_ms=9_000, unclean_election_interval_ms=7_000
+        )
         self.harness.commits = False
         self.harness.become_leader()
         self.before = MetadataImage()
@@ -47,10 +62,10 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @initialize()
     def brokers(self) -> None:
-        for broker_id in range(3):
-            self.send(registration(broker_id))
+        for broker_id in range(4):
+            self.send(registration(broker_id, log_dirs=directories(broker_id)))
         self.harness.commit()
-        for broker_id in range(3):
+        for broker_id in range(4):
             self.beat(broker_id, "alive", True)
         self.create("a", 2, 3)
         self.configure("a", ("min.insync.replicas", "2"))
@@ -61,10 +76,13 @@ class ControllerMachine(RuleBasedStateMachine):
 
     # -- brokers
 
-    @rule(broker_id=BROKERS, clean=st.booleans(), again=st.booleans())
-    def register(self, broker_id: int, clean: bool, again: bool) -> None:
+    @rule(broker_id=BROKERS, clean=st.booleans(), again=st.booleans(), new_disk=st.booleans())
+    def register(self, broker_id: int, clean: bool, again: bool, new_disk: bool) -> None:
         self.incarnations += not again
-        request = registration(broker_id, self.incarnations)
+        disks = directories(broker_id)
+        if new_disk:
+            disks[-1] = directory(1_000 + self.incarnations)
+        request = registration(broker_id, self.incarnations, log_dirs=disks)
         present = self.harness.state.image.brokers.get(broker_id)
         if clean and present is not None:
             request.previous_broker_epoch = present.epoch
@@ -84,11 +102,42 @@ class ControllerMachine(RuleBasedStateMachine):
             current_metadata_offset=self.harness.state.next_offset if caught_up else epoch - 1,
             want_fence=wants == "fence",
             want_shut_down=wants == "shutdown",
-            offline_log_dirs=list(broker.directories)
+            offline_log_dirs=list(broker.directories[:1])
             if broker is not None and wants == "no directory"
             else [],
         )
         self.send(request)
+
+    @rule(broker_id=BROKERS, stale=st.booleans())
+    def refuse_connections(self, broker_id: int, stale: bool) -> None:
+        broker = self.harness.state.image.brokers.get(broker_id)
+        if broker is not None:
+            self.send(BrokerUnreachableRequest(broker_id, broker.epoch - stale))
+
+    @rule(broker_id=BROKERS, which=st.integers(0, 1), seed=st.integers(0, 2**32))
+    def assign_directory(self, broker_id: int, which: int, seed: int) -> None:
+        """A broker says that some replica is in this or that directory of its own."""
+        image = self.harness.state.image
+        found = self.some_partition(seed, lambda partition: broker_id in partition.replicas)
+        if found is None or broker_id not in image.brokers:
+            return
+        topic, number, _ = found
+        wanted = AssignReplicasToDirsRequestTopicData(
+            topic.id, [AssignReplicasToDirsRequestPartitionData(number)]
+        )
+        where = AssignReplicasToDirsRequestDirectoryData(directories(broker_id)[-which], [wanted])
+        self.send(AssignReplicasToDirsRequest(broker_id, image.brokers[broker_id].epoch, [where]))
+
+    def some_partition(
+        self, seed: int, fits: Callable[[PartitionImage], bool]
+    ) -> tuple[TopicImage, int, PartitionImage] | None:
+        found = [
+            (topic, number, partition)
+            for topic in self.harness.state.image.topics.values()
+            for number, partition in topic.partitions.items()
+            if fits(partition)
+        ]
+        return Random(seed).choice(found) if found else None
 
     @rule(broker_id=BROKERS)
     def unregister(self, broker_id: int) -> None:
@@ -140,15 +189,10 @@ class ControllerMachine(RuleBasedStateMachine):
         """The leader of some partition proposes some ISR."""
         rng = Random(seed)
         image = self.harness.state.image
-        led = [
-            (topic, number, partition)
-            for topic in image.topics.values()
-            for number, partition in topic.partitions.items()
-            if partition.has_leader
-        ]
-        if not led:
+        found = self.some_partition(seed, lambda partition: partition.has_leader)
+        if found is None:
             return
-        topic, number, partition = rng.choice(led)
+        topic, number, partition = found
         others = [replica for replica in partition.replicas if replica != partition.leader]
         isr = [partition.leader, *rng.sample(others, rng.randint(0, len(others)))]
         self.send(
@@ -158,6 +202,28 @@ class ControllerMachine(RuleBasedStateMachine):
                 [AlterPartitionRequestTopicData(topic.id, [_proposal(image, number, partition, isr, stale)])],
             )
         )
+
+    @rule(seed=st.integers(0, 2**32))
+    def catch_up(self, seed: int) -> None:
+        """The leader of some partition takes every replica that may join into the ISR."""
+        image = self.harness.state.image
+        found = self.some_partition(seed, lambda partition: partition.has_leader)
+        if found is None:
+            return
+        topic, number, partition = found
+        isr = [replica for replica in partition.replicas if self.harness.state.is_active(replica)]
+        data = _proposal(image, number, partition, isr, stale=False)
+        leader = image.brokers[partition.leader]
+        topics = [AlterPartitionRequestTopicData(topic.id, [data])]
+        self.send(AlterPartitionRequest(leader.id, leader.epoch, topics))
+
+    @rule(seed=st.integers(0, 2**32), goal=st.none() | st.lists(BROKERS, max_size=4, unique=True))
+    def reassign(self, seed: int, goal: list[int] | None) -> None:
+        found = self.some_partition(seed, lambda partition: True)
+        if found is not None:
+            topic, number, _ = found
+            wanted = ReassignableTopic(topic.name, [ReassignablePartition(number, goal)])
+            self.send(AlterPartitionReassignmentsRequest(topics=[wanted]))
 
     @rule(broker_id=BROKERS)
     def allocate(self, broker_id: int) -> None:
@@ -215,9 +281,21 @@ class ControllerMachine(RuleBasedStateMachine):
         assert delta.apply(image.offset, image.epoch) == image
 
     @invariant()
+    def a_leader_that_recovers_is_alone_in_the_isr(self) -> None:
+        for topic in self.harness.state.image.topics.values():
+            for number, partition in topic.partitions.items():
+                if partition.leader_recovery_state == RECOVERING:
+                    assert len(partition.isr) <= 1, f"{topic.name}-{number} {partition}"
+
+    @invariant()
     def names_do_not_collide(self) -> None:
         names = [name.replace(".", "_") for name in self.harness.state.image.topics]
         assert len(set(names)) == len(names)
+
+
+def directories(broker_id: int) -> list[bytes]:
+    """Every second broker has two."""
+    return [directory(broker_id), directory(100 + broker_id)][: 1 + broker_id % 2]
 
 
 def committed_state(harness: Harness) -> Any:
