@@ -150,13 +150,14 @@ class ReplicationDriver:
         replica.state = state
         if replica.role is Role.FAILED:
             return
-        if state.leader == self.node_id:
+        if replica.log.offline:
+            self.failed(replica, OSError(f"the log directory of {replica.topic}-{replica.key[1]} is offline"))
+        elif state.leader == self.node_id:
             if before is None or before.leader_epoch != state.leader_epoch or before.leader != state.leader:
                 self._lead(replica, state)
             elif replica.leader is not None:
                 self.settled(replica, partial(replica.leader.metadata, state, self.now_ms()))
-            return
-        if state.leader == NO_LEADER or self.node_id not in state.replicas:
+        elif state.leader == NO_LEADER or self.node_id not in state.replicas:
             self._leave(replica)
             replica.role = Role.IDLE
         else:

@@ -581,9 +581,10 @@ class Cluster:
             return
         if known[1] < before[1]:
             raise Violation(f"P6: the high watermark fell from {before[1]} to {known[1]}")
-        for member in leader.isr.maximal:
+        for member in leader.isr.maximal - {node.id}:
             other = self.nodes[member]
-            if other.clean and other.alive and other.log.log_end_offset < known[1]:
+            same = other.registered_epoch == leader.followers[member].broker_epoch
+            if other.alive and same and other.log.log_end_offset < known[1]:
                 raise Violation(f"P5: high watermark {known[1]} above the end of {member}")
 
     def trace(self) -> tuple[object, ...]:

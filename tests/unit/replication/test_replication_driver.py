@@ -138,6 +138,15 @@ def test_a_damaged_replica_is_cut_where_the_damage_begins_and_fetched_again() ->
     assert lab[2].values() == [b"%d" % number for number in range(10)]
 
 
+def test_a_log_that_is_offline_is_neither_led_nor_followed() -> None:
+    lab = Lab()
+    for node in lab.nodes.values():
+        node.replicas[0].log.fail(OSError("dead"))
+    lab.apply(state(1))
+    assert [node.replicas[0].role for node in lab.nodes.values()] == [Role.FAILED, Role.FAILED]
+    assert [node.events[0].said for node in lab.nodes.values()] == [["failed"], ["failed"]]
+
+
 def test_a_leader_whose_log_counts_where_it_is_fsynced_fsyncs_what_it_took_before() -> None:
     lab = Lab(log_config=LogConfig(flush_messages=1))
     lab[1].put(b"a")
