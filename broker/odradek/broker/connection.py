@@ -52,6 +52,15 @@ _frame_and_head = Struct(">ihhi").unpack_from
 Handler = Callable[["Connection", memoryview, int, int, int, int], "Response | Pending | None"]
 
 
+def _other_protocol(start: bytes) -> str:
+    """What a client that does not speak Kafka's protocol seems to speak; people take one port for another."""
+    if start[:2] == b"\x16\x03":
+        return " (it looks like TLS, and this listener is PLAINTEXT)"
+    if start in (b"GET ", b"HEAD", b"POST", b"PUT "):
+        return " (it looks like HTTP, and this listener speaks Kafka's protocol)"
+    return ""
+
+
 class Transport(Protocol):
     def write(self, data: Buffer) -> None: ...
 
@@ -356,7 +365,8 @@ class Connection:
             while end - pos >= 4:
                 (size,) = _frame(view, pos)
                 if not REQUEST_HEAD_SIZE <= size <= limit:
-                    self._refuse(f"frame of {size} bytes, allowed are {REQUEST_HEAD_SIZE} to {limit}")
+                    guess = _other_protocol(bytes(view[pos : pos + 4]))
+                    self._refuse(f"frame of {size} bytes, allowed are {REQUEST_HEAD_SIZE} to {limit}{guess}")
                     return end
                 frame_end = pos + 4 + size
                 if (

@@ -64,6 +64,22 @@ def test_impossible_frame_sizes(node: NodeHarness, size: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "guess"),
+    [(b"GET /metrics HTTP/1.1\r\n\r\n", "HTTP"), (bytes.fromhex("1603010200010001fc0303"), "TLS")],
+)
+def test_a_client_of_another_protocol_is_told_apart_in_the_log(
+    node: NodeHarness, start: bytes, guess: str
+) -> None:
+    client = node.client()
+    node.log.lines.clear()
+    client.deliver(start)
+    assert client.closed
+    (line,) = node.log.lines
+    assert f"it looks like {guess}" in str(line)
+    still_serves(node)
+
+
+@pytest.mark.parametrize(
     ("key", "version"), [(999, 0), (-1, 0), (4, 1), (3, 99), (3, -1), (1, 3), (0, 14), (19, 1)]
 )
 def test_unknown_keys_and_versions(node: NodeHarness, key: int, version: int) -> None:
