@@ -61,8 +61,10 @@ class Leading:
     """What followers have fetched in this epoch."""
     fetched_by: dict[int, int] = field(default_factory=dict)
     """Broker epochs in which they did."""
-    proposed: tuple[int, tuple[int, ...]] | None = None
-    """(partition epoch it is based on, ISR) of the proposal whose fate is not known."""
+    proposed: tuple[int, dict[int, int]] | None = None
+    """(partition epoch it is based on, ISR with broker epochs) of the proposal whose fate is not known. Asked
+    again, it names the epochs it named first.
+    """
 
 
 @dataclass
@@ -315,7 +317,9 @@ class Model:
             isr.remove(self.rng.choice([member for member in isr if member != process.id]))
         elif partition.leader_recovery_state != RECOVERING:
             return None
-        leading.proposed = (partition.partition_epoch, tuple(isr))
+        epochs = {member: process.view.brokers[member].epoch for member in isr}
+        epochs |= {member: epoch for member, epoch in leading.fetched_by.items() if member in epochs}
+        leading.proposed = (partition.partition_epoch, epochs)
         self.propose(process, key, partition, leading.proposed[1])
         return "proposal"
 
@@ -331,13 +335,12 @@ class Model:
             and end >= leading.start
         )
 
-    def propose(self, process: Process, key: Key, partition: PartitionImage, isr: tuple[int, ...]) -> None:
-        brokers = process.view.brokers
+    def propose(self, process: Process, key: Key, partition: PartitionImage, isr: dict[int, int]) -> None:
         data = AlterPartitionRequestPartitionData(
             partition_index=key[1],
             leader_epoch=partition.leader_epoch,
             partition_epoch=partition.partition_epoch,
-            new_isr_with_epochs=[BrokerState(member, brokers[member].epoch) for member in isr],
+            new_isr_with_epochs=[BrokerState(member, epoch) for member, epoch in isr.items()],
         )
         topics = [AlterPartitionRequestTopicData(process.view.topics[key[0]].id, [data])]
         request = AlterPartitionRequest(process.id, process.epoch, topics)
