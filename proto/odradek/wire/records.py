@@ -63,6 +63,11 @@ HEADER_SIZE = 61
 
 LOG_OVERHEAD = 12
 """Base offset and length: the part of a batch that its length does not count. The same in all formats."""
+LENGTH_MIN = HEADER_SIZE - LOG_OVERHEAD
+"""What the length of a batch is at least."""
+
+HEADER = Struct(">qiibIhiqqqhii")
+"""The fields of `BatchHeader`."""
 
 CODEC_MASK = 0x07
 LOG_APPEND_TIME_FLAG = 0x08
@@ -74,12 +79,10 @@ NO_TIMESTAMP = -1
 NO_PRODUCER_ID = -1
 NO_SEQUENCE = -1
 
-_LENGTH_MIN = HEADER_SIZE - LOG_OVERHEAD
 _LEGACY_LENGTH_MIN = 14  # of a message of format v0: crc, magic, attributes, key and value length
 _SEQUENCE_MODULUS = 1 << 31
 
 _new = tuple.__new__  # half the time of the class's own constructor
-_HEADER = Struct(">qiibIhiqqqhii")
 _INT32 = Struct(">i")
 _UINT32 = Struct(">I")
 _CONTROL_KEY = Struct(">hh")
@@ -117,7 +120,7 @@ class BatchHeader(NamedTuple):
     @property
     def last_sequence(self) -> int:
         """The sequence of the last record, -1 without sequences."""
-        if self.base_sequence == NO_SEQUENCE:
+        if self.base_sequence < 0:
             return NO_SEQUENCE
         return increment_sequence(self.base_sequence, self.last_offset_delta)
 
@@ -164,13 +167,13 @@ def parse_header(buf: _Buffer, pos: int = 0) -> BatchHeader:
     header.
     """
     try:
-        header = _new(BatchHeader, _HEADER.unpack_from(buf, pos))
+        header = _new(BatchHeader, HEADER.unpack_from(buf, pos))
     except error:
         _check_magic(buf, pos)
         raise MalformedMessage(f"a batch header has {HEADER_SIZE} bytes, {len(buf) - pos} are left") from None
     if header.magic != MAGIC:
         _check_magic(buf, pos)
-    if header.length < _LENGTH_MIN:
+    if header.length < LENGTH_MIN:
         raise KafkaError(
             ErrorCode.CORRUPT_MESSAGE, f"a batch of {header.size} bytes is shorter than its header"
         )
@@ -293,7 +296,7 @@ def build_batch(
     if log_append_time is not None:
         attributes |= LOG_APPEND_TIME_FLAG
         max_timestamp = log_append_time
-    _HEADER.pack_into(
+    HEADER.pack_into(
         batch,
         0,
         base,

@@ -12,20 +12,7 @@ from collections.abc import Sequence
 
 from crc32c import crc32c
 
-from odradek.storage.batch import (
-    ASSIGN,
-    ATTRIBUTES_OFFSET,
-    CODEC_MAX,
-    CRC_FIELD,
-    CRC_START,
-    HEADER,
-    LOG_OVERHEAD,
-    MAX_TIMESTAMP_OFFSET,
-    RECORD_SIZE_MIN,
-    SEQUENCE_MAX,
-    TIMESTAMP_TYPE_BIT,
-    Header,
-)
+from odradek.storage.batch import ASSIGN, CODEC_MAX, CRC_FIELD, CRC_START, SEQUENCE_MAX
 from odradek.storage.config import LOG_APPEND_TIME
 from odradek.storage.producers import ProducerEntry, end_transaction_marker
 from odradek.storage.reads import LogReads
@@ -33,10 +20,20 @@ from odradek.storage.segment import NEVER, RELATIVE_OFFSET_MAX, Segment
 from odradek.storage.state import NO_LIMIT
 from odradek.storage.validation import Parsed, check_batch, check_keys, split_batches
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.record_body import RECORD_SIZE_MIN
+from odradek.wire.records import (
+    ATTRIBUTES_AT,
+    CRC_AT,
+    HEADER,
+    HEADER_SIZE,
+    LOG_APPEND_TIME_FLAG,
+    LOG_OVERHEAD,
+    MAX_TIMESTAMP_AT,
+    BatchHeader,
+)
 
 _unpack = HEADER.unpack_from
 _assign = ASSIGN.pack_into
-_HEADER_SIZE = 61
 
 
 class AppendResult:
@@ -75,7 +72,7 @@ class LogAppends(LogReads):
         are known to have keys. KafkaError: nothing of it was staged.
         """
         size = len(batches)
-        if _HEADER_SIZE < size <= self._fast_limit:
+        if HEADER_SIZE < size <= self._fast_limit:
             (_, length, _, magic, crc, attributes, delta, _, timestamp, producer_id, producer_epoch, sequence,
              count) = _unpack(batches)  # fmt: skip
             if (
@@ -83,7 +80,7 @@ class LogAppends(LogReads):
                 and length + LOG_OVERHEAD == size
                 and 0 <= attributes <= CODEC_MAX
                 and 0 < count == delta + 1
-                and (attributes or count * RECORD_SIZE_MIN <= size - _HEADER_SIZE)
+                and (attributes or count * RECORD_SIZE_MIN <= size - HEADER_SIZE)
                 and leader_epoch == self.epochs.latest
                 and timestamp <= wall_ms + self._after_ms
                 and crc32c(batches[CRC_START:]) == crc
@@ -260,7 +257,7 @@ class LogAppends(LogReads):
             offset += header.last_offset_delta + 1
         return None
 
-    def _stage(self, header: Header, batch: memoryview, wall_ms: int) -> None:
+    def _stage(self, header: BatchHeader, batch: memoryview, wall_ms: int) -> None:
         """Queue one batch at the end, in a new segment if the active one has had enough."""
         size, timestamp = header.size, header.max_timestamp
         last = header.last_offset
@@ -316,10 +313,10 @@ class LogAppends(LogReads):
         raise NotImplementedError
 
 
-def _stamp(header: Header, batch: memoryview, wall_ms: int) -> Header:
+def _stamp(header: BatchHeader, batch: memoryview, wall_ms: int) -> BatchHeader:
     """LogAppendTime: attributes and largest timestamp rewritten in place, CRC anew."""
-    attributes = header.attributes | TIMESTAMP_TYPE_BIT
-    batch[ATTRIBUTES_OFFSET : ATTRIBUTES_OFFSET + 2] = attributes.to_bytes(2, "big")
-    batch[MAX_TIMESTAMP_OFFSET : MAX_TIMESTAMP_OFFSET + 8] = wall_ms.to_bytes(8, "big", signed=True)
-    CRC_FIELD.pack_into(batch, 17, crc32c(batch[CRC_START:]))
+    attributes = header.attributes | LOG_APPEND_TIME_FLAG
+    batch[ATTRIBUTES_AT : ATTRIBUTES_AT + 2] = attributes.to_bytes(2, "big")
+    batch[MAX_TIMESTAMP_AT : MAX_TIMESTAMP_AT + 8] = wall_ms.to_bytes(8, "big", signed=True)
+    CRC_FIELD.pack_into(batch, CRC_AT, crc32c(batch[CRC_START:]))
     return header._replace(attributes=attributes, max_timestamp=wall_ms)

@@ -14,8 +14,9 @@ from struct import error as struct_error
 from crc32c import crc32c
 
 from odradek.ports.disk import Buffer
-from odradek.storage.batch import CONTROL_BIT, HEADER_SIZE, SEQUENCE_MAX, TRANSACTIONAL_BIT, Header
+from odradek.storage.batch import SEQUENCE_MAX
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.records import CONTROL_FLAG, HEADER_SIZE, TRANSACTIONAL_FLAG, BatchHeader
 
 BATCHES_RETAINED = 5
 _SNAPSHOT_VERSION = 1
@@ -71,7 +72,7 @@ class ProducerEntry:
     def last_offset(self) -> int:
         return self.batches[-1][3] if self.batches else -1
 
-    def duplicate_of(self, header: Header) -> Batch | None:
+    def duplicate_of(self, header: BatchHeader) -> Batch | None:
         """The retained batch with exactly the same epoch and sequences."""
         if header.producer_epoch == self.epoch:
             last = header.last_sequence
@@ -91,7 +92,7 @@ class ProducerEntry:
         self.next_sequence = (last + 1) & SEQUENCE_MAX
         self.last_timestamp = timestamp
 
-    def check(self, header: Header, where: str, *, sequences: bool = True) -> None:
+    def check(self, header: BatchHeader, where: str, *, sequences: bool = True) -> None:
         """Kafka's rules for a data batch that is not replicated. Offset commits of the coordinator carry no sequences.
 
         KafkaError INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE.
@@ -120,7 +121,7 @@ class ProducerEntry:
                 f"Expected transactional write from producer {self.producer_id} {where}",
             )
 
-    def check_marker(self, header: Header, coordinator_epoch: int, where: str) -> None:
+    def check_marker(self, header: BatchHeader, coordinator_epoch: int, where: str) -> None:
         """Kafka's rules for an end-of-transaction marker that is not replicated."""
         if header.producer_epoch < self.epoch:
             raise KafkaError(
@@ -153,7 +154,7 @@ class ProducerStates:
         self.ongoing.clear()
         self.completed.clear()
 
-    def replay(self, header: Header, base_offset: int, batch: Buffer) -> tuple[int, int, bool] | None:
+    def replay(self, header: BatchHeader, base_offset: int, batch: Buffer) -> tuple[int, int, bool] | None:
         """Apply a batch that is in the log. (first offset, marker offset, aborted) if it ended a transaction.
 
         The place where an aborted transaction gets its entry in the transaction index (issue of transactions).
@@ -164,18 +165,18 @@ class ProducerStates:
         entry = self.entries.get(producer_id)
         if entry is None:
             entry = self.entries[producer_id] = ProducerEntry(producer_id)
-        if header.attributes & CONTROL_BIT:
+        if header.attributes & CONTROL_FLAG:
             return self._end(entry, header, base_offset, batch)
         last = base_offset + header.last_offset_delta
         entry.add(header.producer_epoch, header.base_sequence, header.last_sequence, base_offset, last,
                   header.max_timestamp)  # fmt: skip
-        if header.attributes & TRANSACTIONAL_BIT and entry.transaction_start < 0:
+        if header.attributes & TRANSACTIONAL_FLAG and entry.transaction_start < 0:
             entry.transaction_start = base_offset
             self.ongoing[producer_id] = base_offset
         return None
 
     def _end(
-        self, entry: ProducerEntry, header: Header, offset: int, batch: Buffer
+        self, entry: ProducerEntry, header: BatchHeader, offset: int, batch: Buffer
     ) -> tuple[int, int, bool] | None:
         marker = end_transaction_marker(batch)
         if marker is None:

@@ -8,21 +8,19 @@ from crc32c import crc32c
 
 from odradek.ports.disk import Buffer, Disk, File
 from odradek.storage import layout
-from odradek.storage.batch import (
-    CRC_START,
-    HEADER,
-    HEADER_SIZE,
-    LENGTH_MIN,
-    LOG_OVERHEAD,
-    TIMESTAMP_TYPE_BIT,
-    WALK,
-    Damage,
-    Header,
-    parse_header,
-)
+from odradek.storage.batch import CRC_START, WALK, Damage, parse_header
 from odradek.storage.segment import DamagedIndex, Segment
 from odradek.storage.state import LogState
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.records import (
+    HEADER,
+    HEADER_SIZE,
+    LENGTH_MIN,
+    LOG_APPEND_TIME_FLAG,
+    LOG_OVERHEAD,
+    BatchHeader,
+    read_records,
+)
 
 _HINTS_MAX = 16
 _FRESH_BYTES = 8 << 20
@@ -175,7 +173,7 @@ class LogReads(LogState):
 
     def _batch_at(
         self, segment: Segment, file: File, position: int, expected: int, max_bytes: int | None
-    ) -> tuple[bytes | None, Header]:
+    ) -> tuple[bytes | None, BatchHeader]:
         """(verified batch, header); None instead of a sound batch that is larger than `max_bytes`. Raises Damage."""
         head = file.pread(HEADER_SIZE, position)
         if len(head) < HEADER_SIZE:
@@ -333,8 +331,6 @@ class LogReads(LogState):
 
     def _find_time(self, segment: Segment, timestamp: int) -> tuple[int, int, int] | None:
         """The first record at or after `timestamp` in this segment."""
-        from odradek.wire.records import read_records  # not needed by a node that nobody asks for times
-
         offset = max(segment.base_offset, self.log_start_offset)
         while True:
             try:
@@ -347,7 +343,7 @@ class LogReads(LogState):
             except Damage as damage:
                 raise self._corrupt(offset, damage.reason) from None
             assert batch is not None
-            if header.attributes & TIMESTAMP_TYPE_BIT:
+            if header.attributes & LOG_APPEND_TIME_FLAG:
                 return header.max_timestamp, max(header.base_offset, offset), header.leader_epoch
             for record in read_records(memoryview(batch), limit=_RECORDS_BYTES_MAX):
                 if record.timestamp >= timestamp and record.offset >= offset:
@@ -357,7 +353,7 @@ class LogReads(LogState):
 
     def _first_batch_since(
         self, segment: Segment, timestamp: int, offset: int
-    ) -> tuple[int, Header, int] | None:
+    ) -> tuple[int, BatchHeader, int] | None:
         try:
             return segment.find_time(self._pool, timestamp, offset)
         except DamagedIndex:

@@ -14,13 +14,14 @@ from contextlib import suppress
 from functools import partial
 
 from odradek.storage import layout
-from odradek.storage.batch import Damage, Header, scan_batches, walk_headers
+from odradek.storage.batch import Damage, scan_batches, walk_headers
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
 from odradek.storage.producers import SnapshotError
 from odradek.storage.segment import NEVER, Segment
 from odradek.storage.state import NO_LIMIT
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.records import BatchHeader
 
 _SEARCH_CHUNK = 1 << 20
 _LEFTOVERS = (layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, layout.TEMPORARY_SUFFIX)
@@ -411,7 +412,7 @@ def _valid_follows(log: Log, at: int, position: int, expected: int) -> bool:
     )
 
 
-def _valid_batches(log: Log, segment: Segment, position: int) -> Iterator[Header]:
+def _valid_batches(log: Log, segment: Segment, position: int) -> Iterator[BatchHeader]:
     """Batches found by search from `position` on: bytes that look like a header of this segment and pass the CRC."""
     file = segment.file or log._pool.open(segment)
     # The upper half of a base offset is that of the segment's, give or take one carry; magic is 2.
@@ -432,7 +433,7 @@ def _valid_batches(log: Log, segment: Segment, position: int) -> Iterator[Header
                     break
 
 
-def _run(log: Log, segment: Segment, position: int) -> Iterator[tuple[int, Header]]:
+def _run(log: Log, segment: Segment, position: int) -> Iterator[tuple[int, BatchHeader]]:
     """Valid batches in a row from `position` on."""
     file = segment.file or log._pool.open(segment)
     try:

@@ -9,7 +9,7 @@ from crc32c import crc32c
 
 from odradek.ports.disk import Disk, File
 from odradek.storage import layout
-from odradek.storage.batch import CRC_START, Damage, Header, walk_headers
+from odradek.storage.batch import CRC_START, Damage, walk_headers
 from odradek.storage.indexes import (
     TIME_ENTRY,
     SegmentIndex,
@@ -17,6 +17,7 @@ from odradek.storage.indexes import (
     floor_time_in_file,
     load_index,
 )
+from odradek.wire.records import BatchHeader
 
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 NEVER: Final = -(1 << 63)
@@ -92,7 +93,7 @@ class FilePool:
         return False
 
 
-def _verify(file: File, position: int, header: Header) -> None:
+def _verify(file: File, position: int, header: BatchHeader) -> None:
     """Raises Damage if the batch at `position` does not pass its CRC."""
     batch = file.pread(header.size, position)
     if len(batch) < header.size or crc32c(memoryview(batch)[CRC_START:]) != header.crc:
@@ -235,7 +236,7 @@ class Segment:
         self.used = True
         position, floor = self._floor(pool.disk, file, offset - self.base_offset)
         expected = self.base_offset if floor is None else -1
-        before: tuple[int, Header] | None = None
+        before: tuple[int, BatchHeader] | None = None
         try:
             for at, header in walk_headers(file, position, self.written):
                 if at == position and floor is not None and header.last_offset != floor + self.base_offset:
@@ -277,7 +278,7 @@ class Segment:
             raise DamagedIndex
         return entry[1], entry[0]
 
-    def header_at(self, pool: FilePool, offset: int) -> tuple[int, Header] | None:
+    def header_at(self, pool: FilePool, offset: int) -> tuple[int, BatchHeader] | None:
         """(position, header) of the batch that holds `offset`, or of the first after it."""
         found = self.find(pool, offset)
         if found is None:
@@ -323,7 +324,7 @@ class Segment:
         finally:
             file.close()
 
-    def find_time(self, pool: FilePool, timestamp: int, offset: int) -> tuple[int, Header, int] | None:
+    def find_time(self, pool: FilePool, timestamp: int, offset: int) -> tuple[int, BatchHeader, int] | None:
         """(position, header, expected base offset or -1) of the first batch from `offset` on that reaches `timestamp`.
 
         Raises DamagedIndex, Damage.

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from crc32c import crc32c
 
-from odradek.storage.batch import (
-    CODEC_MASK,
-    CODEC_MAX,
-    CRC_START,
-    HEADER_SIZE,
-    LENGTH_MIN,
-    NO_TIMESTAMP,
-    RECORD_SIZE_MIN,
-    TIMESTAMP_TYPE_BIT,
-    Header,
-    parse_header,
-)
+from odradek.storage.batch import CODEC_MAX, CRC_START, parse_header
 from odradek.storage.config import CREATE_TIME, UNLIMITED, LogConfig
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.record_body import RECORD_SIZE_MIN
+from odradek.wire.records import (
+    CODEC_MASK,
+    HEADER_SIZE,
+    LENGTH_MIN,
+    LOG_APPEND_TIME_FLAG,
+    NO_TIMESTAMP,
+    BatchHeader,
+    read_records,
+)
 
 _INNER_BYTES_MAX = 256 << 20
 _ATTRIBUTES_KNOWN = 0x7F
 
-Parsed = tuple[Header, memoryview]
+Parsed = tuple[BatchHeader, memoryview]
 
 
 def split_batches(buffer: memoryview) -> list[Parsed]:
@@ -56,7 +55,7 @@ def split_batches(buffer: memoryview) -> list[Parsed]:
 
 
 def check_batch(
-    header: Header, batch: memoryview, config: LogConfig, wall_ms: int, *, allow_control: bool
+    header: BatchHeader, batch: memoryview, config: LogConfig, wall_ms: int, *, allow_control: bool
 ) -> None:
     """The rules of one batch that need no log. KafkaError with Kafka's code."""
     if header.size > config.max_message_bytes:
@@ -78,7 +77,11 @@ def check_batch(
         )
     if header.is_control and not allow_control:
         raise KafkaError(ErrorCode.INVALID_RECORD, "Clients are not allowed to write control records.")
-    if header.attributes & TIMESTAMP_TYPE_BIT and config.timestamp_type == CREATE_TIME and not allow_control:
+    if (
+        header.attributes & LOG_APPEND_TIME_FLAG
+        and config.timestamp_type == CREATE_TIME
+        and not allow_control
+    ):
         raise KafkaError(
             ErrorCode.INVALID_TIMESTAMP,
             "Invalid timestamp type LogAppendTime from a client; the broker sets it.",
@@ -99,8 +102,6 @@ def check_batch(
 
 def check_keys(batch: memoryview) -> None:
     """A compacted topic takes no record without a key. Opens the batch. KafkaError INVALID_RECORD."""
-    from odradek.wire.records import read_records
-
     for at, record in enumerate(read_records(batch, limit=_INNER_BYTES_MAX)):
         if record.key is None:
             raise KafkaError(
@@ -109,30 +110,28 @@ def check_keys(batch: memoryview) -> None:
             )
 
 
-def _check_counts(header: Header) -> None:
-    if header.record_count <= 0 or header.record_count != header.last_offset_delta + 1:
+def _check_counts(header: BatchHeader) -> None:
+    if header.count <= 0 or header.count != header.last_offset_delta + 1:
         raise KafkaError(
             ErrorCode.INVALID_RECORD,
             f"Inconsistent batch offset range: last offset delta {header.last_offset_delta}, "
-            f"{header.record_count} records.",
+            f"{header.count} records.",
         )
     plain = not header.attributes & CODEC_MASK
-    if plain and header.record_count * RECORD_SIZE_MIN > header.size - HEADER_SIZE:
+    if plain and header.count * RECORD_SIZE_MIN > header.size - HEADER_SIZE:
         raise KafkaError(
             ErrorCode.INVALID_RECORD,
-            f"{header.record_count} records do not fit into a batch of {header.size} bytes.",
+            f"{header.count} records do not fit into a batch of {header.size} bytes.",
         )
 
 
-def _check_timestamps(header: Header, batch: memoryview, config: LogConfig, wall_ms: int) -> None:
+def _check_timestamps(header: BatchHeader, batch: memoryview, config: LogConfig, wall_ms: int) -> None:
     """CreateTime bounds. The header vouches for the upper one; a lower one (rarely set) opens the batch."""
     latest = wall_ms + config.timestamp_after_max_ms
     if header.max_timestamp > latest:
         raise _out_of_range(header.max_timestamp, wall_ms, config)
     if config.timestamp_before_max_ms >= UNLIMITED:
         return
-    from odradek.wire.records import read_records
-
     for record in read_records(batch, limit=_INNER_BYTES_MAX):
         timestamp = record.timestamp
         too_old = wall_ms - timestamp > config.timestamp_before_max_ms
