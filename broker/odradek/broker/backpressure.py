@@ -1,13 +1,12 @@
 """What all connections together may hold in memory: requests on their way in, responses on their way out.
 
 Kafka bounds the first by `queued.max.request.bytes` and leaves the second to its heap. A peer that announces much and
-sends little, or asks for much and reads nothing, costs others nothing here: it waits, and once somebody waits for
-what it holds, `close_slow` ends it.
+sends little, or asks for much and reads nothing, costs others nothing here: what counts is what it really holds, and
+once somebody waits for that, `slow` names who does not get on with it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from odradek.broker.connection import Connection
 
 SMALL_FRAME = 64 * 1024
-"""Frames up to this size are received without a reservation."""
+"""Frames up to this size are received without asking."""
 ORDINARY_FRAME = 2 << 20
-"""Larger frames are reserved in a budget of their own, so that a few giants do not hold up everybody's batches."""
+"""Larger frames have a budget of their own, so that a few giants do not hold up everybody's batches."""
 SPARE_BUFFERS_MAX = 8
 """Frame buffers of up to ORDINARY_FRAME bytes kept for the next frame of any connection."""
 SLOW_BYTES_PER_S = 16 * 1024
@@ -27,57 +26,81 @@ SLOW_AFTER_MS = 5000
 
 
 class Budget:
-    """Bytes of frames being received. Whole frames are reserved, so whoever is admitted can finish; FIFO."""
+    """Bytes of buffers for frames being received. Buffers grow as bytes arrive; who finds no room waits in line.
+
+    If everybody who holds something waits, the first in line may go on with its frame whatever the limit says: frames
+    get finished, one after the other.
+    """
 
     def __init__(self, limit: int) -> None:
         """A limit that is not positive is none."""
         self.limit = limit
         self.used = 0
-        self._holders: dict[Connection, tuple[int, int]] = {}
-        """What is reserved, and since when (ms)."""
-        self._waiting: deque[tuple[Connection, int]] = deque()
+        self._held: dict[Connection, int] = {}
+        self._moving: dict[Connection, tuple[int, int]] = {}
+        """Holders that do not wait: since when (ms), and what had arrived of the frame then."""
+        self._waiting: dict[Connection, int] = {}
+        """How much more each wants, in the order of asking."""
+        self._first: Connection | None = None
+        """The one that goes on whatever the limit says, until its frame is done."""
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def reserve(self, connection: Connection, size: int, now_ms: int) -> bool:
-        """Admit a frame, or remember who wants it: `memory_granted` follows. One frame alone is always admitted."""
-        if self._waiting or not self._fits(size):
-            self._waiting.append((connection, size))
-            return False
-        self._take(connection, size, now_ms)
-        return True
+    def grow(self, connection: Connection, more: int, now_ms: int) -> bool:
+        """Whether the connection may hold `more` bytes; if not, `memory_granted` follows, and it reads no more."""
+        if not self._waiting and not self._fits(more) and not (self._moving.keys() - {connection}):
+            self._first = connection
+        if connection is self._first or (not self._waiting and self._fits(more)):
+            self._take(connection, more, now_ms)
+            return True
+        self._moving.pop(connection, None)
+        self._waiting[connection] = more
+        self._admit(now_ms, before=connection)
+        return False
 
     def release(self, connection: Connection, now_ms: int) -> None:
         """The frame was handled, or its connection is gone, waiting or not."""
-        held = self._holders.pop(connection, None)
-        if held is not None:
-            self.used -= held[0]
-        else:
-            self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
-        while self._waiting and self._fits(self._waiting[0][1]):
-            waiter, size = self._waiting.popleft()
-            self._take(waiter, size, now_ms)
-            waiter.memory_granted()
+        self.used -= self._held.pop(connection, 0)
+        self._moving.pop(connection, None)
+        self._waiting.pop(connection, None)
+        if connection is self._first:
+            self._first = None
+        self._admit(now_ms)
 
     def slow(self, now_ms: int) -> list[Connection]:
         """Who holds what others wait for and does not get on with it."""
-        if not self._waiting:
-            return []
-        return [
-            holder
-            for holder, (_, since_ms) in self._holders.items()
-            if now_ms - since_ms >= SLOW_AFTER_MS
-            and holder.received_bytes * 1000 < SLOW_BYTES_PER_S * (now_ms - since_ms)
-        ]
+        found = []
+        for connection, (since_ms, received_then) in list(self._moving.items()):
+            lasted_ms = now_ms - since_ms
+            if lasted_ms < SLOW_AFTER_MS:
+                continue
+            received = connection.received_bytes
+            if (received - received_then) * 1000 < SLOW_BYTES_PER_S * lasted_ms:
+                found.append(connection)
+            else:
+                self._moving[connection] = now_ms, received
+        return found if self._waiting else []
 
-    def _fits(self, size: int) -> bool:
-        return self.limit <= 0 or not self._holders or self.used + size <= self.limit
+    def _admit(self, now_ms: int, before: Connection | None = None) -> None:
+        while self._waiting:
+            connection, more = next(iter(self._waiting.items()))
+            if connection is before or (self._moving and not self._fits(more)):
+                return
+            if not self._fits(more):
+                self._first = connection
+            del self._waiting[connection]
+            self._take(connection, more, now_ms)
+            connection.memory_granted()
 
-    def _take(self, connection: Connection, size: int, now_ms: int) -> None:
-        self.used += size
-        self._holders[connection] = size, now_ms
+    def _fits(self, more: int) -> bool:
+        return self.limit <= 0 or self.used + more <= self.limit
+
+    def _take(self, connection: Connection, more: int, now_ms: int) -> None:
+        self.used += more
+        self._held[connection] = self._held.get(connection, 0) + more
+        self._moving[connection] = now_ms, connection.received_bytes
 
 
 class RequestMemory:
@@ -89,27 +112,27 @@ class RequestMemory:
         self.giant = Budget(limit - limit // 4)
         self._spare: list[bytearray] = []
 
-    def reserve(self, connection: Connection, size: int) -> bool:
-        """False: the connection waits for `memory_granted` and must not read until then."""
-        budget = self.ordinary if size <= ORDINARY_FRAME else self.giant
-        return budget.reserve(connection, size, self._clock_ms())
+    def grow(self, connection: Connection, frame: int, more: int) -> bool:
+        """For a frame of `frame` bytes. False: the connection waits for `memory_granted`, without reading."""
+        return self._budget(frame).grow(connection, more, self._clock_ms())
 
-    def release(self, connection: Connection, size: int) -> None:
-        budget = self.ordinary if size <= ORDINARY_FRAME else self.giant
-        budget.release(connection, self._clock_ms())
+    def release(self, connection: Connection, frame: int) -> None:
+        self._budget(frame).release(connection, self._clock_ms())
+
+    def _budget(self, frame: int) -> Budget:
+        return self.ordinary if frame <= ORDINARY_FRAME else self.giant
 
     def buffer(self, size: int) -> bytearray:
         """A buffer of at least `size` bytes with anything in it."""
-        if size >= SMALL_FRAME:
-            for at, spare in enumerate(self._spare):
-                if len(spare) >= size:
-                    return self._spare.pop(at)
+        if size >= SMALL_FRAME and self._spare and len(self._spare[-1]) >= size:
+            return self._spare.pop()  # the largest: the frame need not grow out of it
         return bytearray(size)
 
     def give_back(self, buffer: bytearray) -> None:
         """The caller uses it no more. Idle connections own no buffer."""
         if SMALL_FRAME <= len(buffer) <= ORDINARY_FRAME and len(self._spare) < SPARE_BUFFERS_MAX:
             self._spare.append(buffer)
+            self._spare.sort(key=len)
 
     def slow(self, now_ms: int) -> list[Connection]:
         return self.ordinary.slow(now_ms) + self.giant.slow(now_ms)

@@ -29,7 +29,7 @@ from odradek.wire.primitives import read_tags
 
 REQUESTS_WAITING_MAX = 128
 """Requests of one connection that may await their response before reading stops."""
-BUFFER_STEP = 1 << 20
+BUFFER_STEP = 256 * 1024
 """A large frame's buffer is allocated whole up to here, and doubles with the bytes received above."""
 SMALL_BUFFER_STEP = 16 * 1024
 """The same for frames that need no reservation: ten thousand peers may have begun one."""
@@ -136,7 +136,7 @@ class Connection:
         self._filled = 0
         self._need = 0
         self._reserved = 0
-        """Size of the frame being received, if it is a large one."""
+        """What it holds of the node's memory for requests; only large frames ask for it."""
         self._awaiting_memory = False
         self._in_event = False
         self._is_ready = False
@@ -251,9 +251,10 @@ class Connection:
             self._pump()
 
     def memory_granted(self) -> None:
-        """The frame that waited for room may be received."""
+        """The frame that waited for room may go on being received."""
         self._awaiting_memory = False
-        self._make_room()
+        self._reserved = self._capacity()
+        self._enlarge(self._reserved)
         self._make_ready()
 
     def count_unsent(self) -> None:
@@ -436,43 +437,48 @@ class Connection:
                 self._release_own()
             return
         # Of a frame whose API is not known yet, only as much as tells it.
-        need = 4 + _frame(view, pos)[0] if left >= 6 else 6
-        if need > left and need > SMALL_FRAME and not self._reserved:
-            self._reserved = need
-            if not self.host.request_memory.reserve(self, need):
-                self._awaiting_memory = True
+        self._need = 4 + _frame(view, pos)[0] if left >= 6 else 6
+        self._filled = left
         old = self._own
         if pos or old is None or view.obj is not old:
-            self._own = self.host.request_memory.buffer(self._capacity(left, need))
+            memory = self.host.request_memory
+            self._own = memory.buffer(self._capacity() if self._may_hold() else left)
             self._own[:left] = view[pos:end]
             if old is not None:
-                self.host.request_memory.give_back(old)
-        self._filled = left
-        self._need = need
-        self._make_room()
-        if self._awaiting_memory:
-            self._pause_reading()
-
-    def _capacity(self, filled: int, need: int) -> int:
-        if self._awaiting_memory:
-            return filled
-        step = BUFFER_STEP if need > SMALL_FRAME else SMALL_BUFFER_STEP
-        return max(filled, min(need, max(step, 2 * filled)))
-
-    def _make_room(self) -> None:
-        """Let the buffer have room, for no more than the frame: what follows it is read into the shared buffer."""
-        if self._own is None:
-            return
-        if len(self._own) < self._capacity(self._filled, self._need):
+                memory.give_back(old)
+        # No more room than the frame needs: what follows it is read into the shared buffer again.
+        self._own_view = memoryview(self._own)[: max(left, self._need)]  # type: ignore[arg-type]
+        if left < self._need and left == len(self._own_view) and not self._awaiting_memory:
             self._grow()
-        else:
-            self._own_view = memoryview(self._own)[: max(self._filled, self._need)]
+
+    def _capacity(self) -> int:
+        """How large a buffer the frame shall have, with what has arrived of it so far."""
+        step = BUFFER_STEP if self._need > SMALL_FRAME else SMALL_BUFFER_STEP
+        return max(self._filled, min(self._need, max(step, 2 * self._filled)))
+
+    def _may_hold(self) -> bool:
+        """Whether there is memory for `_capacity` bytes; if not, reading stops until `memory_granted`."""
+        if self._need <= SMALL_FRAME or self._filled >= self._need:
+            return True
+        capacity = self._capacity()
+        if capacity <= self._reserved:
+            return True
+        if self.host.request_memory.grow(self, self._need, capacity - self._reserved):
+            self._reserved = capacity
+            return True
+        self._awaiting_memory = True
+        self._pause_reading()
+        return False
 
     def _grow(self) -> None:
-        """The frame is larger than its buffer so far: double it, up to the frame."""
+        """The frame is larger than its buffer so far."""
+        if self._may_hold():
+            self._enlarge(self._capacity())
+
+    def _enlarge(self, capacity: int) -> None:
         assert self._own is not None
         memory = self.host.request_memory
-        grown = memory.buffer(self._capacity(self._filled, self._need))
+        grown = memory.buffer(capacity)
         grown[: self._filled] = memoryview(self._own)[: self._filled]
         memory.give_back(self._own)
         self._own = grown
@@ -486,10 +492,10 @@ class Connection:
             self._own = None
 
     def _release_memory(self) -> None:
-        if self._reserved:
-            reserved, self._reserved = self._reserved, 0
+        if self._reserved or self._awaiting_memory:
+            self._reserved = 0
             self._awaiting_memory = False
-            self.host.request_memory.release(self, reserved)
+            self.host.request_memory.release(self, self._need)
 
     # -- responses -----------------------------------------------------------------------------------------------
 

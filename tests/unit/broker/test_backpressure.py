@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import pack
+from typing import Any
 
 from odradek.broker.backpressure import (
     ORDINARY_FRAME,
@@ -30,58 +31,80 @@ class Holder:
         self.granted += 1
 
 
-def test_room_is_given_in_the_order_of_asking_and_whole() -> None:
-    budget = Budget(100)
-    first, second, third, fourth = (Holder() for _ in range(4))
-    assert budget.reserve(first, 60, 0)  # type: ignore[arg-type]
-    assert not budget.reserve(second, 60, 0)  # type: ignore[arg-type]
-    assert not budget.reserve(third, 10, 0), "it would fit, but others came first"  # type: ignore[arg-type]
-    assert not budget.reserve(fourth, 90, 0)  # type: ignore[arg-type]
-    budget.release(first, 1)  # type: ignore[arg-type]
+def budget_of(limit: int) -> tuple[Any, list[Any]]:
+    return Budget(limit), [Holder() for _ in range(5)]
+
+
+def test_room_is_given_in_the_order_of_asking() -> None:
+    budget, (first, second, third, fourth, _) = budget_of(100)
+    assert budget.grow(first, 60, 0)
+    assert not budget.grow(second, 60, 0)
+    assert not budget.grow(third, 10, 0), "it would fit, but others came first"
+    assert not budget.grow(fourth, 90, 0)
+    budget.release(first, 1)
     assert (second.granted, third.granted, fourth.granted) == (1, 1, 0)
-    budget.release(third, 2)  # type: ignore[arg-type]
+    budget.release(third, 2)
     assert fourth.granted == 0
-    budget.release(second, 2)  # type: ignore[arg-type]
+    budget.release(second, 2)
     assert fourth.granted == 1
-    budget.release(fourth, 3)  # type: ignore[arg-type]
-    assert budget.used == 0
+    budget.release(fourth, 3)
+    assert budget.used == budget.waiting == 0
+
+
+def test_when_everybody_waits_for_more_the_first_gets_it() -> None:
+    """Half-received frames fill the memory: they are finished one after the other."""
+    budget, holders = budget_of(100)
+    for holder in holders:
+        assert budget.grow(holder, 20, 0)
+    for holder in holders[:4]:
+        assert not budget.grow(holder, 20, 0)
+    assert [holder.granted for holder in holders] == [0] * 5, "one can still move"
+    assert not budget.grow(holders[4], 20, 0)
+    assert [holder.granted for holder in holders] == [1, 0, 0, 0, 0]
+    assert budget.grow(holders[0], 1000, 0), "until its frame is done"
+    budget.release(holders[0], 0)
+    assert [holder.granted for holder in holders] == [1, 1, 0, 0, 0]
+    for holder in holders:
+        budget.release(holder, 0)
+    assert budget.used == budget.waiting == 0
 
 
 def test_one_request_alone_is_always_received_and_no_limit_is_none() -> None:
-    assert Budget(10).reserve(Holder(), 1000, 0)  # type: ignore[arg-type]
-    free = Budget(-1)
-    assert all(free.reserve(Holder(), 1 << 30, 0) for _ in range(10))  # type: ignore[arg-type]
+    budget, holders = budget_of(10)
+    assert budget.grow(holders[0], 1000, 0)
+    assert budget.grow(holders[0], 1000, 0)
+    free, holders = budget_of(-1)
+    assert all(free.grow(holder, 1 << 30, 0) for holder in holders)
 
 
 def test_who_leaves_the_queue_is_forgotten() -> None:
-    budget = Budget(10)
-    first, second, third = Holder(), Holder(), Holder()
+    budget, (first, second, third, *_) = budget_of(10)
     for holder in (first, second, third):
-        budget.reserve(holder, 10, 0)  # type: ignore[arg-type]
-    budget.release(second, 0)  # type: ignore[arg-type]
+        budget.grow(holder, 10, 0)
+    budget.release(second, 0)
     assert budget.used == 10
-    budget.release(first, 0)  # type: ignore[arg-type]
+    budget.release(first, 0)
     assert (second.granted, third.granted) == (0, 1)
 
 
 def test_who_trickles_is_slow_once_others_wait() -> None:
-    budget = Budget(10)
-    idle, busy = Holder(), Holder()
+    budget, (idle, busy, waiter, *_) = budget_of(10)
+    assert budget.grow(idle, 5, 0)
+    assert budget.grow(busy, 5, 0)
     busy.received_bytes = 2 * SLOW_BYTES_PER_S * SLOW_AFTER_MS // 1000
-    assert budget.reserve(idle, 5, 0)  # type: ignore[arg-type]
-    assert budget.reserve(busy, 5, 0)  # type: ignore[arg-type]
     assert budget.slow(SLOW_AFTER_MS) == [], "nobody waits"
-    budget.reserve(Holder(), 5, 0)  # type: ignore[arg-type]
+    budget.grow(waiter, 5, 0)
     assert budget.slow(SLOW_AFTER_MS - 1) == []
     assert budget.slow(SLOW_AFTER_MS) == [idle]
+    assert budget.slow(2 * SLOW_AFTER_MS) == [idle, busy], "it has stopped since"
 
 
 def test_giants_do_not_hold_up_ordinary_batches() -> None:
-    memory = RequestMemory(256 * MIB, lambda: 0)
-    assert memory.reserve(Holder(), 100 * MIB)  # type: ignore[arg-type]
-    assert not memory.reserve(Holder(), 100 * MIB)  # type: ignore[arg-type]
-    assert all(memory.reserve(Holder(), MIB) for _ in range(64))  # type: ignore[arg-type]
-    assert not memory.reserve(Holder(), MIB)  # type: ignore[arg-type]
+    memory: Any = RequestMemory(256 * MIB, lambda: 0)
+    assert memory.grow(Holder(), 100 * MIB, 100 * MIB)
+    assert not memory.grow(Holder(), 100 * MIB, 100 * MIB)
+    assert all(memory.grow(Holder(), MIB, MIB) for _ in range(64))
+    assert not memory.grow(Holder(), MIB, MIB)
 
 
 def test_spare_buffers_are_few_and_not_large() -> None:
@@ -98,37 +121,50 @@ def produce_head(size: int) -> bytes:
     return pack(">ihhih", size, 0, 9, 1, -1)
 
 
-def test_large_frames_are_received_one_after_another_and_all_are_answered() -> None:
+def test_large_frames_that_do_not_fit_together_are_received_one_after_another() -> None:
     node = NodeHarness(
         queued__max__request__bytes=str(8 * MIB),
         socket__request__max__bytes=str(8 * MIB),
         message__max__bytes=str(8 * MIB),
     )
     node.create_topic("t")
-    batch = node.batch(bytes(5 * MIB))
+    batch = node.batch(bytes(7 * MIB))
     data = [PartitionProduceData(index=0, records=batch)]
     request = ProduceRequest(
         acks=-1, timeout_ms=1000, topic_data=[TopicProduceData(name="t", partition_data=data)]
     )
-    clients = [node.client() for _ in range(4)]
+    clients = [node.client() for _ in range(6)]
     frames = []
     for client in clients:
         client.send(MetadataRequest(topics=None), 9)  # so that the request has correlation id 2
         client.take(3, 9, 1)
         frames.append(produce_frame(client, request))
-    for client, frame in zip(clients, frames, strict=True):
-        client.deliver(frame[:300_000])
-    assert [client.reading for client in clients] == [True, False, False, False]
-    held = sum(client.connection.buffered_bytes for client in clients)
-    assert held < 3 * MIB, "buffers grow with what has arrived"
-    for client, frame in zip(clients, frames, strict=True):
-        assert client.reading
-        client.deliver(frame[300_000:])
-        assert not client.unread
+    for at in range(0, len(frames[0]), 200_000):
+        for client, frame in zip(clients, frames, strict=True):
+            client.deliver(frame[at : at + 200_000])
+            assert sum(client.connection.buffered_bytes for client in clients) < 18 * MIB
+    for _ in range(10):
         node.settle()
+        for client in clients:
+            client.deliver(b"")
+    for client in clients:
         assert client.take(0, 9, 2).responses[0].partition_responses[0].error_code == 0
-    assert node.node.request_memory.giant.used == 0
+    assert node.node.request_memory.giant.used == node.node.request_memory.giant.waiting == 0
     assert sum(client.connection.buffered_bytes for client in clients) == 0
+
+
+def test_peers_that_announce_much_and_send_little_hold_up_nobody() -> None:
+    node = NodeHarness()
+    node.create_topic("t")
+    for _ in range(100):
+        client = node.client()
+        client.deliver(produce_head(100 * MIB))
+        assert client.connection.buffered_bytes <= 256 * 1024
+    data = [PartitionProduceData(index=0, records=node.batch(bytes(900_000)))]
+    request = ProduceRequest(
+        acks=-1, timeout_ms=1000, topic_data=[TopicProduceData(name="t", partition_data=data)]
+    )
+    assert node.client().ask(request, 9).responses[0].partition_responses[0].error_code == 0
 
 
 def produce_frame(client: Client, request: ProduceRequest) -> bytes:
@@ -136,28 +172,38 @@ def produce_frame(client: Client, request: ProduceRequest) -> bytes:
     return pack(">ihhih", 10 + 1 + len(body), 0, 9, 2, -1) + b"\0" + body
 
 
+def part_of_a_frame(client: Client, received: int) -> None:
+    client.deliver(produce_head(8 * MIB))
+    for _ in range(received // (256 * 1024)):
+        client.deliver(bytes(256 * 1024))
+
+
+def node_with_little_memory() -> NodeHarness:
+    return NodeHarness(queued__max__request__bytes=str(12 * MIB), socket__request__max__bytes=str(12 * MIB))
+
+
 def test_a_peer_that_stops_in_the_middle_of_a_frame_is_closed_once_others_wait() -> None:
-    node = NodeHarness()
-    stalled = [node.client() for _ in range(3)]
-    for client in stalled[:1]:
-        client.deliver(produce_head(100 * MIB))
+    node = node_with_little_memory()
+    clients = [node.client() for _ in range(4)]
+    part_of_a_frame(clients[0], 7 * MIB)
     node.advance(20_000)
-    assert not stalled[0].closed, "nobody waits"
-    for client in stalled[1:]:
-        client.deliver(produce_head(100 * MIB))
-    assert [client.reading for client in stalled] == [True, False, False]
+    assert not clients[0].closed, "nobody waits"
+    for client in clients[1:]:
+        part_of_a_frame(client, 7 * MIB)
+    assert [client.reading for client in clients] == [True, False, False, False]
     node.advance(1000)
-    assert [client.closed for client in stalled] == [True, False, False]
-    stalled[0].connection.lost()
-    assert [client.reading for client in stalled[1:]] == [True, False]
+    assert [client.closed for client in clients] == [True, False, False, False]
+    clients[0].connection.lost()
+    assert clients[1].reading
     assert len(node.log.of_level("limited_warning")) == 1
 
 
 def test_a_lost_connection_gives_its_place_to_the_next() -> None:
-    node = NodeHarness()
+    node = node_with_little_memory()
     clients = [node.client() for _ in range(3)]
     for client in clients:
-        client.deliver(produce_head(100 * MIB))
+        part_of_a_frame(client, 7 * MIB)
+    assert [client.reading for client in clients] == [True, False, False]
     clients[1].connection.lost()
     clients[0].connection.lost()
     assert clients[2].reading
