@@ -9,7 +9,7 @@ import pytest
 from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from interop.cluster import Node, eventually, unique
+from interop.cluster import Node, eventually, port_is_open, unique
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,8 +36,14 @@ def value(node: Node, name: str, **labels: str) -> float:
     return sum(found)
 
 
+def start(node: Node) -> None:
+    """Start the node and wait for its HTTP server, too, which opens after the clients' port."""
+    node.start()
+    eventually(lambda: port_is_open(node.metrics_port), 10, "nothing listens on the port of the metrics")
+
+
 def test_traffic_shows_in_the_metrics(own_node: Node) -> None:
-    own_node.start()
+    start(own_node)
     topic = unique("measured")
     producer = KafkaProducer(bootstrap_servers=own_node.bootstrap)
     for _ in range(200):
@@ -54,7 +60,7 @@ def test_traffic_shows_in_the_metrics(own_node: Node) -> None:
 
 
 def test_health_endpoints(own_node: Node) -> None:
-    own_node.start()
+    start(own_node)
     assert get(own_node, "/health/live")[0] == 200
     eventually(lambda: get(own_node, "/health/ready")[0] == 200, 10, "the node is not ready")
     assert get(own_node, "/nothing")[0] == 404
