@@ -270,6 +270,7 @@ def test_a_flipped_bit_is_never_served(node: NodeHarness) -> None:
     damaged = node.client().ask(request(node, {0: 4}), 12).responses[0].partitions[0]
     assert damaged.error_code in (ErrorCode.CORRUPT_MESSAGE, ErrorCode.KAFKA_STORAGE_ERROR)
     assert not damaged.records
+    assert any("damaged at offset 4" in str(line) for line in node.log.of_level("limited_warning"))
     behind = node.client().ask(request(node, {0: 5}), 12)
     assert values(behind)[0] == [b"%d" % i * 50 for i in range(5, 10)]
 

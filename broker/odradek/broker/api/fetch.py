@@ -176,6 +176,8 @@ class _Operation:
                 ).data
                 partition.metrics.bytes_out += len(entry.data)
         except KafkaError as error:
+            if error.code == ErrorCode.CORRUPT_MESSAGE:  # the client cannot do anything about it
+                self.node.ports.log.limited_warning("a damaged batch is not served", reason=error.message)
             entry.error = error.code
             entry.high_watermark = -1
             entry.last_stable = -1
