@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from interop import real_kafka
 from interop.cluster import ENVIRONMENT, Node, unique
 
 CreateTopic = Callable[..., str]
@@ -50,6 +51,16 @@ def own_node(tmp_path: Path) -> Iterator[Node]:
         yield node
     finally:
         node.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka_tools() -> None:
+    """Apache Kafka's own tools can be run here (`real_kafka.run_tool`)."""
+    try:
+        real_kafka.java()
+        real_kafka.libs()
+    except real_kafka.Unavailable as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture

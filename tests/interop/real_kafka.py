@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interop import jvm
+from interop.cluster import port_is_open
 
 VERSION = jvm.KAFKA_VERSION
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any well-formed id; fixed so that data directories can be reused
@@ -144,15 +144,6 @@ class RealKafka:
     def pid(self) -> int:
         assert self.process is not None, "not started"
         return self.process.pid
-
-
-def port_is_open(port: int, host: str = "localhost") -> bool:
-    """Whether something listens there."""
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def main() -> int:

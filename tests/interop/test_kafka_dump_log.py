@@ -23,17 +23,10 @@ from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import Codec, Record, end_txn_marker, read_records, simple_batch
 
 NOW = 1_700_000_000_000
+pytestmark = pytest.mark.usefixtures("kafka_tools")
+
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 SMALL = LogConfig(segment_bytes=60_000, index_interval_bytes=4096)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kafka() -> None:
-    try:
-        real_kafka.java()
-        real_kafka.libs()
-    except real_kafka.Unavailable as missing:
-        pytest.skip(str(missing))
 
 
 def fill(log: Log, count: int = 300) -> None:

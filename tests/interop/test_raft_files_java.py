@@ -14,15 +14,6 @@ from odradek.raft.testing.node import METADATA_DIR, single_node
 LOG_DIR = f"{METADATA_DIR}/__cluster_metadata-0"
 
 
-@pytest.fixture(scope="module")
-def _kafka() -> None:
-    try:
-        real_kafka.java()
-        real_kafka.libs()
-    except real_kafka.Unavailable as missing:
-        pytest.skip(str(missing))
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The directory of a node that has led twice and made a snapshot."""
@@ -48,7 +39,7 @@ def dump(path: Path) -> list[str]:
     return done.stdout.decode().splitlines()
 
 
-@pytest.mark.usefixtures("_kafka")
+@pytest.mark.usefixtures("kafka_tools")
 def test_kafkas_dump_tool_reads_the_log(files: Path) -> None:
     lines = dump(files / "00000000000000000000.log")
     text = "\n".join(lines)
@@ -63,7 +54,7 @@ def test_kafkas_dump_tool_reads_the_log(files: Path) -> None:
     assert [m[1] for m in re.finditer(r"partitionLeaderEpoch: (\d+)", text)] == ["1", "1", "2", "2"]
 
 
-@pytest.mark.usefixtures("_kafka")
+@pytest.mark.usefixtures("kafka_tools")
 def test_kafkas_dump_tool_reads_the_snapshot(files: Path) -> None:
     text = "\n".join(dump(files / "00000000000000000008-0000000002.checkpoint"))
     assert "Snapshot end offset: 8, epoch: 2" in text
@@ -72,7 +63,7 @@ def test_kafkas_dump_tool_reads_the_snapshot(files: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("_kafka")
+@pytest.mark.usefixtures("kafka_tools")
 def test_we_read_the_bootstrap_snapshot_of_kafkas_storage_tool(tmp_path: Path) -> None:
     properties = tmp_path / "server.properties"
     properties.write_text(
