@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from odradek.broker.dispatch import UNCHECKED_BYTES, check_elements
 from odradek.broker.pending import Pending, Response
+from odradek.controller.topic_names import topic_name_error
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, MalformedMessage
 from odradek.wire.frame import encode_response
@@ -196,8 +197,6 @@ def _topics(
 
 
 def _why_missing(name: str | None) -> ErrorCode:
-    from odradek.controller.topic_names import topic_name_error
-
     if name is None or topic_name_error(name) is not None:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
     return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
