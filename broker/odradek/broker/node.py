@@ -410,6 +410,7 @@ class Node:
                 return
             was, self.unfenced = self.unfenced, not response.is_fenced
             if self.unfenced and not was:
+                self.replicas.later = self._soon
                 self.on_ready()
 
     def leave(self, done: Callable[[], None]) -> None:
@@ -511,9 +512,12 @@ class Node:
         self.topic_creation.create(names, done)
 
     def log_start_moved(self, partition: Partition) -> None:
-        """After DeleteRecords: remembered before the answer leaves, segments deleted in the background."""
+        """After DeleteRecords: remembered before the answer leaves. Segments go with the next retention check, as in
+        Kafka.
+        """
         self.logs.checkpoint()
-        self.replicas.delete_old_segments_of(partition)
+        if partition.replica is not None:
+            self.replication.log_start_moved(partition.replica)
 
     def log_directories(self) -> list[tuple[str, bool]]:
         return [(data_dir.path, not data_dir.offline) for data_dir in self.logs.dirs]
@@ -564,6 +568,9 @@ class Node:
         if not self._later:
             self.timers.at(self.monotonic_ms(), self._later_is_now)
         self._later.append(connection)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        self.timers.at(self.monotonic_ms(), lambda _now: work())
 
     def _later_is_now(self, _now_ms: int) -> None:
         later, self._later = self._later, []

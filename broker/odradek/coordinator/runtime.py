@@ -234,7 +234,7 @@ class CoordinatorRuntime(Generic[S]):
         self._enter()
         self._close(context)
         self._leave()
-        self._log.info("unloaded", partition=partition, epoch=context.epoch)
+        self._log.debug("unloaded", partition=partition, epoch=context.epoch)
 
     # -- operations ----------------------------------------------------------------------------------------------
 
