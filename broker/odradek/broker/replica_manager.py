@@ -6,6 +6,7 @@ configurations to the logs. Runs what recurs: the flush at the end of each event
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from odradek.storage.manager import LogManager
 
 LeadershipChanged = Callable[[Partition, bool], None]
+CREATED_AT_ONCE = 100
+"""Logs that one change of the image creates while everybody waits; the rest follow in slices."""
+SLICE_MS = 20
 
 
 class TopicSettings(NamedTuple):
@@ -67,6 +71,11 @@ class ReplicaManager:
         self._registered = False
         logs.on_dir_failure = lambda data_dir, error: self.directory_failed(data_dir.path, error)
         self._image: MetadataImage | None = None
+        self.later: Callable[[Callable[[], None]], None] | None = None
+        """Runs something after the present event. A node that serves nobody yet has none, and creates all at once."""
+        self._unborn: deque[tuple[str, int]] = deque()
+        """Partitions whose log is still to be created, after metadata names this node for them."""
+        self._created = 0
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 
@@ -129,6 +138,7 @@ class ReplicaManager:
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Follow the image; deletions first, as a name may have been taken again."""
         self._image = image
+        self._created = 0
         for name, topic in delta.topics_deleted.items():
             for index in topic.partitions:
                 self._delete(name, index)
@@ -170,12 +180,41 @@ class ReplicaManager:
                     self._delete(topic.name, index)
                 continue
             if partition is None:
+                self._created += 1
+                if self._created > CREATED_AT_ONCE and self.later is not None:
+                    if not self._unborn:
+                        self.later(self._create_more)
+                    self._unborn.append((topic.name, index))
+                    continue
                 settings = settings or self._settings(topic.name, image)
                 partition = self._create(topic, index, settings)
                 if partition is None:
                     continue
             if self._registered:
                 self._apply(partition, wanted)
+
+    def _create_more(self) -> None:
+        """A slice of what one large change of the image left to do. Until then a partition has no leader here."""
+        end_ms = self._clock.monotonic_ms() + SLICE_MS
+        settings: dict[str, TopicSettings] = {}
+        image = self._image
+        assert image is not None
+        while self._unborn and self._clock.monotonic_ms() < end_ms:
+            name, index = self._unborn.popleft()
+            topic = image.topics.get(name)
+            wanted = topic.partitions.get(index) if topic is not None else None
+            if topic is None or wanted is None or (name, index) in self.partitions:
+                continue
+            if self._node_id not in wanted.replicas:
+                continue
+            if name not in settings:
+                settings[name] = self._settings(name, image)
+            partition = self._create(topic, index, settings[name])
+            if partition is not None and self._registered:
+                self._apply(partition, wanted)
+        if self._unborn:
+            assert self.later is not None
+            self.later(self._create_more)
 
     def _apply(self, partition: Partition, wanted: PartitionImage) -> None:
         """Hand replication what metadata has; leadership that is over is given up first."""
