@@ -182,7 +182,8 @@ class LogAppends(LogReads):
             self._ready()
             for header, batch in parsed:
                 if header.leader_epoch > self.epochs.latest:
-                    self.epochs.assign(header.leader_epoch, header.base_offset)
+                    # Not durable: the batch itself names the epoch, and recovery reads it from there.
+                    self.epochs.assign(header.leader_epoch, header.base_offset, durable=False)
                 self._stage(header, batch, wall_ms)
         except OSError as error:
             self.fail(error)
@@ -244,8 +245,8 @@ class LogAppends(LogReads):
                     updated[producer_id] = entry
                 where = f"at offset {offset} in partition {self.topic}-{self.partition}"
                 if header.is_control:
-                    if (marker := end_transaction_marker(batch)) is not None:
-                        entry.check_marker(header, marker[1], where)
+                    if (marker := end_transaction_marker(header, batch)) is not None:
+                        entry.check_marker(header, marker.coordinator_epoch, where)
                         entry.transaction_start = -1
                 else:
                     sequences = header.base_sequence >= 0 or not allow_control
