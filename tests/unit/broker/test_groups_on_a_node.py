@@ -6,6 +6,8 @@ import pytest
 
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
+from odradek.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from odradek.wire.messages.leave_group import LeaveGroupRequest
 from odradek.wire.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -74,3 +76,28 @@ def test_coordinators_of_other_kinds_say_that_they_are_not_served(node: NodeHarn
     found = node.client().ask(FindCoordinatorRequest(coordinator_keys=["tx"], key_type=1), 4).coordinators[0]
     assert found.error_code == ErrorCode.INVALID_REQUEST
     assert "not served" in (found.error_message or "")
+
+
+def test_the_log_tells_how_a_group_comes_and_goes(node: NodeHarness) -> None:
+    protocol = JoinGroupRequestProtocol(name="range", metadata=b"")
+    join = JoinGroupRequest(
+        group_id="g",
+        session_timeout_ms=10_000,
+        rebalance_timeout_ms=10_000,
+        protocol_type="consumer",
+        protocols=[protocol],
+    )
+    client = node.client()
+    waiting = client.send(join, 3)
+    node.advance(10_000)
+    member = client.take(11, 3, waiting).member_id
+    client.ask(LeaveGroupRequest(group_id="g", member_id=member), 2)
+    told = [
+        (event, values.get("reason")) for _, event, values in node.log.lines if event.startswith("group ")
+    ]
+    assert told == [
+        ("group rebalances", f"new member {member}"),
+        ("group complete", None),
+        ("group rebalances", f"{member} left"),
+        ("group empty", None),
+    ]

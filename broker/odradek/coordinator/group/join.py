@@ -71,7 +71,8 @@ class _Joiner:
 
     @property
     def reason(self) -> str:
-        return self.request.reason or "not provided"
+        """What the client gave as its reason (KIP-800), to follow a sentence."""
+        return f": {self.request.reason}" if self.request.reason else ""
 
 
 def join_group(
@@ -166,7 +167,7 @@ def _add(shard: ShardState, group: ClassicGroup, joiner: _Joiner, member_id: str
     group.add(member)
     group.park_join(member, joiner.done)
     keep_session(shard, group, member, NEW_MEMBER_JOIN_TIMEOUT_MS)
-    return prepare_or_complete(shard, group, f"new member {member_id}: {joiner.reason}")
+    return prepare_or_complete(shard, group, f"new member {member_id}{joiner.reason}")
 
 
 def _on_group_written(shard: ShardState, group: ClassicGroup, error: ErrorCode) -> None:
@@ -188,7 +189,7 @@ def _join_again(shard: ShardState, group: ClassicGroup, joiner: _Joiner) -> Outc
     if _needs_rebalance(group, member, joiner.protocols):
         group.update(member, joiner.protocols, joiner.rebalance_timeout_ms, request.session_timeout_ms)
         group.park_join(member, joiner.done)
-        return prepare_or_complete(shard, group, f"{member.member_id} joins again: {joiner.reason}")
+        return prepare_or_complete(shard, group, f"{member.member_id} joins again{joiner.reason}")
     # It may have missed the answer to its join: the generation as it is lets it go on to its sync.
     joiner.done(join_response(group, member))
     return nothing()
@@ -219,7 +220,7 @@ def _replace_static(
     keep_session(shard, group, member)
     group.update(member, joiner.protocols, joiner.rebalance_timeout_ms, request.session_timeout_ms)
     group.park_join(member, joiner.done)
-    reason = f"static member {request.group_instance_id} is back as {new_id}: {joiner.reason}"
+    reason = f"static member {request.group_instance_id} is back as {new_id}{joiner.reason}"
     if group.state is COMPLETING_REBALANCE:
         # The leader may be assigning to the old id at this moment.
         return prepare(shard, group, reason)
