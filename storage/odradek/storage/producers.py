@@ -16,7 +16,14 @@ from crc32c import crc32c
 from odradek.ports.disk import Buffer
 from odradek.storage.batch import SEQUENCE_MAX
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.records import CONTROL_FLAG, HEADER_SIZE, TRANSACTIONAL_FLAG, BatchHeader
+from odradek.wire.records import (
+    CONTROL_FLAG,
+    TRANSACTIONAL_FLAG,
+    BatchHeader,
+    EndTxnMarker,
+    parse_end_txn_marker,
+    read_records,
+)
 
 BATCHES_RETAINED = 5
 _SNAPSHOT_VERSION = 1
@@ -27,9 +34,8 @@ _OLDER_MAGIC = b"older"
 _OLDER_HEAD = Struct(">5sI")
 _OLDER_BATCH = Struct(">qiiqqq")
 """Producer id and a `Batch`."""
-_MARKER_KEY = Struct(">hh")
-_MARKER_VALUE = Struct(">hi")
-ABORT, COMMIT = 0, 1
+_MARKER_BYTES_MAX = 4096
+"""Bound on the records of a batch that ends a transaction, decompressed."""
 
 Batch = tuple[int, int, int, int, int]
 """(first sequence, last sequence, first offset, last offset, max timestamp) of a batch written."""
@@ -178,22 +184,21 @@ class ProducerStates:
     def _end(
         self, entry: ProducerEntry, header: BatchHeader, offset: int, batch: Buffer
     ) -> tuple[int, int, bool] | None:
-        marker = end_transaction_marker(batch)
+        marker = end_transaction_marker(header, batch)
         if marker is None:
             return None
-        kind, coordinator_epoch = marker
         if header.producer_epoch != entry.epoch:
             entry.epoch = header.producer_epoch
             entry.batches.clear()
             entry.next_sequence = -1
-        entry.coordinator_epoch = coordinator_epoch
+        entry.coordinator_epoch = marker.coordinator_epoch
         entry.last_timestamp = header.max_timestamp
         start, entry.transaction_start = entry.transaction_start, -1
         self.ongoing.pop(entry.producer_id, None)
         if start < 0:
             return None
         self.completed.append((start, offset))
-        return start, offset, kind == ABORT
+        return start, offset, not marker.commit
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """The earliest transactional offset whose outcome is unknown, or known only above the high watermark."""
@@ -287,35 +292,10 @@ def _older_batches(data: bytes, at: int) -> dict[int, list[Batch]]:
     return found
 
 
-def end_transaction_marker(batch: Buffer) -> tuple[int, int] | None:
-    """(ABORT or COMMIT, coordinator epoch) of a control batch; None for other control records."""
+def end_transaction_marker(header: BatchHeader, batch: Buffer) -> EndTxnMarker | None:
+    """What a control batch ends; None for other control records."""
     try:
-        _, at = _varint(batch, HEADER_SIZE)
-        _, at = _varint(batch, at + 1)
-        _, at = _varint(batch, at)
-        key_size, at = _varint(batch, at)
-        if key_size < _MARKER_KEY.size:
-            return None
-        _, kind = _MARKER_KEY.unpack_from(batch, at)
-        if kind not in (ABORT, COMMIT):
-            return None
-        value_size, at = _varint(batch, at + key_size)
-        if value_size < _MARKER_VALUE.size:
-            return None
-        return kind, _MARKER_VALUE.unpack_from(batch, at)[1]
-    except (IndexError, struct_error):
+        (record,) = read_records(batch, header, limit=_MARKER_BYTES_MAX)
+        return parse_end_txn_marker(record)
+    except (KafkaError, ValueError):
         return None
-
-
-def _varint(data: Buffer, at: int) -> tuple[int, int]:
-    """A zigzag varint and the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), at
-        shift += 7
-        if shift > 63:
-            raise IndexError("varint too long")
