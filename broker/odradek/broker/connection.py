@@ -565,7 +565,7 @@ class Connection:
             self._transport.resume_reading()
 
     def _pause_reading(self) -> None:
-        if not self._reading_paused and self._transport is not None:
+        if not self._reading_paused and not self.closed and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
 
