@@ -221,9 +221,7 @@ def java() -> str:
 
 def class_path() -> str:
     """Kafka's server and tools, and a logger, from Maven Central (once) or from ODRADEK_KAFKA_LIBS."""
-    module = jvm()
-    jars = module.jars(*module.kafka("kafka_2.13", "kafka-tools"), "org.slf4j:slf4j-simple:1.7.36")
-    return os.pathsep.join(sorted({f"{jar.parent}{os.sep}*" for jar in jars}))
+    return os.pathsep.join(sorted({f"{jar.parent}{os.sep}*" for jar in jvm().server_jars()}))
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
+LOGGER = "org.slf4j:slf4j-simple:1.7.36"
+"""What Kafka's clients and server log with."""
 FETCH_TIMEOUT_S = 300
 
 
@@ -44,6 +46,11 @@ def cache_dir() -> Path:
 def kafka(*artifacts: str) -> tuple[str, ...]:
     """Coordinates of Kafka's artifacts in the version we follow: `kafka("kafka-clients", "kafka-raft")`."""
     return tuple(f"org.apache.kafka:{artifact}:{KAFKA_VERSION}" for artifact in artifacts)
+
+
+def server_jars() -> list[Path]:
+    """Kafka's server and tools, about 130 MB."""
+    return jars(*kafka("kafka_2.13", "kafka-tools"), LOGGER)
 
 
 def jars(*coordinates: str, transitive: bool = True) -> list[Path]:

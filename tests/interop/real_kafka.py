@@ -29,7 +29,7 @@ Unavailable = jvm.Unavailable
 
 def libs() -> Path:
     """The directory with Kafka's jars, fetched on first use (about 130 MB)."""
-    return jvm.jars(*jvm.kafka("kafka_2.13", "kafka-tools"), "org.slf4j:slf4j-simple:1.7.36")[0].parent
+    return jvm.server_jars()[0].parent
 
 
 def java() -> str:

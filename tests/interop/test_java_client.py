@@ -21,7 +21,7 @@ SCENARIOS = ("codecs", "fields", "large", "group", "admin")
 def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that runs the client, compiled once."""
     try:
-        path = jvm.classpath(*jvm.kafka("kafka-clients"), "org.slf4j:slf4j-simple:1.7.36")
+        path = jvm.classpath(*jvm.kafka("kafka-clients"), jvm.LOGGER)
         java = jvm.tool("java")
         path = jvm.compile_java(SOURCE, path, tmp_path_factory.mktemp("classes"))
     except jvm.Unavailable as missing:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ class KafkaTools:
 @pytest.fixture(scope="module")
 def kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaTools]:
     try:
-        path = jvm.classpath(*jvm.kafka("kafka_2.13", "kafka-tools"), "org.slf4j:slf4j-simple:1.7.36")
+        path = os.pathsep.join(map(str, jvm.server_jars()))
         java = jvm.tool("java")
         path = jvm.compile_java(SOURCE, path, tmp_path_factory.mktemp("tools"))
     except jvm.Unavailable as missing:

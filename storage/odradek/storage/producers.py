@@ -163,7 +163,7 @@ class ProducerStates:
     def replay(self, header: BatchHeader, base_offset: int, batch: Buffer) -> tuple[int, int, bool] | None:
         """Apply a batch that is in the log. (first offset, marker offset, aborted) if it ended a transaction.
 
-        The place where an aborted transaction gets its entry in the transaction index (issue of transactions).
+        The place where an aborted transaction gets its entry in the transaction index.
         """
         producer_id = header.producer_id
         if producer_id < 0:
