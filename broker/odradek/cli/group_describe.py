@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from odradek.cli.admin import Admin, Committed, TopicPartition
 from odradek.cli.options import ToolError, UsageError, warn
 from odradek.cli.tables import print_table
-
-if TYPE_CHECKING:
-    from odradek.cli.admin import Admin, Committed, TopicPartition
 
 STATES = ("PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Empty", "Assigning", "Reconciling")
 TYPES = ("Classic", "Consumer")
@@ -209,8 +207,6 @@ def state(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None:
 
 def assignment(member: Mapping[str, Any]) -> list[TopicPartition]:
     """Partitions of a member; none while its group is rebalancing."""
-    from odradek.cli.admin import TopicPartition
-
     assigned = member["member_assignment"]
     if not isinstance(assigned, dict):
         return []

@@ -9,15 +9,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from odradek.cli.admin import Admin, ClusterError, TopicPartition
+from odradek.cli.group_describe import consumer_groups
 from odradek.cli.options import ToolError, UsageError, warn
+from odradek.cli.tables import print_table
 from odradek.wire.errors import ErrorCode
 
-if TYPE_CHECKING:
-    from odradek.cli.admin import Admin, ClusterError, TopicPartition
-
-Plan = dict["TopicPartition", int]
+Plan = dict[TopicPartition, int]
 
 EARLIEST, LATEST = -2, -1  # timestamps that ListOffsets takes for positions
 
@@ -27,8 +26,6 @@ EARLIEST, LATEST = -2, -1  # timestamps that ListOffsets takes for positions
 
 def reset(admin: Admin, options: argparse.Namespace) -> int:
     """Plan for each group, carry it out with --execute, and print it as a table or (--export) as CSV."""
-    from odradek.cli.group_describe import consumer_groups
-
     groups = [group["group_id"] for group in consumer_groups(admin)] if options.all_groups else options.group
     plans: dict[str, Plan] = {}
     code = 0
@@ -53,8 +50,6 @@ def reset(admin: Admin, options: argparse.Namespace) -> int:
 
 def active_state(admin: Admin, group: str) -> str | None:
     """The state of a group that has members; None for one that may be reset, or is not there yet."""
-    from odradek.cli.admin import ClusterError
-
     try:
         state = str(admin.describe_group(group)["group_state"])
     except ClusterError as error:
@@ -101,8 +96,6 @@ def scope(admin: Admin, group: str, options: argparse.Namespace) -> list[TopicPa
 
 def parse_topics(admin: Admin, arguments: Sequence[str]) -> list[TopicPartition]:
     """`topic` means all its partitions, `topic:0,2` those."""
-    from odradek.cli.admin import TopicPartition
-
     parts = []
     for argument in arguments:
         topic, colon, numbers = argument.partition(":")
@@ -122,8 +115,6 @@ def parse_topics(admin: Admin, arguments: Sequence[str]) -> list[TopicPartition]
 
 def check_partitions(admin: Admin, parts: Sequence[TopicPartition]) -> None:
     """Each must exist and have a leader."""
-    from odradek.cli.admin import ClusterError
-
     existing = {
         (topic, part["partition_index"]): part["leader_id"]
         for topic, topic_parts in admin.partitions(part.topic for part in parts).items()
@@ -198,8 +189,6 @@ def from_file(admin: Admin, group: str, options: argparse.Namespace) -> Plan:
 
 def _plan_row(row: Sequence[str], only: str | None, where: str) -> tuple[str, TopicPartition, int]:
     """One line of a plan; `only` is the group of lines that name none."""
-    from odradek.cli.admin import TopicPartition
-
     if len(row) not in (3, 4) or not row[-1].isdigit() or not row[-2].isdigit():
         raise ToolError(f"{where}: expected topic,partition,offset or group,topic,partition,offset")
     group = row[0] if len(row) == 4 else only
@@ -246,8 +235,6 @@ def parse_duration(text: str) -> int:
 
 def show(plans: Mapping[str, Plan]) -> None:
     """Kafka's table of new offsets."""
-    from odradek.cli.tables import print_table
-
     rows = [
         [group, part.topic, str(part.partition), str(offset)]
         for group, moves in plans.items()
@@ -271,8 +258,6 @@ def export(plans: Mapping[str, Plan], *, with_group: bool) -> None:
 
 def delete(admin: Admin, options: argparse.Namespace) -> int:
     """Delete offsets of one group; a table with the fate of each partition. 1 when one failed."""
-    from odradek.cli.admin import ClusterError, TopicPartition
-
     group = options.group[-1]
     results: dict[TopicPartition, ClusterError | None] = {}
     parts: list[TopicPartition] = []
