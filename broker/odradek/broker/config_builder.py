@@ -291,9 +291,7 @@ class _Builder:
             "controller_listeners": () if alone else controller,
             "advertised": advertised,
             "controller_listener_names": names,
-            "inter_broker_listener": self.inter_broker(protocols, broker, advertised)
-            if "broker" in roles
-            else "",
+            "inter_broker_listener": self.inter_broker(protocols, advertised) if "broker" in roles else "",
         }
 
     def judge_controller_listeners(
@@ -358,9 +356,7 @@ class _Builder:
         )
         return tuple(each._replace(host=each.host or hostname) for each in told)
 
-    def inter_broker(
-        self, protocols: Mapping[str, str], broker: tuple[Listener, ...], advertised: tuple[Listener, ...]
-    ) -> str:
+    def inter_broker(self, protocols: Mapping[str, str], advertised: tuple[Listener, ...]) -> str:
         key = "inter.broker.listener.name"
         named = self.text(key)
         if named is None:
