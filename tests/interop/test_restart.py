@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from interop.cluster import Node, eventually, unique
+from interop.cluster import Node, eventually, free_ports, unique
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -237,3 +239,24 @@ def test_two_nodes_cannot_share_a_data_directory(own_node: Node, tmp_path: Any) 
     with pytest.raises(KafkaException):
         AdminClient(quick(second)).list_topics(timeout=1)
     AdminClient(quick(own_node)).list_topics(timeout=10)
+
+
+def test_a_node_stopped_while_it_waits_for_its_cluster_never_says_that_it_is_ready(tmp_path: Path) -> None:
+    port, nobody = free_ports(2)
+    file = tmp_path / "server.properties"
+    file.write_text(
+        f"process.roles=broker\nnode.id=1\nlog.dirs={tmp_path}/data\nlisteners=PLAINTEXT://localhost:{port}\n"
+        f"controller.listener.names=CONTROLLER\ncontroller.quorum.voters=2@localhost:{nobody}\n"
+    )
+    command = [sys.executable, "-m", "odradek.cli.main", "server", str(file), "--log-format", "json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        eventually((tmp_path / "data" / "meta.properties").exists, 20, "the node has not taken its directory")
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    events = [json.loads(line)["message"] for line in said.splitlines()]
+    assert events[-1] == "stopped"
+    assert "ready" not in events

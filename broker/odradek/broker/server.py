@@ -195,19 +195,21 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     node.on_ready = lambda: _settle(ready)
     node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(RuntimeError(reason))
     servers: list[asyncio.Server] = []
+    http = None
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         node.settle()
         loop_timers.start()
         await _until_ready(node, ready, fatal, log)
-        if isinstance(node, Node):
-            servers = await _listen(loop, node, sockets, config)
-        ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
-        http = await _start_http(config, node, log)
-        elapsed_ms = (time.monotonic() - began) * 1000
-        logging_setup.startup_line(
-            config, logs.cluster_id, elapsed_ms, ports_bound, http.port if http is not None else None, log
-        )
+        if not fatal.done():
+            if isinstance(node, Node):
+                servers = await _listen(loop, node, sockets, config)
+            ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
+            http = await _start_http(config, node, log)
+            elapsed_ms = (time.monotonic() - began) * 1000
+            logging_setup.startup_line(
+                config, logs.cluster_id, elapsed_ms, ports_bound, http.port if http is not None else None, log
+            )
         tune_collector()
         error = await fatal
     finally:
@@ -260,7 +262,8 @@ def _port_taken(listener: Listener, error: OSError) -> StartupError:
     where = f"{listener.host or '*'}:{listener.port}"
     if error.errno == errno.EADDRINUSE:
         return StartupError(
-            f"cannot listen on {where}: the port is in use. Stop what has it, or choose another with --port"
+            f"cannot listen on {where}: the port is in use. Stop what has it, or choose another with --port, "
+            "or in listeners"
         )
     return StartupError(f"cannot listen on {where}: {error.strerror or error}")
 

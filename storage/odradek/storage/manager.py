@@ -83,13 +83,17 @@ class LogManager:
             for data_dir in self.dirs:
                 data_dir.take()
             known = {cluster for data_dir in self.dirs if (cluster := data_dir.read_meta(node_id))}
-            if cluster_id is not None:
-                known.add(cluster_id)
+            where = ", ".join(data_dir.path for data_dir in self.dirs)
             if len(known) > 1:
                 raise DataDirError(
-                    f"The data directories {', '.join(d.path for d in self.dirs)} belong to different clusters: "
-                    f"{', '.join(sorted(known))}."
+                    f"The data directories {where} belong to different clusters: {', '.join(sorted(known))}."
                 )
+            if cluster_id is not None and known - {cluster_id}:
+                raise DataDirError(
+                    f"{where} belongs to cluster {known.pop()}, and cluster {cluster_id} is asked for: leave the "
+                    "cluster id out, or choose another directory."
+                )
+            known |= {cluster_id} if cluster_id is not None else set()
             self.cluster_id = known.pop() if known else uuid_to_string(random_uuid(self._rng))
             for data_dir in self.dirs:
                 data_dir.write_meta(node_id, self.cluster_id, self._rng)

@@ -66,9 +66,18 @@ def test_a_directory_of_another_node_or_cluster_is_refused_and_unlocked(node: No
     node.manager(1).close()
     with pytest.raises(DataDirError, match="Stored node id 1 doesn't match node id 2"):
         node.manager(2)
-    with pytest.raises(DataDirError, match="different clusters"):
-        node.manager(1, "AAAAAAAAAAAAAAAAAAAAAA")
+    with pytest.raises(DataDirError, match=f"belongs to cluster {CLUSTER}, and cluster A{{22}} is asked for"):
+        node.manager(1, "A" * 22)
     node.manager(1).close()
+
+
+def test_directories_of_different_clusters_are_not_mixed() -> None:
+    disk = MemoryDisk()
+    for root, cluster in (("/one", CLUSTER), ("/two", "A" * 22)):
+        Node(disk, root).manager(1, cluster).close()
+    both = LogManager(disk, StepSyncer(), ["/one/d0", "/two/d0"], rng=Random(1))
+    with pytest.raises(DataDirError, match="/one/d0, /two/d0 belong to different clusters"):
+        both.start(node_id=1, cluster_id=None)
 
 
 def test_a_directory_in_use_is_refused(node: Node) -> None:
