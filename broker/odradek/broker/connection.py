@@ -241,7 +241,8 @@ class Connection:
         if response is not None and not self.closed:
             self._held += _size(response)
             self.count_unsent()
-        self._make_ready()
+        if not self._in_event:  # its own event sends what is complete when it ends
+            self._make_ready()
 
     def proceed(self) -> None:
         """Go on after an event elsewhere: send what is complete, handle what had to wait."""

@@ -327,6 +327,25 @@ def test_a_long_pipeline_gives_the_others_their_turn() -> None:
     assert transport.reading
 
 
+def test_the_others_have_their_turn_between_requests_that_are_answered_by_the_flush() -> None:
+    host = FakeHost(buffer_bytes=1 << 16)
+    connection, transport = connect(host)
+    pending = Pending()
+
+    def later(*arguments: object) -> Pending:
+        nonlocal pending
+        pending = Pending()
+        host.completed_by_flush.append(pending)
+        return pending
+
+    host.handlers[LATER] = later
+    receive(connection, frame(LATER, 99) * (2 * REQUESTS_WAITING_MAX))
+    assert answered(transport) == [99] * REQUESTS_WAITING_MAX
+    assert len(host.later) == 1
+    host.others_had_their_turn()
+    assert answered(transport) == [99] * 2 * REQUESTS_WAITING_MAX
+
+
 def test_large_buffers_are_handed_over_in_order() -> None:
     host = FakeHost()
     connection, transport = connect(host)
