@@ -101,6 +101,8 @@ def heartbeat(state: ControllerState, request: BrokerHeartbeatRequest, version: 
     fenced = after in (BrokerState.FENCED, BrokerState.SHUTDOWN_NOW)
     state.sessions.touch(broker.id, fenced, request.current_metadata_offset, state.now_ms)
     session = state.sessions[broker.id]
+    if after is BrokerState.SHUTDOWN_NOW:
+        state.sessions.ended(broker.id)
     if after is BrokerState.CONTROLLED_SHUTDOWN and session.shutdown_offset < 0:
         session.shutdown_offset = state.next_offset + len(records) - 1
     if request.offline_log_dirs:
@@ -122,7 +124,7 @@ def unregister_broker(state: ControllerState, request: UnregisterBrokerRequest, 
         why = f"Broker ID {request.broker_id} is not currently registered"
         raise KafkaError(ErrorCode.BROKER_ID_NOT_REGISTERED, why)
     records = replicas.unregister(state, broker)
-    return Decision(records, UnregisterBrokerResponse(error_message=None), atomic=False)
+    return Decision(records, UnregisterBrokerResponse(), atomic=False)
 
 
 def fence_stale(state: ControllerState) -> Decision | None:

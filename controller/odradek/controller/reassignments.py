@@ -56,7 +56,7 @@ def alter_partition_reassignments(
                 records += [record] if record is not None else []
             except KafkaError as error:
                 result.error_code = error.code
-                result.error_message = error.message or error.code.message
+                result.error_message = error.message
             results.append(result)
         response.responses.append(ReassignableTopicResponse(topic.name, results))
     if len(records) > RECORDS_PER_REQUEST_MAX:

@@ -24,7 +24,7 @@ class Session:
     metadata_offset: int = -1
     """How far the broker has applied metadata, as it said last."""
     heard: bool = False
-    """A heartbeat of this epoch has reached this controller."""
+    """A heartbeat of this epoch has reached this controller, and nothing that says that its process ended."""
     shutdown_offset: int = -1
     """Set in controlled shutdown: the other brokers must have applied this offset before the broker may go.
     """
@@ -78,7 +78,12 @@ class Sessions:
         """The broker is fenced by the record at `offset`, without having asked for it."""
         session = self._sessions[broker_id]
         session.fenced = True
+        session.heard = False
         session.fenced_at = offset
+
+    def ended(self, broker_id: int) -> None:
+        """The broker has been told that it may go."""
+        self._sessions[broker_id].heard = False
 
     def accuse(self, broker_id: int, now_ms: int) -> bool:
         """Somebody's connection to the broker was refused; whether that is believed."""
@@ -89,7 +94,7 @@ class Sessions:
     def is_alive(self, broker_id: int, now_ms: int) -> bool:
         """Whether a running process holds this id: it was heard of here, within the timeout."""
         session = self._sessions.get(broker_id)
-        if session is None or session.fenced or not session.heard:
+        if session is None or not session.heard:
             return False
         return session.last_contact_ms + self._timeout_ms >= now_ms
 

@@ -32,10 +32,12 @@ BROKER_RESOURCE = 4
 definitions.
 """
 
-UNASSIGNED_DIRECTORY = bytes(16)
+MIGRATING_DIRECTORY = bytes(16)
+"""The replica is from a time before directories had ids."""
+UNASSIGNED_DIRECTORY = bytes(15) + b"\x01"
 """The broker has not said yet in which of its directories the replica lives (KIP-858)."""
-LOST_DIRECTORY = bytes(15) + b"\x01"
-MIGRATING_DIRECTORY = bytes(15) + b"\x02"
+LOST_DIRECTORY = bytes(15) + b"\x02"
+"""In none that is online."""
 RESERVED_DIRECTORIES = 100
 """Directory ids below this number (as an integer) are reserved."""
 

@@ -180,7 +180,9 @@ class Harness:
             self.start_broker(broker_id)
 
     def fence(self, broker_id: int) -> None:
+        """The broker is fenced, and its process ends: another may take its id."""
         assert self.heartbeat(broker_id, want_fence=True).is_fenced
+        self.state.sessions.ended(broker_id)
 
     # -- topics --------------------------------------------------------------------------------------------
 

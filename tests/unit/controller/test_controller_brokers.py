@@ -58,6 +58,16 @@ def test_a_live_broker_keeps_its_id() -> None:
     assert harness.register(1, incarnation=2).error_code == NONE
 
 
+def test_a_broker_that_starts_keeps_its_id_as_well() -> None:
+    """Two nodes with the same id: the second is refused, and does not push out the first."""
+    harness = Harness()
+    harness.register(1)
+    harness.heartbeat(1, want_fence=True)
+    assert harness.register(1, incarnation=2).error_code == ErrorCode.DUPLICATE_BROKER_REGISTRATION
+    harness.pass_time(3_001)
+    assert harness.register(1, incarnation=2).error_code == NONE
+
+
 def test_after_a_change_of_controller_a_restarted_broker_gets_its_id_back_at_once() -> None:
     harness = Harness()
     harness.start_broker(1)
@@ -213,6 +223,7 @@ def test_a_broker_that_leads_nothing_may_go_at_once() -> None:
     harness.start_broker(1)
     assert harness.heartbeat(1, want_shut_down=True).should_shut_down
     assert harness.image.brokers[1].fenced
+    assert harness.register(1, incarnation=2).error_code == NONE
 
 
 def test_a_broker_in_shutdown_gets_no_new_replicas_and_its_id_can_be_taken_over() -> None:

@@ -1,7 +1,15 @@
 import pytest
 
 from odradek.metadata.delta import MetadataDelta
-from odradek.metadata.image import BROKER_RESOURCE, TOPIC_RESOURCE, MetadataImage, PartitionImage
+from odradek.metadata.image import (
+    BROKER_RESOURCE,
+    LOST_DIRECTORY,
+    MIGRATING_DIRECTORY,
+    TOPIC_RESOURCE,
+    UNASSIGNED_DIRECTORY,
+    MetadataImage,
+    PartitionImage,
+)
 from odradek.metadata.records import (
     RECOVERING,
     BadRecord,
@@ -287,6 +295,21 @@ def test_directories_of_replicas_and_brokers() -> None:
         partition.directory(3)
     image = image_of(broker(2, 6, directories=(uuid(500),)))
     assert image.brokers[2].has_online_directory(uuid(500))
-    assert image.brokers[2].has_online_directory(uuid(0))
+    assert image.brokers[2].has_online_directory(MIGRATING_DIRECTORY)
+    assert image.brokers[2].has_online_directory(UNASSIGNED_DIRECTORY)
     assert not image.brokers[2].has_online_directory(uuid(501))
-    assert not image.brokers[2].has_online_directory(uuid(1))
+    assert not image.brokers[2].has_online_directory(LOST_DIRECTORY)
+
+
+def test_what_a_broker_may_lack_is_remembered_until_it_is_unfenced_or_registers_anew() -> None:
+    started = broker(2, 6, directories=(uuid(500), uuid(501)))
+    started.complete_epoch = 3
+    image = image_of(started)
+    assert image.brokers[2].complete_epoch == 3
+    assert not image.brokers[2].lost_directories
+    image = step(image, BrokerRegistrationChangeRecord(2, 6, directories=(uuid(500),)))[1]
+    assert (image.brokers[2].complete_epoch, image.brokers[2].lost_directories) == (3, True)
+    image = step(image, BrokerRegistrationChangeRecord(2, 6, fenced=False))[1]
+    assert (image.brokers[2].complete_epoch, image.brokers[2].lost_directories) == (-1, True)
+    image = step(image, broker(2, 9, incarnation=2, directories=(uuid(500),)))[1]
+    assert not image.brokers[2].lost_directories
