@@ -98,6 +98,9 @@ class Consumer(Client):
         unknown = False
         for position in self.positions.values():
             leader = self.leaders.get((position.topic, position.index))
+            model = self._model(position)
+            if model is not None and model.dead:
+                continue
             if leader is None:
                 unknown = True
             elif position.offset < 0 and position.not_before_us <= self.now_us:
@@ -263,7 +266,7 @@ class Consumer(Client):
         model = self._model(position)
         return (
             model is None
-            or bool(model.losses or model.loss_allowed)
+            or bool(model.losses or model.loss_allowed or model.dead)
             or self.cluster.is_deleted((position.topic_id, position.index))
         )
 
@@ -314,6 +317,8 @@ class Consumer(Client):
             for index in range(self.cluster.partitions_of(topic)):
                 position = self.positions.get((topic, index))
                 model = self._model(position) if position is not None else None
+                if model is not None and model.dead:
+                    continue
                 if position is None or position.offset < 0:
                     total += 1
                 elif model is not None:

@@ -43,7 +43,12 @@ class Nemesis:
             "bridge partition": self._bridge,
             "isolate": self._isolate,
             "cut streams": self._cut_streams,
+            "isolate leader": self._isolate_leader,
+            "lossy controller": self._lossy_controller,
+            "power loss at a vote": self._power_loss_at_vote,
+            "kill the controller": self._kill_controller,
         }
+        self._waits_for_vote = False
 
     def start(self) -> None:
         self._active = True
@@ -68,6 +73,7 @@ class Nemesis:
         cluster = self._cluster
         cluster.trace.note("nemesis", "heals")
         cluster.network.weather = Weather()
+        cluster.network.answers_lost = 0.0
         cluster.network.unblock_all()
         for machine in cluster.machines.values():
             _mend(machine.speed)
@@ -142,6 +148,29 @@ class Nemesis:
             self._note("power loss", machine.host)
             machine.lose_power()
             self._later(300, 3_000, machine.start)
+
+    def _power_loss_at_vote(self) -> None:
+        """The next node that gives its vote goes off right after."""
+        self._waits_for_vote = True
+
+    def on_vote(self, machine: Machine) -> None:
+        """A node tells another that it has its vote."""
+        if self._waits_for_vote and self._active:
+            self._waits_for_vote = False
+            self._later(1, 12, lambda: self._lose_power(machine))
+
+    def _lose_power(self, machine: Machine) -> None:
+        if machine.powered and self._cluster.may_lose_power(machine):
+            self._note("power loss at a vote", machine.host)
+            machine.lose_power()
+            self._later(5, 400, machine.start)
+
+    def _kill_controller(self) -> None:
+        for machine in self._cluster.machines.values():
+            if machine.running and machine.node is not None and machine.node.quorum.raft.is_leader:
+                self._note("kill the controller", machine.host)
+                machine.kill()
+                self._later(5, 400, machine.start)
 
     # -- disks ---------------------------------------------------------------------------------------------------
 
@@ -272,6 +301,33 @@ class Nemesis:
         pairs = [(one, other) for one in hosts[:half] for other in hosts[half:]]
         pairs += [(other, one) for one, other in pairs]
         self._block("bridge partition", pairs, middle)
+
+    def _leader_of_some_partition(self) -> Machine | None:
+        leaders = [p.leader for _, p in self._cluster.invariants.metadata.partitions() if p.leader >= 0]
+        return self._cluster.machines[self._rng.choice(leaders)] if leaders else None
+
+    def _isolate_leader(self) -> None:
+        """From brokers, controllers and clients in turns: who can still be reached makes the difference."""
+        leader = self._leader_of_some_partition()
+        if leader is None:
+            return
+        others = [host for host in self._hosts() if host != leader.host]
+        if self._rng.random() < 0.5:
+            others = [self._rng.choice(others)]
+        pairs = [(leader.host, other) for other in others]
+        if self._rng.random() < 0.7:
+            pairs += [(other, leader.host) for other in others]
+        self._block("isolate leader", pairs, *(f"{a}->{b}" for a, b in pairs))
+
+    def _lossy_controller(self) -> None:
+        """What the controller answers is late or lost for a while: nobody knows what it has done."""
+        self._note("lossy controller")
+        self._cluster.network.answers_lost = self._rng.choice((0.3, 0.8))
+
+        def stop() -> None:
+            self._cluster.network.answers_lost = 0.0
+
+        self._later(300, 2_000, stop)
 
     def _isolate(self) -> None:
         """One node alone, or only from the other nodes."""

@@ -42,6 +42,7 @@ class Sent:
     fate: Fate = Fate.PENDING
     base: int = -1
     """Where it was said to be, if it was acknowledged with an offset."""
+    acked_by: str = ""
     leaders_then: int = 0
     """How many leaders the partition had had when it was acknowledged."""
     doubts: int = 0
@@ -65,10 +66,10 @@ class History:
         assert sent.crc not in self.sent, "two batches with one CRC: the workload must make them differ"
         self.sent[sent.crc] = sent
 
-    def settle(self, sent: Sent, fate: Fate, base: int, model: PartitionModel | None) -> None:
-        """The producer has learned what there is to learn."""
+    def settle(self, sent: Sent, fate: Fate, base: int, model: PartitionModel | None, by: str) -> None:
+        """The producer has learned what there is to learn, from host `by` if it was acknowledged."""
         assert sent.fate is Fate.PENDING
-        sent.fate, sent.base = fate, base
+        sent.fate, sent.base, sent.acked_by = fate, base, by
         if fate is Fate.ACKED:
             self.acked += 1
             if model is not None:
@@ -82,7 +83,7 @@ class History:
 
     def _check_acked(self, sent: Sent, model: PartitionModel) -> None:
         """P3 as far as a client can see it: what is acknowledged by all is committed, where it was said to be. I2 too."""
-        if model.losses or model.loss_allowed or sent.base < 0:
+        if model.losses or model.loss_allowed or model.dead or sent.base < 0:
             return
         batch = model.at(sent.base)
         if batch is None and sent.base < model.log_start:
@@ -96,6 +97,8 @@ class History:
     def check_read(self, model: PartitionModel, base: int, crc: int, who: str) -> None:
         """P7: what a consumer reads is committed and never changes."""
         self.read += 1
+        if model.dead:
+            return
         batch = model.at(base)
         if batch is None or batch.base != base or batch.crc != crc:
             raise InvariantViolation(
@@ -108,11 +111,11 @@ class History:
     def check_all(self, models: dict[Key, PartitionModel]) -> None:
         """Every batch against the committed logs, once everything is quiet."""
         for key, model in models.items():
-            if key not in self.deleted:
+            if key not in self.deleted and not model.dead:
                 self._find(key, model)
         for sent in self.sent.values():
             model = models.get(sent.key)
-            if model is not None and sent.key not in self.deleted:
+            if model is not None and sent.key not in self.deleted and not model.dead:
                 self._judge(sent, model)
 
     def _find(self, key: Key, model: PartitionModel) -> None:
@@ -161,5 +164,5 @@ class History:
             return False
         if sent.acks == -1:
             return True
-        later = {node for _, node in model.leaders[max(0, sent.leaders_then - 1) :]}
-        return len(later) <= 1
+        later = {f"n{node}" for _, node in model.leaders[max(0, sent.leaders_then - 1) :]}
+        return later <= {sent.acked_by}

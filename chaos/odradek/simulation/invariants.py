@@ -16,6 +16,7 @@ from odradek.simulation.partition_probe import leader_view, serving_epoch
 from odradek.simulation.producer_checks import check_producer_state
 from odradek.simulation.raft_checks import RaftChecks
 from odradek.simulation.trace import InvariantViolation
+from odradek.storage.state import NO_LIMIT
 
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
@@ -140,6 +141,8 @@ class Invariants:
         """One partition of this node has moved."""
         partition, mirror, model = replica.partition, replica.mirror, replica.model
         mirror.follow()
+        if model.dead or self._is_dead(replica):
+            return
         epoch = serving_epoch(partition)
         led = replica.led  # its last act in this event may have been to move the high watermark
         replica.led = epoch >= 0
@@ -163,6 +166,18 @@ class Invariants:
             process.machine.cluster.trace.count("log truncated")
             process.machine.cluster.trace.note(process.machine.host, "truncated", model.name, mirror.end)
             self.check_members(partition.topic_id, partition.index, model)
+
+    def _is_dead(self, replica: Replica) -> bool:
+        """Damage in the middle of the only replica, where a loss of power may have done that: nobody can repair it."""
+        model, log = replica.model, replica.partition.log
+        found = self.metadata.partition((replica.partition.topic_id, model.index))
+        if log.readable_end == NO_LIMIT or found is None or len(found.replicas) > 1:
+            return False
+        if not model.loss_allowed and not model.losses:
+            raise InvariantViolation(f"D3: {model.name} is damaged at {log.readable_end}, and nothing explains it")
+        self._cluster.trace.count("the only replica is damaged")
+        model.dead = True
+        return True
 
     def _leads(self, process: Process, replica: Replica, epoch: int) -> None:
         """P3: who begins to lead holds everything committed."""
@@ -219,7 +234,7 @@ class Invariants:
     def check_members(self, topic_id: bytes, index: int, model: PartitionModel) -> None:
         """P2: every running member of ISR and ELR has everything up to the true high watermark."""
         found = self.metadata.partition((topic_id, index))
-        if found is None or model.loss_allowed:
+        if found is None or model.loss_allowed or model.dead:
             return
         for member in (*found.isr, *found.elr):
             replica = self._running_replica(member, model, topic_id)

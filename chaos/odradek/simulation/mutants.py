@@ -1,16 +1,209 @@
 """Deliberately broken versions of the product, each by its name: the simulator has to catch every one.
 
-A mutant replaces one function for the time of a run; what it breaks is in its text.
+The first ten are those of CORRECTNESS.md; the rest break what one node promises. A mutant replaces functions for the time
+of a run. `last-stable-offset-inclusive` comes with transactions: nothing that could be broken is there yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-MUTANTS: dict[str, Any] = {}
+from odradek.broker.node import Node
+from odradek.raft.core import RaftCore, State
+from odradek.raft.metadata_log import MetadataLog
+from odradek.raft.quorum_state import FILE_NAME
+from odradek.replication.driver import ReplicationDriver
+from odradek.replication.follower import FollowerState
+from odradek.replication.isr import IsrState
+from odradek.replication.leader import LeaderState
+from odradek.storage.log import Log
+from odradek.storage.producers import ProducerEntry, ProducerStates
+from odradek.wire.errors import ErrorCode
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What it breaks, how, and the scenario that has to show it."""
+
+    about: str
+    patches: Callable[[], list[Patch]]
+    scenario: str
+
+
+def _isr_instead_of_maximal() -> list[Patch]:
+    return [(LeaderState, "_maximal", lambda self: self.isr.committed)]
+
+
+def _no_epoch_start() -> list[Patch]:
+    return [
+        (LeaderState, "_may_grow", lambda self: True),
+        (LeaderState, "_growth_floor", lambda self: self.high_watermark),
+    ]
+
+
+def _not_fetched_in_this_epoch() -> list[Patch]:
+    leave, serve = ReplicationDriver._leave, ReplicationDriver._serve
+    remembered: dict[Any, Any] = {}
+
+    def remember(self: Any, replica: Any) -> None:
+        if replica.leader is not None:
+            remembered[replica] = replica.leader.followers
+        leave(self, replica)
+
+    def carry_over(self: Any, replica: Any, start: int) -> None:
+        serve(self, replica, start)
+        followers = replica.leader.followers
+        for broker_id, progress in remembered.get(replica, {}).items():
+            if broker_id in followers:
+                followers[broker_id] = progress
+
+    return [(ReplicationDriver, "_leave", remember), (ReplicationDriver, "_serve", carry_over)]
+
+
+def _no_broker_epoch() -> list[Patch]:
+    def eligible(self: Any, progress: Any) -> bool:
+        peer = self._peers.get(progress.id)
+        return peer is not None and peer.active
+
+    return [(LeaderState, "_is_eligible", eligible), (LeaderState, "_broker_epochs", lambda self: {})]
+
+
+def _roll_back_on_timeout() -> list[Patch]:
+    refused = IsrState.refused
+
+    def hasty(self: Any, proposal: Any, error: ErrorCode | None, now_ms: int) -> bool:
+        if proposal is self.proposal and error is None:
+            self._reset(self.committed)
+            return True
+        return refused(self, proposal, error, now_ms)
+
+    return [(IsrState, "refused", hasty)]
+
+
+def _under_min_isr() -> list[Patch]:
+    return [(LeaderState, "_has_min_isr", lambda self: True)]
+
+
+def _high_watermark_before_divergence() -> list[Patch]:
+    decide = FollowerState.decide
+
+    def early(self: Any, data: Any, log: Any, now_ms: int) -> Any:
+        if data.generation == self.generation and data.error is ErrorCode.NONE:
+            self.high_watermark = max(self.high_watermark, min(data.high_watermark, log.log_end_offset))
+        return decide(self, data, log, now_ms)
+
+    return [(FollowerState, "decide", early), (FollowerState, "truncated", lambda self, log_end: None)]
+
+
+def _vote_without_fsync() -> list[Patch]:
+    def write(self: Any, state: Any) -> None:
+        self._disk.write_file_atomic(f"{self._dir}/{FILE_NAME}", state.encode(), durable=False)
+
+    return [(MetadataLog, "write_quorum_state", write)]
+
+
+def _ex_leader_resumes() -> list[Patch]:
+    start = RaftCore.start
+
+    def resume(self: Any, now_ms: int) -> Any:
+        if self.voted != self.me or self.is_only_voter:
+            return start(self, now_ms)
+        self.state, self.leader_id = State.CANDIDATE, -1
+        self._begin_round(now_ms)
+        self._count_own_ballot(now_ms)
+        return self._finish(now_ms)
+
+    return [(RaftCore, "start", resume)]
+
+
+def _acknowledge_before_fsync() -> list[Patch]:
+    def sync(self: Any, syncer: Any, done: Callable[[OSError | None], None]) -> None:
+        self.write_staged()
+        syncer.run(lambda: None, done)
+
+    return [(Log, "sync", sync)]
+
+
+def _answer_after_failed_append() -> list[Patch]:
+    flush = Node.flush
+
+    def careless(self: Any) -> bool:
+        flush(self)
+        return True
+
+    return [(Node, "flush", careless)]
+
+
+def _forget_sequences() -> list[Patch]:
+    return [
+        (ProducerEntry, "duplicate_of", lambda self, header: None),
+        (ProducerEntry, "check", lambda self, header, where, sequences=True: None),
+    ]
+
+
+def _snapshot_without_older_batches() -> list[Patch]:
+    load = ProducerStates.load_snapshot
+
+    def shorten(self: Any, data: bytes) -> None:
+        load(self, data)
+        for entry in self.entries.values():
+            del entry.batches[:-1]
+
+    return [(ProducerStates, "load_snapshot", shorten)]
+
+
+def _stop_during_fsync() -> list[Patch]:
+    def flush_blocking(self: Any) -> None:
+        self.write_staged()
+        for segment in [segment for segment in self._segments if segment.dirty]:
+            (segment.file or self._pool.open(segment)).sync()
+            segment.dirty = False
+        self._sync_dirs_now()
+        self._advance_recovery_point(self.written_end_offset)
+
+    return [(Log, "flush_blocking", flush_blocking)]
+
+
+MUTANTS: dict[str, Mutant] = {
+    "isr-instead-of-maximal": Mutant(
+        "the high watermark goes by the committed ISR, not by all who may be in it", _isr_instead_of_maximal, "isr"
+    ),
+    "no-epoch-start": Mutant(
+        "who has the high watermark joins the ISR, before the epoch's start is reached", _no_epoch_start, "isr"
+    ),
+    "not-fetched-in-this-epoch": Mutant(
+        "what followers said to an earlier epoch counts", _not_fetched_in_this_epoch, "isr"
+    ),
+    "no-broker-epoch": Mutant("an earlier incarnation's fetch lets a broker join the ISR", _no_broker_epoch, "isr"),
+    "roll-back-on-timeout": Mutant(
+        "a proposal without an answer counts as not applied", _roll_back_on_timeout, "isr"
+    ),
+    "under-min-isr": Mutant("the high watermark moves below min.insync.replicas", _under_min_isr, "isr"),
+    "high-watermark-before-divergence": Mutant(
+        "a follower takes the high watermark before it truncates", _high_watermark_before_divergence, "isr"
+    ),
+    "vote-without-fsync": Mutant("the vote file is not fsynced", _vote_without_fsync, "votes"),
+    "ex-leader-resumes": Mutant("a restarted leader carries on in its epoch", _ex_leader_resumes, "votes"),
+    "acknowledge-before-fsync": Mutant(
+        "flush.messages=1 is acknowledged without an fsync", _acknowledge_before_fsync, "one-power"
+    ),
+    "answer-after-failed-append": Mutant(
+        "responses leave although their append failed", _answer_after_failed_append, "one-disk"
+    ),
+    "forget-sequences": Mutant("retries are appended again", _forget_sequences, "one-kill"),
+    "snapshot-without-older-batches": Mutant(
+        "a restart forgets all but the last batch of a producer", _snapshot_without_older_batches, "one-kill"
+    ),
+    "stop-during-fsync": Mutant(
+        "a clean stop relies on an fsync under way", _stop_during_fsync, "one-power"
+    ),
+}
 
 
 @contextmanager
@@ -18,6 +211,6 @@ def applied(name: str | None) -> Iterator[None]:
     """Break the product for a while. KeyError for a name that there is not."""
     with ExitStack() as stack:
         if name is not None:
-            for target, attribute, replacement in MUTANTS[name]():
+            for target, attribute, replacement in MUTANTS[name].patches():
                 stack.enter_context(patch.object(target, attribute, replacement))
         yield

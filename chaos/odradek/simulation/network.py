@@ -193,6 +193,8 @@ class Network:
         self.rng = rng
         self.trace = trace
         self.weather = Weather()
+        self.answers_lost = 0.0
+        """Chance that an answer of the controller never arrives: its stream breaks instead."""
         self._blocked: set[tuple[str, str]] = set()
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._silent: set[str] = set()

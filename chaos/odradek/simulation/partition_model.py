@@ -128,6 +128,8 @@ class PartitionModel:
         self.loss_allowed = False
         """More has failed than the promises cover: what is committed may go, and is learned anew."""
         self.losses = 0
+        self.dead = False
+        """The only replica is damaged in the middle: a person has to decide what becomes of it."""
         self._producers: dict[int, tuple[int, int]] = {}
 
     def commit(self, mirror: Mirror, high_watermark: int, who: str) -> None:

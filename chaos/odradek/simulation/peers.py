@@ -200,10 +200,16 @@ class _Asker:
     def received(self, item: object) -> None:
         number, api_key, version, body = item  # type: ignore[misc]
 
+        def reply(response: bytes | None) -> None:
+            network = self._process.machine.cluster.network
+            if network.answers_lost and network.rng.random() < network.answers_lost:
+                network.trace.count("net: answer of the controller lost")
+                self._stream.reset("reset by the network")
+            else:
+                self._stream.send(1, (number, response))
+
         def answer() -> None:
-            self._process.node.quorum.answer(
-                api_key, version, body, lambda response: self._stream.send(1, (number, response))
-            )
+            self._process.node.quorum.answer(api_key, version, body, reply)
 
         self._process.happen(f"controller asked {api_key}", answer)
 

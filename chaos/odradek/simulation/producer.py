@@ -120,7 +120,13 @@ class Producer(Client):
 
     @property
     def done(self) -> bool:
-        return not self._owed and all(not lane.waiting and not lane.in_flight for lane in self.lanes.values())
+        return not self._owed and all(
+            (not lane.waiting and not lane.in_flight) or self._is_dead(lane) for lane in self.lanes.values()
+        )
+
+    def _is_dead(self, lane: Lane) -> bool:
+        model = self.cluster.invariants.models.get((self.topic_ids.get(lane.topic, b""), lane.index))
+        return model is not None and model.dead
 
     def unfinished(self) -> list[str]:
         """What it waits for, for people."""
@@ -220,6 +226,8 @@ class Producer(Client):
         by_leader: dict[str, list[tuple[Lane, Batch]]] = {}
         for lane in self.lanes.values():
             leader = self.leaders.get((lane.topic, lane.index))
+            if self._is_dead(lane):
+                continue
             if leader is not None and lane.not_before_us <= self.now_us and (batch := self._next_batch(lane)) is not None:
                 by_leader.setdefault(leader[0], []).append((lane, batch))
         for host, chosen in by_leader.items():
@@ -337,11 +345,11 @@ class Producer(Client):
         """Take one partition's answer; whether it failed."""
         code = ErrorCode(answer.error_code)
         if code is ErrorCode.NONE:
-            self._settle(batch, Fate.ACKED, answer.base_offset)
+            self._settle(batch, Fate.ACKED, answer.base_offset, host)
             return False
         self.cluster.trace.count(f"produce: {code.name}")
         if code is ErrorCode.DUPLICATE_SEQUENCE_NUMBER:
-            self._settle(batch, Fate.ACKED)
+            self._settle(batch, Fate.ACKED, by=host)
             return False
         if code not in _SURELY_NOT_WRITTEN or code is ErrorCode.NOT_LEADER_OR_FOLLOWER:
             batch.sent.doubts += 1
@@ -357,7 +365,7 @@ class Producer(Client):
         """Expected only behind an older batch that is being retried."""
         older = [each for each in (*lane.in_flight, *lane.waiting) if 0 <= each.sequence < batch.sequence]
         model = self.cluster.invariants.models.get(batch.sent.key)
-        lossy = model is None or model.losses or model.loss_allowed or self.cluster.is_deleted(batch.sent.key)
+        lossy = model is None or model.losses or model.loss_allowed or model.dead or self.cluster.is_deleted(batch.sent.key)
         if not older and not lossy:
             raise InvariantViolation(
                 f"I1: {lane.topic}-{lane.index}: {host} refuses sequence {batch.sequence} of {self.name} (producer "
@@ -399,11 +407,11 @@ class Producer(Client):
             lane.must_bump = True
         self._settle(batch, Fate.UNKNOWN if batch.sent.doubts else Fate.FAILED)
 
-    def _settle(self, batch: Batch, fate: Fate, base: int = -1) -> None:
+    def _settle(self, batch: Batch, fate: Fate, base: int = -1, by: str = "") -> None:
         model = self.cluster.invariants.models.get(batch.sent.key)
         if not batch.encoded:
             return  # it was never sent
-        self.cluster.history.settle(batch.sent, fate, base, model)
+        self.cluster.history.settle(batch.sent, fate, base, model, by)
         self.cluster.trace.note(
             self.name, f"{fate.value}", model.name if model else "?", batch.sent.number, base
         )

@@ -183,6 +183,7 @@ class RaftChecks:
         node = process.machine.id
         self._told[node] = max(self._told.get(node, 0), message.epoch)
         if isinstance(message, VoteResponse) and message.granted and not message.pre_vote:
+            process.machine.cluster.nemesis.on_vote(process.machine)
             before = self._votes.setdefault((node, message.epoch), to)
             if before.id != to.id:
                 raise InvariantViolation(f"R4: node {node} votes for {before.id} and {to.id} in epoch {message.epoch}")
