@@ -116,6 +116,7 @@ class Cluster:
                 interval_ms=rng.choice(((2, 20), (10, 80))),
                 delivery_timeout_us=rng.choice((120, 120, 4)) * SECOND,
                 version=rng.choice((9, 11, 12, 13)),
+                bursts=self.scenario.bursts,
             )
             made.append(Producer(self, f"c-write{number}", self._fork(), settings))
         return made

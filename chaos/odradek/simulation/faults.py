@@ -12,6 +12,7 @@ from odradek.simulation.network import Weather
 from odradek.simulation.scheduler import MS
 
 if TYPE_CHECKING:
+    from odradek.metadata.image import PartitionImage
     from odradek.simulation.cluster import Cluster
     from odradek.simulation.machine import Machine
 
@@ -48,7 +49,10 @@ class Nemesis:
             "power loss at a vote": self._power_loss_at_vote,
             "kill the controller": self._kill_controller,
         }
+        self._faults |= {"at growth": self._arm_growth, "at shrink": self._arm_shrink, "dance": self._dance}
         self._waits_for_vote = False
+        self._waits_for_growth = False
+        self._waits_for_shrink = False
 
     def start(self) -> None:
         self._active = True
@@ -318,6 +322,77 @@ class Nemesis:
         if self._rng.random() < 0.7:
             pairs += [(other, leader.host) for other in others]
         self._block("isolate leader", pairs, *(f"{a}->{b}" for a, b in pairs))
+
+    # -- at the moment when the ISR changes ------------------------------------------------------------------------
+
+    def _arm_growth(self) -> None:
+        self._waits_for_growth = True
+
+    def _arm_shrink(self) -> None:
+        self._waits_for_shrink = True
+
+    def on_isr(self, old: PartitionImage, new: PartitionImage) -> None:
+        """The controller has another ISR of a partition; nobody else knows yet."""
+        if not self._active or new.leader < 0:
+            return
+        grown, gone = set(new.isr) - set(old.isr), set(old.isr) - set(new.isr)
+        if grown and self._waits_for_growth and new.leader == old.leader:
+            self._waits_for_growth = False
+            self._at_growth(self._host(new.leader), [self._host(each) for each in sorted(grown)])
+        elif gone and self._waits_for_shrink and len(new.isr) > 1:
+            self._waits_for_shrink = False
+            self._at_shrink(new.leader, [each for each in new.isr if each != new.leader])
+
+    def _host(self, node_id: int) -> str:
+        return self._cluster.machines[node_id].host
+
+    def _controller_hosts(self) -> list[str]:
+        machines = self._cluster.machines.values()
+        return [m.host for m in machines if m.node is not None and m.node.quorum.raft.is_leader]
+
+    def _at_growth(self, leader: str, joined: list[str]) -> None:
+        """The leader does not hear that somebody has joined, nor of him any more; others go on with it."""
+        silent = [host for host in (*self._controller_hosts(), *joined) if host != leader]
+        self._block("at growth", [(host, leader) for host in silent], leader, *silent)
+        for stream in self._cluster.network.streams_of(leader):
+            if stream.peer(leader) in silent and self._rng.random() < 0.7:
+                stream.reset("reset by the network")
+
+    def _at_shrink(self, leader: int, others: list[int]) -> None:
+        """Those who stay do not hear of the high watermark that now moves; then the leader dies."""
+        machine = self._cluster.machines[leader]
+        pairs = [(machine.host, self._host(other)) for other in others]
+        self._note("at shrink", *(f"{a}->{b}" for a, b in pairs))
+        self._cluster.network.block(pairs)
+
+        def kill() -> None:
+            self._cluster.network.unblock_all()
+            if machine.running and self._cluster.may_be_killed(machine):
+                self._note("kill", machine.host)
+                machine.kill()
+                self._later(800, 3_000, machine.start)
+
+        self._later(3, 60, kill)
+
+    def _dance(self) -> None:
+        """A follower is left behind; then the leader is away for long enough to be replaced, and comes back."""
+        leader = self._leader_of_some_partition()
+        if leader is None or leader.process is None or leader.process.paused:
+            return
+        process = leader.process
+        others = [m for m in self._cluster.machines.values() if m.running and m is not leader and m.process.replicates]
+        if not others:
+            return
+        behind = self._rng.choice(others)
+        self._block("dance", [(leader.host, behind.host)], leader.host, behind.host)
+
+        def away() -> None:
+            self._cluster.network.unblock_all()
+            if process.alive and not process.paused:
+                process.pause()
+                self._later(950, 1_400, lambda: process.resume() if process.alive else None)
+
+        self._later(100, 500, away)
 
     def _lossy_controller(self) -> None:
         """What the controller answers is late or lost for a while: nobody knows what it has done."""

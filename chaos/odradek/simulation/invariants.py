@@ -160,12 +160,22 @@ class Invariants:
                 f"has had more than {model.high_watermark}"
             )
         if partition.leader_epoch >= 0 and not model.loss_allowed:
-            end = min(partition.high_watermark, mirror.end)
-            model.check_prefix(mirror, end, f"P4: {process.machine.host}")
+            self._check_local(process, replica)
         if mirror.truncated:
             process.machine.cluster.trace.count("log truncated")
             process.machine.cluster.trace.note(process.machine.host, "truncated", model.name, mirror.end)
             self.check_members(partition.topic_id, partition.index, model)
+
+    def _check_local(self, process: Process, replica: Replica) -> None:
+        """P4: what a replica takes for committed is committed, and it has it."""
+        partition, mirror = replica.partition, replica.mirror
+        end = partition.high_watermark
+        if end > partition.log.log_end_offset:
+            raise InvariantViolation(
+                f"P4: {process.machine.host} has high watermark {end} of {replica.model.name}, and its log ends at "
+                f"{partition.log.log_end_offset}"
+            )
+        replica.model.check_prefix(mirror, min(end, mirror.end), f"P4: {process.machine.host}")
 
     def _is_dead(self, replica: Replica) -> bool:
         """Damage in the middle of the only replica, where a loss of power may have done that: nobody can repair it."""

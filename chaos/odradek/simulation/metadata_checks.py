@@ -85,6 +85,7 @@ class MetadataChecks:
             raise InvariantViolation(f"M2: partition epoch of {name} does not rise: {old} to {partition}")
         if partition.leader != old.leader and partition.leader_epoch == old.leader_epoch:
             raise InvariantViolation(f"M2: another leader of {name} in the same epoch: {old} to {partition}")
+        self._cluster.nemesis.on_isr(old, partition)
         self._cluster.trace.count("metadata: ISR shrunk" if len(partition.isr) < len(old.isr) else "metadata: partition changed")
 
     def _check_members(self, key: Key, partition: PartitionImage) -> None:

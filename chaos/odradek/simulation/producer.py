@@ -55,6 +55,8 @@ class ProducerSettings:
     delivery_timeout_us: int = 120 * SECOND
     version: int = 12
     request_timeout_ms: int = 1_500
+    bursts: bool = False
+    """Now and then nothing is sent for up to two seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +176,8 @@ class Producer(Client):
             lane = self.lanes.setdefault((topic, index), Lane(topic, index))
             self._make_batch(lane, model_topic)
             self._pump()
-        self.after(self.between(*self.settings.interval_ms), self._produce)
+        silence = self.settings.bursts and self.rng.random() < 0.03
+        self.after(self.between(200, 2_000) if silence else self.between(*self.settings.interval_ms), self._produce)
 
     def _make_batch(self, lane: Lane, topic_id: bytes) -> None:
         self._numbers += 1

@@ -34,6 +34,8 @@ class Scenario:
     consumers: int = 1
     committers: int = 1
     group_members: int = 0
+    bursts: bool = False
+    """Whether producers are silent for a while now and then: what a crash finds has stood still then."""
     admin: bool = False
     """Whether topics are created and deleted meanwhile."""
     chaos_ms: int = 4_000
@@ -127,16 +129,17 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "isr",
-            "three nodes, short and violent: leaders cut off, paused and killed while the ISR moves",
+            "a controller and three brokers: what goes wrong just when the ISR grows or shrinks, under writes in bursts",
             nodes=3,
-            topics={"three": TopicPlan(2, 3)},
-            producers=2,
+            controllers=1,
+            topics={"three": TopicPlan(1, 3)},
+            producers=1,
             plain_producers=1,
             committers=0,
-            chaos_ms=8_000,
-            faults={"isolate leader": 5, "pause": 3, "kill": 4, "power loss": 3, "cut streams": 4, "lossy controller": 3,
-                    "one-way partition": 2, "slow disk": 1},
-            fault_interval_ms=(100, 900),
+            bursts=True,
+            chaos_ms=9_000,
+            faults={"at growth": 8, "at shrink": 8, "kill": 4, "power loss": 4, "pause": 2, "isolate leader": 3, "dance": 4},
+            fault_interval_ms=(100, 700),
             settings={**_SAFE, "replica.lag.time.max.ms": "600", "replica.fetch.wait.max.ms": "300",
                       "broker.session.timeout.ms": "900", "broker.heartbeat.interval.ms": "150"},
             within_promises=True,
