@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from odradek.wire.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from odradek.broker.metrics import TopicMetrics
+    from odradek.broker.pending import Pending
     from odradek.replication.replica import Replica
     from odradek.storage.log import AppendResult, Log
+
+
+WAITERS_UNCHECKED = 128
+"""Waiters for a commit among which nobody looks for those that were answered already."""
+
+CommitWaiter: TypeAlias = "tuple[int, Callable[[ErrorCode], None], Pending | None]"
+"""(end offset, what to call, the request that waits if it may be answered before)"""
 
 
 class PartitionHost(Protocol):
@@ -81,7 +89,7 @@ class Partition:
         self._staged_bytes = 0
         self.bytes_appended = 0
         self._host = host
-        self._commit_waiters: deque[tuple[int, Callable[[ErrorCode], None]]] = deque()
+        self._commit_waiters: deque[CommitWaiter] = deque()
         self._data_waiters: dict[object, Callable[[Partition], None]] = {}
         self.configured()
 
@@ -123,7 +131,7 @@ class Partition:
         """Stop serving: what waits is answered with `error`."""
         self.is_leader = False
         waiters, self._commit_waiters = self._commit_waiters, deque()
-        for _, done in waiters:
+        for _, done, _ in waiters:
             done(error)
         self._wake_readers()
 
@@ -184,10 +192,21 @@ class Partition:
                 break
             waiters.popleft()[1](answer)
 
-    def when_committed(self, end_offset: int, done: Callable[[ErrorCode], None]) -> None:
-        """Call `done` once everything below `end_offset` is committed (acks=all), or with why it is not."""
-        self._commit_waiters.append((end_offset, done))
+    def when_committed(
+        self, end_offset: int, done: Callable[[ErrorCode], None], request: Pending | None = None
+    ) -> None:
+        """Call `done` once everything below `end_offset` is committed (acks=all), or with why it is not; perhaps not
+        at all if `request` is answered or abandoned before.
+        """
+        self._commit_waiters.append((end_offset, done, request))
         self._answer_committed()
+
+    def forget_answered(self) -> None:
+        """Once in a while: while nothing is committed, requests that timed out would pile up."""
+        waiters = self._commit_waiters
+        if len(waiters) > WAITERS_UNCHECKED:
+            left = (each for each in waiters if each[2] is None or not each[2].done)
+            self._commit_waiters = deque(left)
 
     def watch_data(self, key: object, wake: Callable[[Partition], None]) -> None:
         """Call `wake(self)` at every advance of the high watermark until `unwatch_data(key)`."""

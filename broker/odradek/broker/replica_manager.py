@@ -290,8 +290,10 @@ class ReplicaManager:
     # -- what recurs ---------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Once a second: unlink what is due, flush what `flush.ms` asks for."""
+        """Once a second: unlink what is due, flush what `flush.ms` asks for, let go of who waits no more."""
         self._logs.tick(self._clock.wall_ms())
+        for partition in self.partitions.values():
+            partition.forget_answered()
 
     def expire_producers(self, expiration_ms: int) -> None:
         """producer.id.expiration.ms."""

@@ -195,7 +195,7 @@ def _until_committed(
         elif not pending.done:
             pending.complete(_answer_one(connection, plan, correlation_id, KafkaError(error)))
 
-    plan.partition.when_committed(result.last_offset + 1, committed)
+    plan.partition.when_committed(result.last_offset + 1, committed, pending)
     return pending
 
 
@@ -469,7 +469,7 @@ class _Operation:
                     timer.cancel()
                     self._complete()
 
-            entry[1].when_committed(entry[2], committed)
+            entry[1].when_committed(entry[2], committed, self.pending)
         return self.pending
 
     def _expire(self) -> None:
