@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from odradek.controller import brokers, elections, features
+from odradek.controller import brokers, features
 from odradek.controller.internal import BROKER_UNREACHABLE
 from odradek.controller.responses import error_response
 from odradek.controller.sessions import NEVER, Sessions
@@ -57,7 +57,6 @@ request is not known.
 NEXT_ROUND_MS = 50
 """Pause between rounds of elections when one was not enough."""
 Handler = Callable[[ControllerState, Any, int], Decision]
-Elections = Callable[[ControllerState], Decision]
 
 
 class MetadataLog(Protocol):
@@ -110,7 +109,8 @@ class QuorumController:
         self._committed = -1
         self._waiting: deque[_Waiting] = deque()
         self._session_timer: Timer | None = None
-        self._election_timers: dict[Elections, Timer] = {}
+        self._election_timers: dict[bool, Timer] = {}
+        """For preferred leaders (True), and for partitions without a leader."""
 
     @property
     def state(self) -> ControllerState:
@@ -273,30 +273,33 @@ class QuorumController:
     # -- elections -----------------------------------------------------------------------------------------
 
     def _arm_elections(self) -> None:
+        for preferred in (False, True) if self._config.auto_leader_rebalance_enable else (False,):
+            self._arm_election(preferred, self._state.now_ms + self._election_interval_ms(preferred))
+
+    def _election_interval_ms(self, preferred: bool) -> int:
         config = self._config
-        now_ms = self._state.now_ms
-        self._arm(elections.leaders_for_leaderless, now_ms + config.unclean_election_interval_ms)
-        if config.auto_leader_rebalance_enable:
-            self._arm(elections.preferred_leaders, now_ms + config.leader_imbalance_check_interval_ms)
+        return config.leader_imbalance_check_interval_ms if preferred else config.unclean_election_interval_ms
 
-    def _arm(self, hold: Elections, at_ms: int) -> None:
+    def _arm_election(self, preferred: bool, at_ms: int) -> None:
         if self.active:
-            self._election_timers[hold] = self._timers.at(at_ms, lambda now_ms: self._hold(hold, now_ms))
+            self._election_timers[preferred] = self._timers.at(
+                at_ms, lambda now_ms: self._hold_elections(preferred, now_ms)
+            )
 
-    def _hold(self, hold: Elections, now_ms: int) -> None:
+    def _hold_elections(self, preferred: bool, now_ms: int) -> None:
         """One round of elections, and the next: soon if there was more to do."""
+        from odradek.controller import elections
+
         self._state.now_ms = now_ms
+        hold = elections.preferred_leaders if preferred else elections.leaders_for_leaderless
         try:
             decision = hold(self._state)
             self._write(decision)
         except KafkaError:
             return  # leadership is lost
-        if len(decision.records) >= elections.ELECTIONS_PER_ROUND_MAX:
-            self._arm(hold, now_ms + NEXT_ROUND_MS)
-        elif hold is elections.preferred_leaders:
-            self._arm(hold, now_ms + self._config.leader_imbalance_check_interval_ms)
-        else:
-            self._arm(hold, now_ms + self._config.unclean_election_interval_ms)
+        full = len(decision.records) >= elections.ELECTIONS_PER_ROUND_MAX
+        pause_ms = NEXT_ROUND_MS if full else self._election_interval_ms(preferred)
+        self._arm_election(preferred, now_ms + pause_ms)
 
 
 def _batches(decision: Decision) -> Iterator[list[Record]]:
@@ -340,6 +343,8 @@ def handler_of(api_key: int) -> Handler:
             legacy = api_key == ApiKey.ALTER_CONFIGS
             return configs.alter_configs if legacy else configs.incremental_alter_configs
         case ApiKey.ELECT_LEADERS:
+            from odradek.controller import elections
+
             return elections.elect_leaders
         case ApiKey.CREATE_PARTITIONS | ApiKey.ALTER_PARTITION:
             from odradek.controller import partitions
