@@ -330,3 +330,26 @@ def test_a_peer_that_never_reads_is_closed_when_idle_for_long() -> None:
     client.abort = lambda: aborted.append(True)  # type: ignore[method-assign]
     node.advance(90_000)
     assert aborted
+
+
+def test_a_fetch_does_not_wait_for_days() -> None:
+    node = NodeHarness()
+    node.create_topic("t")
+    client = node.client()
+    wanted = client.send(fetch(wait_ms=2**31 - 1), 12)
+    node.advance(299_000)
+    assert client.take_frame() is None
+    node.advance(2000)
+    assert size_fetched(client, wanted) == 0
+
+
+def test_a_half_closed_peer_is_not_waited_for_for_ever() -> None:
+    node = NodeHarness()
+    node.create_topic("t")
+    client = node.client()
+    client.send(fetch(wait_ms=200_000), 12)
+    assert client.connection.eof()
+    node.advance(50_000)
+    assert not client.closed
+    node.advance(40_000)
+    assert client.closed

@@ -36,6 +36,8 @@ FLEXIBLE_FROM = 12
 TOPIC_IDS_FROM = 13
 LEADER_HINT_FROM = 16
 READ_COMMITTED = 1
+WAIT_MS_MAX = 300_000
+"""A longer wait is answered empty before its time: a peer that is gone may not be noticed while it waits."""
 WARM_TRIES_MAX = 4
 """How often a fetch is sent to the disk thread before it reads in place, page cache or not."""
 
@@ -236,7 +238,7 @@ class _Operation:
     def _later(self) -> Pending:
         self.pending = Pending()
         self.pending.on_abandoned = self._leave
-        self.deadline_ms = self.node.monotonic_ms() + max(self.request.max_wait_ms, 0)
+        self.deadline_ms = self.node.monotonic_ms() + min(max(self.request.max_wait_ms, 0), WAIT_MS_MAX)
         return self.pending
 
     def _wait(self, size: int) -> None:
