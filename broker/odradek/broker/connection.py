@@ -5,9 +5,9 @@ Idle connections own no buffer: all of a node's connections read into one shared
 is kept per connection. Everything that one readable event brought is handled before anything is written: appends of
 the event go to disk gathered (`Node.flush`), then its responses leave in one write.
 
-Bounds a stranger meets: `socket.request.max.bytes` for a frame (buffers grow with the bytes that really arrived, and
-a large frame is read once there is room for all of it, see backpressure.py), `REQUESTS_WAITING_MAX` unanswered
-requests, and no request is handled while the peer does not read its responses.
+Bounds a stranger meets: `socket.request.max.bytes` for a frame, whose buffer grows with the bytes that really arrive,
+as long as the node has memory for requests (backpressure.py); `REQUESTS_WAITING_MAX` unanswered requests; and no
+request is handled while the peer does not read its responses, or after others have waited for their turn long enough.
 
 Nothing here runs inside another connection's event: a Pending that completes puts its connection into `Host.ready`,
 and whoever ends an event goes on with those that are ready, one after the other.

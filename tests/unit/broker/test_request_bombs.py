@@ -176,3 +176,17 @@ def test_requests_other_than_produce_are_short(node: NodeHarness) -> None:
     client = node.client()
     client.deliver(pack(">ihhih", MIB + 1, ApiKey.METADATA, 9, 1, -1))
     assert client.closed
+
+
+def test_what_a_connection_learns_about_requests_is_bounded(node: NodeHarness) -> None:
+    """Client ids of 32 KB, each another one, were remembered with what they asked for."""
+    client = node.client()
+    data = [PartitionProduceData(index=0, records=node.batch(b"x"))]
+    request = ProduceRequest(
+        acks=1, timeout_ms=1000, topic_data=[TopicProduceData(name="t", partition_data=data)]
+    )
+    for number in range(600):
+        client.ask(request, 9, client_id=f"{number:x}")
+        client.ask(request, 9, client_id=f"{number:x}" * 5000)
+    assert len(client.connection.produce_cache) <= 256
+    assert max(map(len, client.connection.produce_cache)) <= 512

@@ -47,7 +47,9 @@ UNCHECKED_BYTES = 64 * 1024
 PARTITIONS_MAX = 20_000
 """Topics, partitions and tagged fields of one request. A batch has at least 61 bytes, so more of them would not fit
 into the requests that producers send."""
-PLANS_MAX = 1024
+PREFIX_BYTES_MAX = 512
+"""Longer client ids and names are parsed every time: plans live as long as their connection."""
+PLANS_MAX = 256
 """Plans one connection may hold; beyond, they are learned anew."""
 
 _i16 = Struct(">h").unpack_from
@@ -228,7 +230,7 @@ def _single_partition_prefix(view: memoryview, body: int, end: int, version: int
             pos += 8
     except (IndexError, struct_error):
         return 0
-    return pos - body if pos < end else 0
+    return pos - body if pos < end and pos - body <= PREFIX_BYTES_MAX else 0
 
 
 def _learn(
