@@ -58,6 +58,7 @@ class Writer(threading.Thread):
         self.longest_gap_s = 0.0
         self._last = time.monotonic()
         self._stop_asked = threading.Event()
+        self._abandoned = False
         self._producer = Producer(
             settings(
                 cluster,
@@ -70,6 +71,7 @@ class Writer(threading.Thread):
                 **more,
             )
         )
+        cluster.at_end.append(self.abandon)
         self.start()
 
     def run(self) -> None:
@@ -81,7 +83,8 @@ class Writer(threading.Thread):
                 )
                 self.sent += 1
             self._producer.poll(PAUSE_S)
-        self._producer.flush(60)
+        while self._producer.flush(0.1) and not self._abandoned:
+            continue
 
     def _delivered(self, error: Any, message: Any) -> None:
         now = time.monotonic()
@@ -101,6 +104,13 @@ class Writer(threading.Thread):
             return sum(number >= begin for _, _, number in self.acknowledged[-2 * count :]) >= count
 
         eventually(arrived, PATIENCE_S, f"no {count} acknowledgements; failures: {self.failures[:1]}")
+
+    def abandon(self) -> None:
+        """Give up what is not acknowledged."""
+        self._abandoned = True
+        self._stop_asked.set()
+        self._producer.purge()
+        self.join(10)
 
     def finish(self) -> None:
         """Everything that was sent is acknowledged."""

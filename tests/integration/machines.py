@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Cluster:
         self.layout.write()
         self.processes = {node.id: NodeProcess(self.layout, node) for node in self.layout.nodes}
         self.bootstrap = self.layout.bootstrap
+        self.at_end: list[Callable[[], None]] = []
+        """What ends with the cluster: clients of a failed test must not meet the next cluster on these ports."""
 
     @property
     def ids(self) -> list[int]:
@@ -94,6 +97,8 @@ class Cluster:
         shutil.rmtree(self.data(node_id))
 
     def destroy(self) -> None:
+        for end in self.at_end:
+            end()
         alive = [process for process in self.processes.values() if process.pid() is not None]
         for process in alive:
             process.signal(signal.SIGKILL)

@@ -65,6 +65,10 @@ LEAVE_MS_MAX = 10_000
 LEAVE_UNANSWERED_MS = 2_000
 """A leaving broker waits that long for a controller: when all nodes are told to stop, the last ones find none."""
 LEAVE_CHECK_MS = 100
+AUTO_CREATE_WAIT_MS = 1_000
+"""How long a request waits for a topic that it makes come into being. Longer, and a client whose other requests
+follow on the same connection would read nothing while the controllers have no majority.
+"""
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
 SHARED_BUFFER_BYTES = 256 * 1024
@@ -509,7 +513,19 @@ class Node:
         return None
 
     def create_topics_automatically(self, names: list[str], done: Callable[[], None]) -> None:
-        self.topic_creation.create(names, done)
+        waiting = [done]
+
+        def answer(_now_ms: int = 0) -> None:
+            if waiting:
+                waiting.pop()()
+
+        timer = self.timers.at(self.monotonic_ms() + AUTO_CREATE_WAIT_MS, answer)
+
+        def created() -> None:
+            timer.cancel()
+            answer()
+
+        self.topic_creation.create(names, created)
 
     def log_start_moved(self, partition: Partition) -> None:
         """After DeleteRecords: remembered before the answer leaves. Segments go with the next retention check, as in

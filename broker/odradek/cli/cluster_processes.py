@@ -45,8 +45,8 @@ class NodeProcess:
             pid = int(self._pid_file.read_text())
         except (OSError, ValueError):
             return None
-        if self._child is not None and self._child.pid == pid and self._child.poll() is not None:
-            return None
+        if self._child is not None and self._child.pid == pid:
+            return pid if self._child.poll() is None else None
         status = process_status(pid)
         if status is None or status == "Z":
             return None

@@ -1,0 +1,102 @@
+"""Consumer groups when the node that coordinates them dies."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from integration.clients import TOPIC, Writer, create_topic, settings
+from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually, unique
+from odradek.cli.cluster_view import Peer
+from odradek.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
+
+pytestmark = pytest.mark.timeout(100)
+
+
+def coordinator(cluster: Cluster, group: str) -> int:
+    """The node that coordinates the group now."""
+
+    def found() -> int:
+        for node in cluster.layout.nodes:
+            if cluster.processes[node.id].state() == "running" and node.port is not None:
+                with Peer(node.port) as peer:
+                    request = FindCoordinatorRequest(key_type=0, coordinator_keys=[group])
+                    answer = peer.ask(request, 4, FindCoordinatorResponse).coordinators[0]
+                if answer.error_code == 0:
+                    return int(answer.node_id)
+        return 0
+
+    return eventually(found, PATIENCE_S, f"nobody coordinates {group}")
+
+
+def test_committed_offsets_survive_their_coordinator(cluster: Cluster) -> None:
+    create_topic(cluster, partitions=3)
+    group = unique("group")
+    parts = [TopicPartition(TOPIC, index, 10 + index) for index in range(3)]
+    consumer = Consumer(settings(cluster, group_id=group, enable_auto_commit=False))
+    consumer.commit(offsets=parts, asynchronous=False)
+    cluster.await_isr("__consumer_offsets", 3, partitions=4)
+    for round_ in range(2):
+        dead = coordinator(cluster, group)
+        cluster.kill(dead)
+        kept = consumer.committed([TopicPartition(TOPIC, index) for index in range(3)], timeout=30)
+        assert [part.offset for part in kept] == [10 + index + round_ for index in range(3)]
+        assert coordinator(cluster, group) != dead
+        for part in parts:
+            part.offset += 1
+        consumer.commit(offsets=parts, asynchronous=False)
+        cluster.start(dead)
+        cluster.await_isr("__consumer_offsets", 3, partitions=4)
+    consumer.close()
+
+
+def test_members_read_on_when_their_coordinator_dies(cluster: Cluster) -> None:
+    """Two members see every record at least once, and none twice that was committed before."""
+    create_topic(cluster, partitions=4)
+    group = unique("group")
+    options = settings(
+        cluster,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=500,
+    )
+    members = [Consumer(options), Consumer(options)]
+    for member in members:
+        member.subscribe([TOPIC])
+    writer = Writer(cluster, partitions=4)
+    seen: dict[tuple[int, int], int] = {}
+
+    def read_on(until: int) -> bool:
+        for member in members:
+            messages = [each for each in member.consume(500, 0.05) if each.error() is None]
+            for message in messages:
+                seen[message.partition(), message.offset()] = int(message.value())
+            if messages:
+                member.commit(asynchronous=True)
+        return len(seen) >= until
+
+    def both_have_work() -> bool:
+        read_on(0)
+        return all(len(member.assignment()) == 2 for member in members)
+
+    eventually(both_have_work, PATIENCE_S, "the members did not share the topic", every_s=0)
+    cluster.await_isr("__consumer_offsets", 3, partitions=4)
+    for _ in range(2):
+        dead = coordinator(cluster, group)
+        cluster.kill(dead)
+        target = len(seen) + 3_000
+        eventually(lambda: read_on(target), PATIENCE_S, "the members do not read on", every_s=0)  # noqa: B023
+        cluster.start(dead)
+    writer.finish()
+    eventually(lambda: read_on(writer.sent), PATIENCE_S, "the members did not read the rest", every_s=0)
+    assert sorted(seen.values()) == list(range(writer.sent))
+    admin = AdminClient(settings(cluster))
+    described = admin.describe_consumer_groups([group])[group].result(20)
+    assert described.state.name == "STABLE"
+    assert len(described.members) == 2
+    for member in members:
+        member.close()

@@ -1,0 +1,126 @@
+"""`odradek cluster …` as a user types it, and Kafka's tools against three nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.clients import TOPIC, create_topic
+from integration.machines import PATIENCE_S, Cluster, free_base
+from interop.cluster import eventually, tool
+from odradek.cli.cluster_layout import load
+from odradek.cli.cluster_processes import NodeProcess, processes
+
+pytestmark = pytest.mark.timeout(100)
+
+
+def cluster_tool(directory: Path, *args: str) -> str:
+    """Standard output of `odradek cluster …`, which succeeds."""
+    done = tool("cluster", *args, "--dir", str(directory), timeout_s=90)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def nodes(directory: Path) -> dict[int, dict[str, Any]]:
+    """`status --json`, by id."""
+    said = json.loads(cluster_tool(directory, "status", "--json"))
+    assert list(said) == ["nodes"]
+    return {node["id"]: node for node in said["nodes"]}
+
+
+def test_the_life_of_a_cluster_by_hand(tmp_path: Path) -> None:
+    base = free_base(3)
+    try:
+        said = cluster_tool(tmp_path, "start", "--nodes", "3", "--base-port", str(base))
+        bootstrap = f"localhost:{base},localhost:{base + 1},localhost:{base + 2}"
+        assert f"bootstrap.servers={bootstrap}" in said
+        assert "running already" in cluster_tool(tmp_path, "start")
+        tool("topics", "--create", "--topic", TOPIC, "--bootstrap-server", bootstrap)
+
+        def settled() -> bool:
+            return all(node["in_sync"] == node["replicas"] == 1 for node in nodes(tmp_path).values())
+
+        eventually(settled, PATIENCE_S, "the topic is not in sync")
+        before = nodes(tmp_path)
+        assert [node["kafka"] for node in before.values()] == bootstrap.split(",")
+        assert {node["state"] for node in before.values()} == {"running"}
+        assert sum(node["controller"] for node in before.values()) == 1
+        assert sum(node["leaders"] for node in before.values()) == 1
+        assert all(node["roles"] == ["broker", "controller"] and node["lag"] == 0 for node in before.values())
+
+        cluster_tool(tmp_path, "kill", "2")
+        assert (nodes(tmp_path)[2]["state"], nodes(tmp_path)[2]["pid"]) == ("dead", None)
+        cluster_tool(tmp_path, "pause", "1")
+        assert nodes(tmp_path)[1]["state"] == "paused"
+        cluster_tool(tmp_path, "resume", "1")
+        cluster_tool(tmp_path, "restart", "2")
+        cluster_tool(tmp_path, "restart", "1")
+        eventually(settled, PATIENCE_S, "the topic is not in sync again")
+        after = nodes(tmp_path)
+        assert after[3]["pid"] == before[3]["pid"]
+        assert after[1]["pid"] != before[1]["pid"]
+        assert "LEADER" in cluster_tool(tmp_path, "status")
+
+        cluster_tool(tmp_path, "stop", "3")
+        assert nodes(tmp_path)[3]["state"] == "stopped"
+        cluster_tool(tmp_path, "start")
+        assert {node["state"] for node in nodes(tmp_path).values()} == {"running"}
+        cluster_tool(tmp_path, "stop")
+        assert {node["state"] for node in nodes(tmp_path).values()} == {"stopped"}
+    finally:
+        end_all(tmp_path)
+
+
+def test_in_the_foreground_ctrl_c_stops_all_nodes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "odradek.cli.main", "cluster", "start", "--foreground"]
+    command += ["--base-port", str(free_base(3)), "--dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert "3 nodes ready" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "stopped" in rest
+        assert {each.state() for each in known(tmp_path)} == {"stopped"}
+    finally:
+        process.kill()
+        process.communicate()
+        end_all(tmp_path)
+
+
+def known(directory: Path) -> list[NodeProcess]:
+    layout = load(directory)
+    return [] if layout is None else processes(layout)
+
+
+def end_all(directory: Path) -> None:
+    for process in known(directory):
+        if process.pid() is not None:
+            process.signal(signal.SIGKILL)
+
+
+def test_kafkas_tools_describe_topics_and_the_quorum(cluster: Cluster) -> None:
+    create_topic(cluster, partitions=3)
+    at = ("--bootstrap-server", cluster.bootstrap)
+    described = tool("topics", *at, "--describe", "--topic", TOPIC).stdout.decode()
+    assert "PartitionCount: 3\tReplicationFactor: 3" in described
+    assert described.count("\tElr: ") == 3
+    dead = next(node for node in cluster.ids if node != cluster.controller())
+    cluster.kill(dead)
+    cluster.await_isr(TOPIC, 2, partitions=3)
+    short = tool("topics", *at, "--describe", "--under-replicated-partitions").stdout.decode()
+    assert short.count(f"Topic: {TOPIC}\t") == 3
+    status = tool("metadata-quorum", *at, "describe", "--status").stdout.decode()
+    assert f"LeaderId:               {cluster.controller()}\n" in status
+    assert status.count('"id": ') == 3
+    replication = tool("metadata-quorum", *at, "describe", "--replication").stdout.decode().splitlines()
+    assert len(replication) == 4
+    assert sum("Leader" in line.split() for line in replication) == 1
+    assert sum("Follower" in line.split() for line in replication) == 2

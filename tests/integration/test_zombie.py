@@ -1,0 +1,103 @@
+"""A leader that hangs past its session and goes on: it acknowledges nothing.
+
+That is said of acks=all. With acks=1 a leader answers for itself, as in Kafka, before it has heard of its successor.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from integration.clients import TOPIC, Writer, create_topic, read, verify
+from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually
+from odradek.wire.frame import decode_response_header, encode_request
+from odradek.wire.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
+from odradek.wire.records import simple_batch
+
+pytestmark = pytest.mark.timeout(100)
+
+VERSION = 9
+PRODUCE = 0
+ZOMBIES_RECORD = 999_999
+IMPATIENT = {"socket_timeout_ms": 2_000, "request_timeout_ms": 2_000}
+"""A client learns that a machine hangs by its own timeouts only; librdkafka's are 60 s and 30 s unless set."""
+
+
+def produce_frame(value: int) -> bytes:
+    """A Produce request with acks=all for partition 0 of the topic."""
+    batch = simple_batch([(None, b"%d" % value)], base_offset=0, timestamp=1)
+    data = [TopicProduceData(name=TOPIC, partition_data=[PartitionProduceData(index=0, records=batch)])]
+    request = ProduceRequest(acks=-1, timeout_ms=5_000, topic_data=data)
+    return encode_request(PRODUCE, VERSION, 1, "zombie", request.encode(VERSION))
+
+
+def error_of(connection: socket.socket) -> int | None:
+    """The error code of the one partition, None where the connection ends without an answer."""
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        try:
+            chunk = connection.recv(65_536)
+        except ConnectionError:
+            return None
+        if not chunk:
+            return None
+        data += chunk
+    _, start = decode_response_header(data[4:], PRODUCE, VERSION)
+    answer = ProduceResponse.decode(data[4:], VERSION, start)
+    return int(answer.responses[0].partition_responses[0].error_code)
+
+
+def test_a_leader_paused_past_its_session_acknowledges_nothing_afterwards(
+    cluster: Cluster,
+) -> None:
+    create_topic(cluster)
+    writer = Writer(cluster, **IMPATIENT)
+    writer.await_more()
+    zombie = cluster.leader(TOPIC)
+    port = cluster.layout.node(zombie).port
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        connection.sendall(produce_frame(1))  # a record of an ordinary client: this connection works
+        assert error_of(connection) == 0
+        cluster.pause(zombie)
+        others = [node for node in cluster.ids if node != zombie]
+
+        def replaced() -> bool:
+            found = cluster.partition(TOPIC, ask=others[0])
+            return found is not None and found.leader_id in others
+
+        eventually(replaced, PATIENCE_S, "nobody took over from the paused leader")
+        connection.sendall(produce_frame(ZOMBIES_RECORD))
+        writer.await_more()
+        cluster.resume(zombie)
+        assert error_of(connection) != 0
+    cluster.await_isr(TOPIC, 3)
+    writer.await_more()
+    writer.finish()
+    numbers = [number for _, number in read(cluster, TOPIC)[0]]
+    assert ZOMBIES_RECORD not in numbers
+    assert numbers.count(1) == 2  # the writer's, and the one above
+    assert sorted(numbers)[1:] == [1, *range(1, writer.sent)]
+
+
+def test_a_paused_active_controller_is_replaced_and_gives_way(cluster: Cluster) -> None:
+    create_topic(cluster)
+    writer = Writer(cluster, **IMPATIENT)
+    writer.await_more()
+    paused = cluster.controller()
+    cluster.pause(paused)
+    writer.await_more()
+    successor = cluster.controller()
+    assert successor != paused
+    cluster.resume(paused)
+    cluster.await_isr(TOPIC, 3)
+    assert cluster.controller() == successor
+    create_topic(cluster, "afterwards")
+    writer.finish()
+    verify(cluster, writer)
