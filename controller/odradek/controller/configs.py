@@ -35,7 +35,7 @@ from odradek.metadata.configs import (
     validate_broker_configs,
     validate_topic_configs,
 )
-from odradek.metadata.records import ConfigRecord, Record
+from odradek.metadata.records import ConfigRecord, PartitionChangeRecord, Record
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages import alter_configs as legacy
 from odradek.wire.messages import incremental_alter_configs as incremental
@@ -157,14 +157,32 @@ def _decision(
     # ELRs go before the configuration that makes them needless: M3 holds in between, and a leader does not
     # go by the smaller number before those who might follow it are out of question.
     freed = _freed_elrs(state, records)
-    elected = _unclean_elections(state, records)
-    return Decision([*freed, *records, *elected], response, atomic=not freed and not elected)
+    follow_up = [*_raised_epochs(state, records), *_unclean_elections(state, records)]
+    return Decision([*freed, *records, *follow_up], response, atomic=not freed and not follow_up)
 
 
 def _freed_elrs(state: ControllerState, records: list[Record]) -> list[Record]:
     if not _touch(records, MIN_ISR):
         return []
     return clear_needless_elrs(state, state.after(records).min_isr)
+
+
+def _raised_epochs(state: ControllerState, records: list[Record]) -> list[Record]:
+    """Where min.insync.replicas grows, partition epochs do too.
+
+    A leader that shrinks its ISR hears of it by the answer to its proposal, which may overtake the metadata
+    with the new value. Going by the old one it would acknowledge records that those who now stay eligible
+    have not. A proposal that names the new epoch comes from a leader that knows the new value as well.
+    """
+    if not _touch(records, MIN_ISR):
+        return []
+    after = state.after(records)
+    return [
+        PartitionChangeRecord(topic.id, partition_id)
+        for topic in state.image.topics.values()
+        if after.min_isr(topic) > state.min_isr(topic)
+        for partition_id in topic.partitions
+    ]
 
 
 def _unclean_elections(state: ControllerState, records: list[Record]) -> list[Record]:

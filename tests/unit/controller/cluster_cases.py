@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,9 @@ class World:
         self.harness = Harness(node_id=3000, broker_session_timeout_ms=SESSION_MS)
         self.epochs: dict[int, int] = {}
         self.ahead: Counter[tuple[str, int]] = Counter()
-        """How far our partition epochs are ahead: a refusal as ineligible does not raise them in Kafka."""
+        """How far our partition epochs are ahead: a refusal as ineligible, and min.insync.replicas that grows,
+        do not raise them in Kafka.
+        """
 
     def step(self, step: Step) -> Message:
         """Take a step; the answer as it comes over the wire."""
@@ -103,6 +106,7 @@ class World:
 
     def call(self, request: Message) -> Message:
         version = request.MAX_VERSION
+        before = {(name, number): partition for name, number, partition in self._all()}
         response: Message = self.harness.call(type(request).decode(request.encode(version), version))
         self.note(self.epochs, request, response)
         if isinstance(response, AlterPartitionResponse):
@@ -111,6 +115,11 @@ class World:
                 for each in topic.partitions:
                     if each.error_code == ErrorCode.INELIGIBLE_REPLICA:
                         self.ahead[names[topic.topic_id], each.partition_index] += 1
+        elif isinstance(request, IncrementalAlterConfigsRequest):
+            for name, number, partition in self._all():
+                was = before[name, number]
+                grown = replace(was, partition_epoch=was.partition_epoch + 1) == partition
+                self.ahead[name, number] += grown
         return type(response).decode(response.encode(version), version)
 
     @staticmethod

@@ -52,7 +52,7 @@ class Replica:
 
 @dataclass
 class Leading:
-    """A leadership as the leader knows it."""
+    """A leadership as the leader knows it: by the metadata that it has applied, or by a newer answer."""
 
     epoch: int
     start: int
@@ -65,6 +65,8 @@ class Leading:
     """(partition epoch it is based on, ISR with broker epochs) of the proposal whose fate is not known. Asked
     again, it names the epochs it named first.
     """
+    answered: PartitionImage | None = None
+    """The partition after a proposal of this leader, as the controller answered."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Model:
                 self.some_blip: 3,
                 self.some_accusation: 4,
                 self.some_reassignment: 3,
-                self.some_config: 1,
+                self.some_config: 2,
                 self.some_election: 1,
                 self.change_controller: 1,
                 self.pass_time: 5,
@@ -198,6 +200,7 @@ class Model:
         leading = process.leading.get(key)
         if process.id not in partition.replicas:
             process.replicas.pop(key, None)
+            self.replica_deleted(process, key)
         elif key not in process.replicas:
             online = [each for each in process.directories if each not in process.offline]
             if online:
@@ -210,6 +213,12 @@ class Model:
         elif leading.proposed is not None and partition.partition_epoch > leading.proposed[0]:
             leading.proposed = None
         self.move_high_watermark(process, key)
+
+    def replica_deleted(self, process: Process, key: Key) -> None:
+        """It was no replica for a while. If it has been elected uncleanly since, that gave up what it had."""
+        now = self.harness.image.topics[key[0]].partitions[key[1]]
+        if now.leader == process.id and now.leader_recovery_state == RECOVERING:
+            self.acked[key] = []
 
     def some_beat(self) -> str | None:
         for process in self.rng.sample(self.alive(), min(1, len(self.alive()))):
@@ -269,7 +278,11 @@ class Model:
 
     def seen_by(self, process: Process, key: Key) -> PartitionImage | None:
         topic = process.view.topics.get(key[0])
-        return None if topic is None else topic.partitions.get(key[1])
+        partition = None if topic is None else topic.partitions.get(key[1])
+        leading = process.leading.get(key)
+        if partition is None or leading is None or leading.answered is None:
+            return partition
+        return leading.answered if leading.answered.partition_epoch > partition.partition_epoch else partition
 
     def move_high_watermark(self, process: Process, key: Key) -> None:
         leading, replica = process.leading.get(key), process.usable(key)
@@ -361,7 +374,9 @@ class Model:
             return None
         [answer] = response.topics[0].partitions
         leading, based_on = process.leading.get(key), request.topics[0].partitions[0].partition_epoch
-        if (
+        if answer.error_code == 0 and leading is not None and leading.epoch == answer.leader_epoch:
+            self.adopt(process, key, leading, answer)
+        elif (
             answer.error_code == ErrorCode.INELIGIBLE_REPLICA
             and self.rng.random() < 0.7
             and leading is not None
@@ -371,6 +386,21 @@ class Model:
             leading.proposed = None  # it is certain not to be applied
             self.move_high_watermark(process, key)
         return f"proposal {answer.error_code}"
+
+    def adopt(self, process: Process, key: Key, leading: Leading, answer: Any) -> None:
+        """The leader knows of its success before the metadata tells."""
+        known = self.seen_by(process, key)
+        if known is None or answer.partition_epoch <= known.partition_epoch:
+            return
+        leading.answered = replace(
+            known,
+            isr=tuple(answer.isr),
+            partition_epoch=answer.partition_epoch,
+            leader_recovery_state=answer.leader_recovery_state,
+        )
+        if leading.proposed is not None and leading.proposed[0] < answer.partition_epoch:
+            leading.proposed = None
+        self.move_high_watermark(process, key)
 
     def some_assignment(self) -> str | None:
         """A broker says where a replica is."""

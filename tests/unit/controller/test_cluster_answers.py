@@ -1,5 +1,5 @@
 """Our controller beside that of Apache Kafka 4.3.1: what it answers to five brokers, and what becomes of partitions
-(see cluster_cases.py). Known differences: a refusal as ineligible raises our partition epoch.
+(see cluster_cases.py). Known differences: World.ahead.
 """
 
 from __future__ import annotations

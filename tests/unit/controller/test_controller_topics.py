@@ -15,7 +15,14 @@ from odradek.wire.messages.create_partitions import (
 from odradek.wire.messages.create_topics import CreateTopicsRequest
 from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from odradek.wire.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
-from unit.controller.controller_harness import Harness, alter_isr, directory, new_topic, violations
+from unit.controller.controller_harness import (
+    Harness,
+    alter_isr,
+    directory,
+    new_topic,
+    set_config,
+    violations,
+)
 
 
 @pytest.fixture
@@ -274,3 +281,19 @@ def test_a_leader_that_has_recovered_says_so(harness: Harness) -> None:
     assert (result.error_code, result.leader_recovery_state) == (ErrorCode.NONE, 0)
     assert harness.partition("a").leader_recovery_state == 0
     assert harness.partition("a").leader_epoch == 2
+
+
+def test_a_proposal_from_before_min_insync_replicas_grew_is_too_old(harness: Harness) -> None:
+    """Its leader may not know that it must wait for more replicas, while those who leave stay eligible."""
+    harness.create("a", [1, 2, 3], configs={"min.insync.replicas": "1"})
+    harness.create("b", [1, 2, 3], configs={"min.insync.replicas": "1"})
+    set_config(harness, "a", "min.insync.replicas", "2")
+    assert (harness.partition("a").partition_epoch, harness.partition("b").partition_epoch) == (1, 0)
+    late = alter_isr(harness, "a", 1, [1], partition_epoch=0)
+    assert late.error_code == ErrorCode.INVALID_UPDATE_VERSION
+    assert alter_isr(harness, "a", 1, [1]).error_code == ErrorCode.NONE
+    assert harness.partition("a").elr == (2, 3)
+    set_config(harness, "", "min.insync.replicas", "3")
+    assert (harness.partition("a").partition_epoch, harness.partition("b").partition_epoch) == (2, 0)
+    set_config(harness, "b", "min.insync.replicas", None)
+    assert harness.partition("b").partition_epoch == 1
