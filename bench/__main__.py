@@ -20,6 +20,10 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["failover"]:
+        from bench.failover import main as failover
+
+        return failover(sys.argv[2:])
     options = parse_arguments()
     if options.command == "report":
         return write_results(json.loads(options.file.read_text()), options.file.with_suffix(""))
