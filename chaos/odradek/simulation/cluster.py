@@ -59,6 +59,8 @@ class Cluster:
         self.topics = list(scenario.topics)
         self._plans: dict[str, TopicPlan] = dict(scenario.topics)
         self._gone: set[Key] = set()
+        self.quiet_until_us = 0
+        """Producers send nothing new until then."""
         self._producer_ids: dict[int, str] = {}
         self.admin = Admin(self, "c-admin", self._fork())
         self.producers = self._make_producers()

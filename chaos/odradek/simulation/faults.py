@@ -49,7 +49,15 @@ class Nemesis:
             "power loss at a vote": self._power_loss_at_vote,
             "kill the controller": self._kill_controller,
         }
-        self._faults |= {"at growth": self._arm_growth, "at shrink": self._arm_shrink, "dance": self._dance}
+        self._faults |= {
+            "at growth": self._arm_growth,
+            "at shrink": self._arm_shrink,
+            "dance": self._dance,
+            "quiet loss": self._quiet_loss,
+            "slow link": self._slow_link,
+            "power loss while writing": self._power_loss_unsynced,
+        }
+        self._waits_for_unsynced = False
         self._waits_for_vote = False
         self._waits_for_growth = False
         self._waits_for_shrink = False
@@ -78,6 +86,7 @@ class Nemesis:
         cluster.trace.note("nemesis", "heals")
         cluster.network.weather = Weather()
         cluster.network.answers_lost = 0.0
+        cluster.network.speed_up()
         cluster.network.unblock_all()
         for machine in cluster.machines.values():
             _mend(machine.speed)
@@ -139,12 +148,15 @@ class Nemesis:
 
     def _pause(self) -> None:
         machine = self._any_running()
-        if machine is None or machine.process is None:
-            return
+        if machine is not None:
+            self._pause_one(machine, 50, self._rng.choice((400, 6_000)))
+
+    def _pause_one(self, machine: Machine, low_ms: int, high_ms: int) -> None:
         process = machine.process
-        self._note("pause", machine.host)
-        process.pause()
-        self._later(50, self._rng.choice((400, 6_000)), lambda: process.resume() if process.alive else None)
+        if process is not None and not process.paused:
+            self._note("pause", machine.host)
+            process.pause()
+            self._later(low_ms, high_ms, lambda: process.resume() if process.alive else None)
 
     def _power_loss(self) -> None:
         machine = self._any_running()
@@ -341,7 +353,7 @@ class Nemesis:
             self._at_growth(self._host(new.leader), [self._host(each) for each in sorted(grown)])
         elif gone and self._waits_for_shrink and len(new.isr) > 1:
             self._waits_for_shrink = False
-            self._at_shrink(new.leader, [each for each in new.isr if each != new.leader])
+            self._at_shrink(new.leader, [each for each in new.isr if each != new.leader], sorted(gone))
 
     def _host(self, node_id: int) -> str:
         return self._cluster.machines[node_id].host
@@ -358,41 +370,116 @@ class Nemesis:
             if stream.peer(leader) in silent and self._rng.random() < 0.7:
                 stream.reset("reset by the network")
 
-    def _at_shrink(self, leader: int, others: list[int]) -> None:
-        """Those who stay do not hear of the high watermark that now moves; then the leader dies."""
+    def _slow_down(self, pairs: list[tuple[str, str]], latency_ms: tuple[int, int], for_ms: int) -> None:
+        self._note("slow link", *(f"{a}->{b}" for a, b in pairs))
+        network = self._cluster.network
+        network.slow_down(pairs, (latency_ms[0] * MS, latency_ms[1] * MS))
+        self._later(for_ms, for_ms + 500, lambda: network.speed_up(pairs))
+
+    def _slow_link(self) -> None:
+        hosts = self._hosts()
+        pairs = [(one, other) for one in hosts for other in hosts if one != other and self._rng.random() < 0.2]
+        self._slow_down(pairs, (10, self._rng.choice((100, 1_000))), 2_000)
+
+    def _at_shrink(self, leader: int, others: list[int], gone: list[int]) -> None:
+        """Those who stay do not hear of the high watermark that now moves; then the leader dies. Who has left, and
+        comes back to the next leader, is slow to get anything from it.
+        """
+        self._slow_down([(self._host(other), self._host(each)) for other in others for each in gone], (50, 500), 5_000)
         machine = self._cluster.machines[leader]
         pairs = [(machine.host, self._host(other)) for other in others]
         self._note("at shrink", *(f"{a}->{b}" for a, b in pairs))
         self._cluster.network.block(pairs)
 
-        def kill() -> None:
+        def away() -> None:
             self._cluster.network.unblock_all()
-            if machine.running and self._cluster.may_be_killed(machine):
+            if not machine.running:
+                return
+            if self._cluster.may_be_killed(machine):
                 self._note("kill", machine.host)
                 machine.kill()
                 self._later(800, 3_000, machine.start)
+            else:
+                self._pause_one(machine, 1_600, 3_000)
 
-        self._later(3, 60, kill)
+        self._later(3, 60, away)
 
     def _dance(self) -> None:
-        """A follower is left behind; then the leader is away for long enough to be replaced, and comes back."""
+        """A follower is left behind; the leader is away until it is replaced, perhaps by that follower; it comes back,
+        and leads again as soon as it is in sync, over a log that is shorter than it was.
+        """
         leader = self._leader_of_some_partition()
-        if leader is None or leader.process is None or leader.process.paused:
+        if leader is None or not leader.running:
             return
-        process = leader.process
-        others = [m for m in self._cluster.machines.values() if m.running and m is not leader and m.process.replicates]
-        if not others:
+        brokers = [m for m in self._cluster.machines.values() if m.running and m.process.replicates and m is not leader]
+        if not brokers:
             return
-        behind = self._rng.choice(others)
+        behind = self._rng.choice(brokers)
         self._block("dance", [(leader.host, behind.host)], leader.host, behind.host)
 
         def away() -> None:
             self._cluster.network.unblock_all()
-            if process.alive and not process.paused:
-                process.pause()
-                self._later(950, 1_400, lambda: process.resume() if process.alive else None)
+            self._cluster.quiet_until_us = self._cluster.scheduler.now_us + 6_000 * MS
+            self._pause_one(leader, 1_550, 2_000)
+            self._later(2_000, 2_200, lambda: self._lead_again(leader, 30))
 
-        self._later(100, 500, away)
+        self._later(50, 280, away)
+
+    def _lead_again(self, machine: Machine, tries: int) -> None:
+        """Whoever leads instead goes, once this one is in sync again."""
+        found = [p for _, p in self._cluster.invariants.metadata.partitions() if machine.id in p.isr]
+        others = [p for p in found if p.leader >= 0 and p.leader != machine.id]
+        if not others or not machine.running:
+            if tries:
+                self._later(90, 110, lambda: self._lead_again(machine, tries - 1))
+            return
+        rival = self._cluster.machines[self._rng.choice(others).leader]
+        if rival.running and self._cluster.may_be_killed(rival):
+            self._note("kill", rival.host)
+            rest = [host for host in self._hosts() if host not in (machine.host, rival.host)]
+            self._slow_down([(host, machine.host) for host in rest], (30, 200), 1_000)
+            rival.kill()
+            self._cluster.quiet_until_us = 0
+            self._later(500, 2_000, rival.start)
+
+    def _quiet_loss(self) -> None:
+        """While nobody writes, a follower loses power and comes back, and its fetches reach the leader only later."""
+        leader = self._leader_of_some_partition()
+        followers = [m for m in self._cluster.machines.values() if m.running and m is not leader and m.process.replicates]
+        if leader is None or not followers:
+            return
+        follower = self._rng.choice(followers)
+        if not self._cluster.may_lose_power(follower):
+            return
+        self._note("quiet loss", follower.host)
+        self._cluster.quiet_until_us = self._cluster.scheduler.now_us + 5_000 * MS
+
+        def lose() -> None:
+            if follower.powered and self._cluster.may_lose_power(follower):
+                follower.lose_power()
+                self._slow_down([(follower.host, leader.host)], (2_000, 4_000), 4_500)
+                self._later(50, 300, follower.start)
+
+        self._later(50, 200, lose)
+
+    def _power_loss_unsynced(self) -> None:
+        """The active controller goes off while what it has appended is not on its disk."""
+        self._waits_for_unsynced = True
+
+    def on_unsynced(self, machine: Machine) -> None:
+        """A controller that leads has appended."""
+        if not self._waits_for_unsynced or not self._active:
+            return
+        self._waits_for_unsynced = False
+        at_us = self._cluster.scheduler.now_us + self._rng.randrange(300, 3_000)
+
+        def lose() -> None:
+            if self._active and machine.powered and self._cluster.may_lose_power(machine):
+                self._note("power loss while writing", machine.host)
+                machine.lose_power()
+                self._later(2, 150, machine.start)
+
+        self._cluster.scheduler.at(at_us, lose)
 
     def _lossy_controller(self) -> None:
         """What the controller answers is late or lost for a while: nobody knows what it has done."""

@@ -19,6 +19,7 @@ from odradek.simulation.scheduler import MS, Scheduler
 from odradek.simulation.trace import Trace
 
 CONNECT_TIMEOUT_US = 3_000 * MS
+CONNECT_TIMEOUT_OF_NODES_US = 1_000 * MS
 RETRANSMIT_US = 200 * MS
 KEEPALIVE_US = (2_000 * MS, 6_000 * MS)
 
@@ -196,6 +197,7 @@ class Network:
         self.answers_lost = 0.0
         """Chance that an answer of the controller never arrives: its stream breaks instead."""
         self._blocked: set[tuple[str, str]] = set()
+        self._slow_links: dict[tuple[str, str], tuple[int, int]] = {}
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._silent: set[str] = set()
         """Hosts without power."""
@@ -221,6 +223,15 @@ class Network:
             self._blocked.clear()
             self._partitions += 1
             self._unstall()
+
+    def slow_down(self, pairs: list[tuple[str, str]], latency_us: tuple[int, int]) -> None:
+        """One direction of some links takes its time, until `speed_up`."""
+        self._slow_links.update(dict.fromkeys(pairs, latency_us))
+
+    def speed_up(self, pairs: list[tuple[str, str]] | None = None) -> None:
+        """These links, or all."""
+        for pair in list(self._slow_links) if pairs is None else pairs:
+            self._slow_links.pop(pair, None)
 
     def went_silent(self, host: str, still: Callable[[], bool], *, only_blocked: bool = False) -> None:
         """Other nodes give streams to a host up if it is `still` silent after a keepalive. Clients have timeouts."""
@@ -286,6 +297,8 @@ class Network:
         weather, rng = self.weather, self.rng
         if sender == to:
             return rng.randrange(5, 40)
+        if self._slow_links and (slow := self._slow_links.get((sender, to))) is not None:
+            return rng.randrange(*slow)
         if weather.slow and rng.random() < weather.slow:
             self.trace.count("net: slow message")
             return rng.randrange(*weather.slow_us)
@@ -321,7 +334,9 @@ class Network:
         """Begin to dial. `receiver.closed` tells of a failure, never at once."""
         stream = Stream(self, next(self._numbers), (host, to), receiver)
         self._streams[stream.id] = stream
-        deadline_us = self.scheduler.now_us + CONNECT_TIMEOUT_US
+        between_nodes = host[0] == to[0]
+        timeout_us = CONNECT_TIMEOUT_OF_NODES_US if between_nodes else CONNECT_TIMEOUT_US
+        deadline_us = self.scheduler.now_us + timeout_us
         self.scheduler.after(self.delay(host, to), lambda: self._dial(stream, service, deadline_us))
         return stream
 

@@ -171,7 +171,8 @@ class Producer(Client):
             return
         topic = self.rng.choice(self.topics)
         model_topic = self.topic_ids.get(topic)
-        if model_topic is not None and sum(len(lane.waiting) for lane in self.lanes.values()) < 200:
+        quiet = self.now_us < self.cluster.quiet_until_us
+        if model_topic is not None and not quiet and sum(len(lane.waiting) for lane in self.lanes.values()) < 200:
             index = self.rng.randrange(self.cluster.partitions_of(topic))
             lane = self.lanes.setdefault((topic, index), Lane(topic, index))
             self._make_batch(lane, model_topic)

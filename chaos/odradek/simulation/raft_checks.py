@@ -99,6 +99,8 @@ class RaftChecks:
             self._check_leader(process, view, core.epoch)
         elif not core.is_leader:
             view.leading_epoch = -1
+        if core.is_leader and not core.log.is_synced:
+            process.machine.cluster.nemesis.on_unsynced(process.machine)
         if core.high_watermark > view.high_watermark:
             self._check_commit(process, view, core.high_watermark)
         self._check_start(process, view)

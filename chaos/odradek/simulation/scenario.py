@@ -54,7 +54,7 @@ _FLUSHED = {"flushed": TopicPlan(3, configs={"flush.messages": "1"})}
 _THREE = {"three": TopicPlan(2, 3), "flushed": TopicPlan(1, 3, {"flush.messages": "1"})}
 _SAFE = {"min.insync.replicas": "2"}
 _CRASHES = {"kill": 6, "kill all": 1, "restart": 3, "pause": 4, "slow disk": 2, "clock jump": 1, "cut streams": 3}
-_PARTITIONS = {"partition": 4, "one-way partition": 3, "bridge partition": 2, "isolate": 5, "bad network": 4}
+_PARTITIONS = {"slow link": 3, "partition": 4, "one-way partition": 3, "bridge partition": 2, "isolate": 5, "bad network": 4}
 _PROCESS = {"kill": 6, "restart": 3, "pause": 3, "slow disk": 2, "clock jump": 2, "bad network": 2, "cut clients": 2}
 
 SCENARIOS: dict[str, Scenario] = {
@@ -127,22 +127,35 @@ SCENARIOS: dict[str, Scenario] = {
             settings=_SAFE,
             within_promises=True,
         ),
-        Scenario(
-            "isr",
-            "a controller and three brokers: what goes wrong just when the ISR grows or shrinks, under writes in bursts",
-            nodes=3,
-            controllers=1,
-            topics={"three": TopicPlan(1, 3)},
-            producers=1,
-            plain_producers=1,
-            committers=0,
-            bursts=True,
-            chaos_ms=9_000,
-            faults={"at growth": 8, "at shrink": 8, "kill": 4, "power loss": 4, "pause": 2, "isolate leader": 3, "dance": 4},
-            fault_interval_ms=(100, 700),
-            settings={**_SAFE, "replica.lag.time.max.ms": "600", "replica.fetch.wait.max.ms": "300",
-                      "broker.session.timeout.ms": "900", "broker.heartbeat.interval.ms": "150"},
-            within_promises=True,
+        *(
+            Scenario(
+                f"isr-{name}",
+                f"a controller and three brokers under writes in bursts: {about}",
+                nodes=3,
+                controllers=1,
+                topics={"three": TopicPlan(1, 3)},
+                producers=1,
+                plain_producers=1,
+                committers=0,
+                bursts=True,
+                chaos_ms=12_000,
+                faults=faults,
+                fault_interval_ms=(200, 1_000),
+                settings={
+                    **_SAFE,
+                    "replica.lag.time.max.ms": "300",
+                    "replica.fetch.wait.max.ms": "200",
+                    "broker.session.timeout.ms": "1500",
+                    "broker.heartbeat.interval.ms": "250",
+                },
+                within_promises=True,
+            )
+            for name, about, faults in (
+                ("growth", "the leader does not hear that somebody joined", {"at growth": 6, "kill": 3, "pause": 1}),
+                ("shrink", "the leader goes just when the ISR has shrunk", {"at shrink": 6, "kill": 4, "power loss": 2}),
+                ("losses", "power is lost while nothing moves", {"quiet loss": 6, "kill": 1}),
+                ("elections", "leaders go and come back", {"dance": 6, "isolate leader": 2, "kill": 1}),
+            )
         ),
         Scenario(
             "votes",
@@ -155,7 +168,8 @@ SCENARIOS: dict[str, Scenario] = {
             committers=0,
             admin=True,
             chaos_ms=10_000,
-            faults={"power loss": 2, "kill": 2, "isolate": 3, "power loss at a vote": 8, "kill the controller": 4},
+            faults={"power loss": 2, "kill": 2, "isolate": 3, "power loss at a vote": 8, "kill the controller": 4,
+                    "power loss while writing": 8, "slow disk": 3},
             fault_interval_ms=(100, 700),
             settings={"controller.quorum.fetch.timeout.ms": "400", "controller.quorum.election.timeout.ms": "400"},
         ),
