@@ -1,8 +1,8 @@
 """`python -m bench failover`: three nodes, one idempotent librdkafka producer with acks=all, and machines that die.
 
 Each round does one thing to one node, measures the longest time without an acknowledgement that followed (the write
-gap), brings the node back and waits until every replica is in sync. Also: the time from nothing to three serving nodes, and
-their memory. Written to bench/results/<date>-<label>.{json,md,png}. Ours only; the machine is not pinned.
+gap), brings the node back and waits until every replica is in sync. Also: the time from nothing to three serving
+nodes, and their memory. Written to bench/results/<date>-<label>.{json,md,png}. Ours only; the machine is not pinned.
 """
 
 from __future__ import annotations

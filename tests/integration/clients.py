@@ -125,7 +125,9 @@ def read(
     cluster: Cluster, topic: str, partitions: int = 1, count: int = 0
 ) -> dict[int, list[tuple[int, int]]]:
     """(offset, number) of every record by partition, to the end as it is now, or until there are `count`."""
-    consumer = Consumer(settings(cluster, group_id=unique("reader"), enable_partition_eof=True))
+    consumer = Consumer(
+        settings(cluster, group_id=unique("reader"), enable_partition_eof=True, enable_auto_commit=False)
+    )
     consumer.assign([TopicPartition(topic, index, 0) for index in range(partitions)])
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
     total, ended = 0, set()

@@ -133,8 +133,14 @@ def start(options: argparse.Namespace) -> int:
             raise ToolError(f"--override: the cluster in {shown(directory)} runs already; stop it first")
         began = time.monotonic()
         bring_up(missing)
-    say_running(layout, everyone, len(missing), time.monotonic() - began)
-    return stay(layout, everyone) if options.foreground else 0
+
+    def say() -> None:
+        say_running(layout, everyone, len(missing), time.monotonic() - began)
+
+    if options.foreground:
+        return stay(layout, everyone, say)
+    say()
+    return 0
 
 
 def layout_to_start(directory: Path, options: argparse.Namespace) -> Layout:
@@ -204,10 +210,11 @@ def say_running(layout: Layout, everyone: list[NodeProcess], started: int, secon
     print(f"bootstrap.servers={layout.bootstrap}", flush=True)
 
 
-def stay(layout: Layout, everyone: list[NodeProcess]) -> int:
+def stay(layout: Layout, everyone: list[NodeProcess], say: Callable[[], None]) -> int:
     """The status until Ctrl-C, SIGTERM or the end of the terminal; then no node is left."""
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     try:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        say()
         if sys.stdout.isatty():
             watch(layout, everyone, "Ctrl-C stops all nodes")
         else:
