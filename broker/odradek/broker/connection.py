@@ -29,10 +29,9 @@ from odradek.wire.primitives import read_tags
 
 REQUESTS_WAITING_MAX = 128
 """Requests of one connection that may await their response before reading stops."""
-BUFFER_STEP = 256 * 1024
-"""A large frame's buffer is allocated whole up to here, and doubles with the bytes received above."""
-SMALL_BUFFER_STEP = 16 * 1024
-"""The same for frames that need no reservation: ten thousand peers may have begun one."""
+BUFFER_STEP = 16 * 1024
+"""A frame's buffer is allocated whole up to here and multiplies with the bytes received above: ten thousand peers may
+have begun a frame."""
 JOIN_MAX = 64 * 1024
 """Buffers up to this size are joined before writing; larger ones are handed over as they are, never copied."""
 REQUEST_HEAD_SIZE = 8
@@ -454,8 +453,8 @@ class Connection:
 
     def _capacity(self) -> int:
         """How large a buffer the frame shall have, with what has arrived of it so far."""
-        step = BUFFER_STEP if self._need > SMALL_FRAME else SMALL_BUFFER_STEP
-        return max(self._filled, min(self._need, max(step, 2 * self._filled)))
+        filled = self._filled
+        return max(filled, min(self._need, max(BUFFER_STEP, (4 if filled < SMALL_FRAME else 2) * filled)))
 
     def _may_hold(self) -> bool:
         """Whether there is memory for `_capacity` bytes; if not, reading stops until `memory_granted`."""
