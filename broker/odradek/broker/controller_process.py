@@ -29,6 +29,7 @@ class ControllerProcess:
         self.logs = logs
         self.metrics = metrics
         self.stopping = False
+        self.listening = True
         self.unfenced = False
         self.connections: set[Connection] = set()
         self.partitions: dict[tuple[str, int], Partition] = {}

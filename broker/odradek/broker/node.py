@@ -186,6 +186,8 @@ class Node:
         self.broker_epoch = -1
         self.unfenced = False
         self.stopping = False
+        self.listening = True
+        """Set False by a driver that lets clients in later."""
         self._beating = False
         self._shut_down: Callable[[], None] | None = None
         """Told when this broker may go: it is leaving."""
@@ -288,6 +290,8 @@ class Node:
             reasons.append("the metadata quorum has no leader")
         if not self.unfenced:
             reasons.append("the broker is not registered and unfenced yet")
+        if not self.listening:
+            reasons.append("clients are not let in yet")
         reasons += [
             f"log directory {path} is offline" for path, online in self.log_directories() if not online
         ]

@@ -187,6 +187,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         ports = replace(ports, peers=others.ports)
     kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
     node = kind(config, ports, logs, metrics, metadata_dir)
+    node.listening = False
     if others is not None:
         others.serve(node)
     syncer.after = metadata_syncer.after = node.settle
@@ -200,12 +201,16 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         node.settle()
         loop_timers.start()
+        if not config.alone:  # it may have to wait for others: probes are told that it lives, and what is missing
+            http = await _start_http(config, node, log)
         await _until_ready(node, ready, fatal, log)
         if not fatal.done():
             if isinstance(node, Node):
                 servers = await _listen(loop, node, sockets, config)
+            node.listening = True
             ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
-            http = await _start_http(config, node, log)
+            if http is None:
+                http = await _start_http(config, node, log)
             elapsed_ms = (time.monotonic() - began) * 1000
             logging_setup.startup_line(
                 config, logs.cluster_id, elapsed_ms, ports_bound, http.port if http is not None else None, log
