@@ -11,6 +11,7 @@ from odradek.storage import layout
 from odradek.storage.batch import CRC_START, WALK, Damage, parse_header
 from odradek.storage.segment import DamagedIndex, Segment
 from odradek.storage.state import LogState
+from odradek.storage.validation import open_batch
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import (
     HEADER,
@@ -19,13 +20,10 @@ from odradek.wire.records import (
     LOG_APPEND_TIME_FLAG,
     LOG_OVERHEAD,
     BatchHeader,
-    read_records,
 )
 
 _HINTS_MAX = 16
 _FRESH_BYTES = 8 << 20
-_RECORDS_BYTES_MAX = 256 << 20
-"""Bound on what one compressed batch may expand to when a time is looked up in it."""
 
 
 class ReadResult:
@@ -345,7 +343,14 @@ class LogReads(LogState):
             assert batch is not None
             if header.attributes & LOG_APPEND_TIME_FLAG:
                 return header.max_timestamp, max(header.base_offset, offset), header.leader_epoch
-            for record in read_records(memoryview(batch), limit=_RECORDS_BYTES_MAX):
+            try:
+                records = open_batch(memoryview(batch))
+            except KafkaError as error:
+                if error.code is not ErrorCode.MESSAGE_TOO_LARGE:
+                    raise
+                # Told less precisely rather than at the price of everybody's time.
+                return header.base_timestamp, max(header.base_offset, offset), header.leader_epoch
+            for record in records:
                 if record.timestamp >= timestamp and record.offset >= offset:
                     return record.timestamp, record.offset, header.leader_epoch
             assert header.last_offset >= offset, "the search must advance"

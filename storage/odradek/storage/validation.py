@@ -15,10 +15,15 @@ from odradek.wire.records import (
     LOG_APPEND_TIME_FLAG,
     NO_TIMESTAMP,
     BatchHeader,
+    Record,
     read_records,
 )
 
-_INNER_BYTES_MAX = 256 << 20
+OPENED_BYTES_MAX = 32 << 20
+OPENED_RECORDS_MAX = 200_000
+"""What one batch may hold where it has to be opened: a compressed batch of a few KB can hold millions of records, and
+opening it would stop everything else for as long.
+"""
 _ATTRIBUTES_KNOWN = 0x7F
 
 Parsed = tuple[BatchHeader, memoryview]
@@ -100,9 +105,20 @@ def check_batch(
         _check_timestamps(header, batch, config, wall_ms)
 
 
+def open_batch(batch: memoryview) -> list[Record]:
+    """The records of a batch. KafkaError MESSAGE_TOO_LARGE for one that holds too much."""
+    header = parse_header(batch)
+    if header.count > OPENED_RECORDS_MAX:
+        raise KafkaError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"A batch of {header.count} records is not opened, which this topic demands; at most {OPENED_RECORDS_MAX}.",
+        )
+    return read_records(batch, header, limit=OPENED_BYTES_MAX)
+
+
 def check_keys(batch: memoryview) -> None:
     """A compacted topic takes no record without a key. Opens the batch. KafkaError INVALID_RECORD."""
-    for at, record in enumerate(read_records(batch, limit=_INNER_BYTES_MAX)):
+    for at, record in enumerate(open_batch(batch)):
         if record.key is None:
             raise KafkaError(
                 ErrorCode.INVALID_RECORD,
@@ -132,7 +148,7 @@ def _check_timestamps(header: BatchHeader, batch: memoryview, config: LogConfig,
         raise _out_of_range(header.max_timestamp, wall_ms, config)
     if config.timestamp_before_max_ms >= UNLIMITED:
         return
-    for record in read_records(batch, limit=_INNER_BYTES_MAX):
+    for record in open_batch(batch):
         timestamp = record.timestamp
         too_old = wall_ms - timestamp > config.timestamp_before_max_ms
         if timestamp != NO_TIMESTAMP and (too_old or timestamp > latest):
