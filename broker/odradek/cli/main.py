@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "start, watch, kill, stop a cluster on this machine; cluster id and endpoints",
     ),
     "metadata-quorum": ("metadata_quorum", "run", "status of the metadata quorum"),
+    "simulate": ("simulate", "run", "whole clusters on virtual time under faults, every promise checked"),
     "storage": ("storage", "run", "random ids, format and inspect data directories"),
 }
 

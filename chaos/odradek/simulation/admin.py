@@ -106,13 +106,17 @@ class Admin(Client):
         self._under_way = True
         del self._there[name]
         self._doomed.add(name)
-        request = DeleteTopicsRequest(topics=[DeleteTopicState(name=name, topic_id=bytes(16))], timeout_ms=1_000)
+        request = DeleteTopicsRequest(
+            topics=[DeleteTopicState(name=name, topic_id=bytes(16))], timeout_ms=1_000
+        )
 
         def done(response: Any) -> None:
             if response is not None and response.responses[0].error_code == ErrorCode.NONE:
                 self.cluster.trace.note(self.name, "deleted", name)
                 if name in self.cluster.invariants.metadata.image.topics:
-                    raise InvariantViolation(f"D4: deletion of {name} is acknowledged, and it is in the metadata")
+                    raise InvariantViolation(
+                        f"D4: deletion of {name} is acknowledged, and it is in the metadata"
+                    )
             self._again()
 
         self.ask(self.any_host(), request, 6, done)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.simulation.scheduler import MS
 from odradek.wire.apis import response_class
+from odradek.wire.errors import ErrorCode
 from odradek.wire.frame import decode_response_header, encode_request
 from odradek.wire.messages.api_versions import ApiVersionsRequest
 from odradek.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from odradek.simulation.cluster import Cluster
     from odradek.simulation.network import Stream
 
+ERRORS = {int(code): code for code in ErrorCode}
 REQUEST_TIMEOUT_US = 3_000 * MS
 REFRESH_PAUSE_US = 50 * MS
 """Least time between two requests for metadata (retry.backoff.ms)."""
 RECONNECT_US = (20 * MS, 400 * MS)
 Answered = Callable[[Any], None]
 """Takes the decoded response, or None if there will be none."""
+
+
+def error_of(code: int) -> ErrorCode:
+    """KeyError for a number that Kafka does not have."""
+    return ERRORS[code]
 
 
 class _Asked(NamedTuple):

@@ -33,8 +33,8 @@ BASE_SETTINGS = {
 }
 PORT, CONTROLLER_PORT = 9092, 9093
 KILLED_IS_UNCLEAN = True
-"""A broker that was killed registers as one that may have lost data, and leaves ISR and ELR: until it is told by the boot
-id that the page cache survived, a kill counts as a loss of power.
+"""A broker that was killed registers as one that may have lost data, and leaves ISR and ELR. Until it can tell by the
+boot id that the page cache survived, a kill counts as a loss of power.
 """
 
 
@@ -53,7 +53,7 @@ class Cluster:
         self.machines: dict[int, Machine] = {}
         for node_id in range(1, scenario.nodes + scenario.controllers + 1):
             self.machines[node_id] = Machine(self, node_id, self._settings(node_id), self._fork())
-        self.broker_hosts = [m.host for m in self.machines.values() if self._is_broker(m.id)]
+        self.broker_hosts = [m.host for m in self.machines.values() if self.is_broker(m.id)]
         self.invariants = Invariants(self)
         self.nemesis = Nemesis(self, self._fork())
         self.topics = list(scenario.topics)
@@ -74,7 +74,7 @@ class Cluster:
 
     # -- make-up -------------------------------------------------------------------------------------------------
 
-    def _is_broker(self, node_id: int) -> bool:
+    def is_broker(self, node_id: int) -> bool:
         return not self.scenario.controllers or node_id > self.scenario.controllers
 
     def _settings(self, node_id: int) -> dict[str, str]:
@@ -91,7 +91,7 @@ class Cluster:
         voters = range(1, (scenario.controllers or scenario.nodes) + 1)
         listeners = []
         roles = []
-        if self._is_broker(node_id):
+        if self.is_broker(node_id):
             roles.append("broker")
             listeners.append(f"PLAINTEXT://n{node_id}:{PORT}")
         if node_id in voters:
@@ -113,7 +113,7 @@ class Cluster:
         for number in range(self.scenario.producers + self.scenario.plain_producers):
             idempotent = number < self.scenario.producers
             settings = ProducerSettings(
-                acks=-1 if idempotent else rng.choice((-1, 1, 1, 0)),
+                acks=-1 if idempotent else rng.choice(self.scenario.plain_acks),
                 idempotent=idempotent,
                 interval_ms=rng.choice(((2, 20), (10, 80))),
                 delivery_timeout_us=rng.choice((120, 120, 4)) * SECOND,
@@ -201,7 +201,7 @@ class Cluster:
         return all(
             machine.node is not None and machine.node.unfenced
             for machine in self.machines.values()
-            if self._is_broker(machine.id)
+            if self.is_broker(machine.id)
         )
 
     def _chaos(self) -> None:
@@ -244,7 +244,11 @@ class Cluster:
         )
         self._wait(self.scenario.heal_ms, lambda: self.admin.done, "admin requests do not finish")
         last = self._last_writer()
-        self._wait(self.scenario.heal_ms, lambda: last.done, "not every partition takes writes after the faults ended")
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: last.done,
+            "not every partition takes writes after the faults ended",
+        )
         for committer in self.committers:
             committer.finish()
         self._wait(

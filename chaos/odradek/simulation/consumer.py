@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from odradek.simulation.client import Client
+from odradek.simulation.client import Client, error_of
 from odradek.simulation.trace import InvariantViolation
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.fetch import (
@@ -127,7 +127,9 @@ class Consumer(Client):
                 )
             ]
         )
-        self.ask(host, request, self.rng.choice((4, 7, 10)), lambda response: self._got_start(position, response))
+        self.ask(
+            host, request, self.rng.choice((4, 7, 10)), lambda response: self._got_start(position, response)
+        )
 
     def _got_start(self, position: Position, response: Any) -> None:
         position.asking = False
@@ -151,7 +153,10 @@ class Consumer(Client):
     def _fetch(self, host: str, positions: list[Position]) -> None:
         self._fetching.add(host)
         request = FetchRequest(
-            max_wait_ms=self.wait_ms, min_bytes=1, max_bytes=self.read_bytes_max, isolation_level=self.rng.choice((0, 1))
+            max_wait_ms=self.wait_ms,
+            min_bytes=1,
+            max_bytes=self.read_bytes_max,
+            isolation_level=self.rng.choice((0, 1)),
         )
         if self.with_sessions:
             self._fill_incremental(request, host, positions)
@@ -224,14 +229,15 @@ class Consumer(Client):
             name = by_id.get(topic.topic_id) if self.version >= TOPIC_IDS_FROM else topic.topic
             for data in topic.partitions:
                 position = self.positions.get((name, data.partition_index)) if name is not None else None
-                if position is not None and offsets.get((position.topic, position.index)) == position.offset:
-                    if self._take(position, data, host):
-                        self._hold_back(position)
+                if position is None or offsets.get((position.topic, position.index)) != position.offset:
+                    continue  # of a topic that is gone, or an answer that is no longer waited for
+                if self._take(position, data, host):
+                    self._hold_back(position)
         self._pump()
 
     def _keep_session(self, host: str, response: Any) -> bool:
         if response.error_code:
-            self.cluster.trace.count(f"fetch: {ErrorCode(response.error_code).name}")
+            self.cluster.trace.count(f"fetch: {error_of(response.error_code).name}")
             return False
         session = self.sessions.get(host)
         if session is not None:
@@ -248,7 +254,7 @@ class Consumer(Client):
         if data.diverging_epoch is not None and data.diverging_epoch.end_offset >= 0:
             self._diverged(position, host)
             return True
-        code = ErrorCode(data.error_code)
+        code = error_of(data.error_code)
         if code is ErrorCode.NONE:
             position.end = data.high_watermark
             if data.records:

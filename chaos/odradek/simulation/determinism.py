@@ -1,4 +1,4 @@
-"""What of the product depends on the order of a set, put in order: the same seed must give the same run in every process.
+"""What of the product depends on the order of a set, put in order: a seed must give the same run in every process.
 
 Strings hash differently in each process and objects by their address, so iterating a set of either draws lots. Nothing
 in the product relies on such an order; here everything that is iterated gets one.

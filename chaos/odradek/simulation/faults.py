@@ -318,6 +318,11 @@ class Nemesis:
         pairs += [(other, one) for one, other in pairs]
         self._block("bridge partition", pairs, middle)
 
+    def _brokers_but(self, one: Machine) -> list[Machine]:
+        """Running brokers, but not this one."""
+        machines = self._cluster.machines.values()
+        return [m for m in machines if m is not one and m.running and self._cluster.is_broker(m.id)]
+
     def _leader_of_some_partition(self) -> Machine | None:
         leaders = [p.leader for _, p in self._cluster.invariants.metadata.partitions() if p.leader >= 0]
         return self._cluster.machines[self._rng.choice(leaders)] if leaders else None
@@ -378,14 +383,18 @@ class Nemesis:
 
     def _slow_link(self) -> None:
         hosts = self._hosts()
-        pairs = [(one, other) for one in hosts for other in hosts if one != other and self._rng.random() < 0.2]
+        pairs = [
+            (one, other) for one in hosts for other in hosts if one != other and self._rng.random() < 0.2
+        ]
         self._slow_down(pairs, (10, self._rng.choice((100, 1_000))), 2_000)
 
     def _at_shrink(self, leader: int, others: list[int], gone: list[int]) -> None:
         """Those who stay do not hear of the high watermark that now moves; then the leader dies. Who has left, and
         comes back to the next leader, is slow to get anything from it.
         """
-        self._slow_down([(self._host(other), self._host(each)) for other in others for each in gone], (50, 500), 5_000)
+        self._slow_down(
+            [(self._host(other), self._host(each)) for other in others for each in gone], (50, 500), 5_000
+        )
         machine = self._cluster.machines[leader]
         pairs = [(machine.host, self._host(other)) for other in others]
         self._note("at shrink", *(f"{a}->{b}" for a, b in pairs))
@@ -411,7 +420,7 @@ class Nemesis:
         leader = self._leader_of_some_partition()
         if leader is None or not leader.running:
             return
-        brokers = [m for m in self._cluster.machines.values() if m.running and m.process.replicates and m is not leader]
+        brokers = self._brokers_but(leader)
         if not brokers:
             return
         behind = self._rng.choice(brokers)
@@ -419,11 +428,12 @@ class Nemesis:
 
         def away() -> None:
             self._cluster.network.unblock_all()
-            self._cluster.quiet_until_us = self._cluster.scheduler.now_us + 6_000 * MS
+            if self._rng.random() < 0.6:  # what the next leader writes would hide how much shorter its log is
+                self._cluster.quiet_until_us = self._cluster.scheduler.now_us + 6_000 * MS
             self._pause_one(leader, 1_550, 2_000)
             self._later(2_000, 2_200, lambda: self._lead_again(leader, 30))
 
-        self._later(50, 280, away)
+        self._later(200, 700, away)
 
     def _lead_again(self, machine: Machine, tries: int) -> None:
         """Whoever leads instead goes, once this one is in sync again."""
@@ -445,7 +455,7 @@ class Nemesis:
     def _quiet_loss(self) -> None:
         """While nobody writes, a follower loses power and comes back, and its fetches reach the leader only later."""
         leader = self._leader_of_some_partition()
-        followers = [m for m in self._cluster.machines.values() if m.running and m is not leader and m.process.replicates]
+        followers = self._brokers_but(leader) if leader is not None else []
         if leader is None or not followers:
             return
         follower = self._rng.choice(followers)

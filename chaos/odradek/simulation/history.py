@@ -82,7 +82,7 @@ class History:
             self.refused += 1
 
     def _check_acked(self, sent: Sent, model: PartitionModel) -> None:
-        """P3 as far as a client can see it: what is acknowledged by all is committed, where it was said to be. I2 too."""
+        """P3 as far as a client sees it: what all acknowledge is committed, where it was said to be. I2 too."""
         if model.losses or model.loss_allowed or model.dead or sent.base < 0:
             return
         batch = model.at(sent.base)
@@ -90,8 +90,8 @@ class History:
             return
         if batch is None or batch.base != sent.base or batch.crc != sent.crc:
             raise InvariantViolation(
-                f"lost-write: {model.name}: {sent.producer}/{sent.number} is acknowledged at {sent.base}, where {batch} "
-                f"is committed, below {model.high_watermark}"
+                f"lost-write: {model.name}: {sent.producer}/{sent.number} is acknowledged at {sent.base}, where "
+                f"{batch} is committed, below {model.high_watermark}"
             )
 
     def check_read(self, model: PartitionModel, base: int, crc: int, who: str) -> None:
@@ -114,9 +114,9 @@ class History:
             if key not in self.deleted and not model.dead:
                 self._find(key, model)
         for sent in self.sent.values():
-            model = models.get(sent.key)
-            if model is not None and sent.key not in self.deleted and not model.dead:
-                self._judge(sent, model)
+            held = models.get(sent.key)
+            if held is not None and sent.key not in self.deleted and not held.dead:
+                self._judge(sent, held)
 
     def _find(self, key: Key, model: PartitionModel) -> None:
         numbers: dict[str, int] = {}
@@ -142,7 +142,8 @@ class History:
             )
         if sent.number < before and not model.losses:
             raise InvariantViolation(
-                f"nonmonotonic-send: {model.name}: {sent.producer}/{sent.number} at {batch.base} comes after number {before}"
+                f"nonmonotonic-send: {model.name}: {sent.producer}/{sent.number} at {batch.base} comes after number "
+                f"{before}"
             )
         numbers[sent.producer] = sent.number
 

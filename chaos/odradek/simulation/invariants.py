@@ -1,7 +1,7 @@
 """The invariants of CORRECTNESS.md §2 over the global state, after each step of one node.
 
-Only what that step can have changed is looked at: each log is read as it grows, each check compares digests. Raft and M1
-are in raft_checks.py, the committed log of a partition in partition_model.py.
+Only what that step can have changed is looked at: each log is read as it grows, each check compares digests. Raft and
+M1 are in raft_checks.py, the committed log of a partition in partition_model.py.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class Invariants:
                 self.check_members(partition.topic_id, partition.index, model)
         elif partition.leader_epoch >= 0 and partition.high_watermark > model.high_watermark:
             raise InvariantViolation(
-                f"P6: {process.machine.host} follows {model.name} to high watermark {partition.high_watermark}; no leader "
-                f"has had more than {model.high_watermark}"
+                f"P6: {process.machine.host} follows {model.name} to high watermark {partition.high_watermark}; no "
+                f"leader has had more than {model.high_watermark}"
             )
         if partition.leader_epoch >= 0 and not model.loss_allowed:
             self._check_local(process, replica)
@@ -184,7 +184,9 @@ class Invariants:
         if log.readable_end == NO_LIMIT or found is None or len(found.replicas) > 1:
             return False
         if not model.loss_allowed and not model.losses:
-            raise InvariantViolation(f"D3: {model.name} is damaged at {log.readable_end}, and nothing explains it")
+            raise InvariantViolation(
+                f"D3: {model.name} is damaged at {log.readable_end}, and nothing explains it"
+            )
         self._cluster.trace.count("the only replica is damaged")
         model.dead = True
         return True
@@ -194,7 +196,9 @@ class Invariants:
         model, node = replica.model, process.machine.id
         if model.leaders and model.leaders[-1][0] >= epoch:
             return
-        process.machine.cluster.trace.note(process.machine.host, "leads", model.name, epoch, replica.mirror.end)
+        process.machine.cluster.trace.note(
+            process.machine.host, "leads", model.name, epoch, replica.mirror.end
+        )
         if model.loss_allowed:
             try:
                 model.check_prefix(replica.mirror, model.high_watermark, "P3")
@@ -203,9 +207,15 @@ class Invariants:
             model.begin_anew(replica.mirror)
             self._tainted.pop((replica.partition.topic_id, replica.partition.index), None)
         else:
-            model.check_prefix(replica.mirror, model.high_watermark, f"P3: {process.machine.host} leads epoch {epoch} of")
+            model.check_prefix(
+                replica.mirror, model.high_watermark, f"P3: {process.machine.host} leads epoch {epoch} of"
+            )
         if model.leaders:
-            self._cluster.trace.count("partition: leader changed" if model.leaders[-1][1] != node else "partition: same leader again")
+            self._cluster.trace.count(
+                "partition: leader changed"
+                if model.leaders[-1][1] != node
+                else "partition: same leader again"
+            )
         model.leaders.append((epoch, node))
 
     def _check_leader(self, process: Process, replica: Replica) -> None:
@@ -216,15 +226,18 @@ class Invariants:
         model, end = replica.model, replica.partition.high_watermark
         if len(view.committed) < view.min_isr:
             raise InvariantViolation(
-                f"P5: {process.machine.host} moves the high watermark of {model.name} to {end} with {sorted(view.committed)} "
-                f"in sync, {view.min_isr} needed"
+                f"P5: {process.machine.host} moves the high watermark of {model.name} to {end} with "
+                f"{sorted(view.committed)} in sync, {view.min_isr} needed"
             )
+        lost = self._tainted.get((replica.partition.topic_id, model.index), {})
         for member in sorted(view.maximal):
+            if member in lost:
+                continue  # it acknowledged this before it lost power; whoever is in sync now is looked at by P2
             other = self._running_replica(member, model, replica.partition.topic_id)
             if other is not None and other.mirror.end < end and not model.loss_allowed:
                 raise InvariantViolation(
-                    f"P5: {process.machine.host} moves the high watermark of {model.name} to {end}, the log of node {member} "
-                    f"ends at {other.mirror.end}"
+                    f"P5: {process.machine.host} moves the high watermark of {model.name} to {end}, the log of node "
+                    f"{member} ends at {other.mirror.end}"
                 )
 
     def _check_maximal(self, key: Key, model: PartitionModel, found: PartitionImage) -> None:
@@ -251,7 +264,9 @@ class Invariants:
             if replica is not None:
                 role = "ISR" if member in found.isr else "ELR"
                 model.check_prefix(
-                    replica.mirror, model.high_watermark, f"P2: node {member} ({role} of epoch {found.leader_epoch})"
+                    replica.mirror,
+                    model.high_watermark,
+                    f"P2: node {member} ({role} of epoch {found.leader_epoch})",
                 )
 
     def _running_replica(self, member: int, model: PartitionModel, topic_id: bytes) -> Replica | None:

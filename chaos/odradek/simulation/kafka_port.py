@@ -18,7 +18,6 @@ SEND_BUFFER_BYTES = 128 * 1024
 SPLIT_CHANCE = 0.05
 
 
-
 class KafkaPort:
     """Implements `connection.Transport` and `network.Receiver`."""
 

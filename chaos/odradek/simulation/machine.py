@@ -1,7 +1,7 @@
 """A machine with its disk and clocks, and the process on it: a real Node, whose every event comes from the scheduler.
 
-An event belongs to a life of the process. When that life is over (kill -9, power loss, a fatal error) what is left of it
-never happens; while the process is stopped (SIGSTOP) its events pile up and come one after the other when it goes on.
+An event belongs to a life of the process. When that life is over (kill -9, power loss, a fatal error) what is left of
+it never happens; while the process is stopped (SIGSTOP) its events pile up, and come in their order when it goes on.
 """
 
 from __future__ import annotations

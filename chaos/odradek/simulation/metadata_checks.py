@@ -63,7 +63,9 @@ class MetadataChecks:
         for broker in image.brokers.values():
             known = self._broker_epochs.get(broker.id, -1)
             if broker.epoch < known:
-                raise InvariantViolation(f"M2: the epoch of broker {broker.id} falls from {known} to {broker.epoch}")
+                raise InvariantViolation(
+                    f"M2: the epoch of broker {broker.id} falls from {known} to {broker.epoch}"
+                )
             if broker.epoch != known:
                 self._cluster.trace.note("metadata", "registered", broker.id, broker.epoch, broker.fenced)
             self._broker_epochs[broker.id] = broker.epoch
@@ -86,7 +88,9 @@ class MetadataChecks:
         if partition.leader != old.leader and partition.leader_epoch == old.leader_epoch:
             raise InvariantViolation(f"M2: another leader of {name} in the same epoch: {old} to {partition}")
         self._cluster.nemesis.on_isr(old, partition)
-        self._cluster.trace.count("metadata: ISR shrunk" if len(partition.isr) < len(old.isr) else "metadata: partition changed")
+        self._cluster.trace.count(
+            "metadata: ISR shrunk" if len(partition.isr) < len(old.isr) else "metadata: partition changed"
+        )
 
     def _check_members(self, key: Key, partition: PartitionImage) -> None:
         name = f"{self.image.topic_names.get(key[0])}-{key[1]}"

@@ -1,7 +1,8 @@
 """Deliberately broken versions of the product, each by its name: the simulator has to catch every one.
 
-The first ten are those of CORRECTNESS.md; the rest break what one node promises. A mutant replaces functions for the time
-of a run. `last-stable-offset-inclusive` comes with transactions: nothing that could be broken is there yet.
+The first nine are those of CORRECTNESS.md, where `last-stable-offset-inclusive` is the tenth: it comes with
+transactions, nothing that it could break is there yet. The rest break what one node promises. A mutant replaces
+functions for the time of a run.
 """
 
 from __future__ import annotations
@@ -170,21 +171,31 @@ def _snapshot_without_older_batches() -> list[Patch]:
 
 MUTANTS: dict[str, Mutant] = {
     "isr-instead-of-maximal": Mutant(
-        "the high watermark goes by the committed ISR, not by all who may be in it", _isr_instead_of_maximal, "isr-growth"
+        "the high watermark goes by the committed ISR, not by all who may be in it",
+        _isr_instead_of_maximal,
+        "isr-growth",
     ),
     "no-epoch-start": Mutant(
-        "who has the high watermark joins the ISR, before the epoch's start is reached", _no_epoch_start, "isr-shrink"
+        "who has the high watermark joins the ISR, before the epoch's start is reached",
+        _no_epoch_start,
+        "isr-shrink",
     ),
     "not-fetched-in-this-epoch": Mutant(
         "what followers said to an earlier epoch counts", _not_fetched_in_this_epoch, "isr-elections"
     ),
-    "no-broker-epoch": Mutant("an earlier incarnation's fetch lets a broker join the ISR", _no_broker_epoch, "isr-losses"),
+    "no-broker-epoch": Mutant(
+        "an earlier incarnation's fetch lets a broker join the ISR", _no_broker_epoch, "isr-losses"
+    ),
     "roll-back-on-timeout": Mutant(
         "a proposal without an answer counts as not applied", _roll_back_on_timeout, "isr-growth"
     ),
-    "under-min-isr": Mutant("the high watermark moves below min.insync.replicas", _under_min_isr, "isr-shrink"),
+    "under-min-isr": Mutant(
+        "the high watermark moves below min.insync.replicas", _under_min_isr, "isr-shrink"
+    ),
     "high-watermark-before-divergence": Mutant(
-        "a follower takes the high watermark before it truncates", _high_watermark_before_divergence, "isr-elections"
+        "a follower takes the high watermark before it truncates",
+        _high_watermark_before_divergence,
+        "isr-elections",
     ),
     "vote-without-fsync": Mutant("the vote file is not fsynced", _vote_without_fsync, "votes"),
     "ex-leader-resumes": Mutant("a restarted leader carries on in its epoch", _ex_leader_resumes, "votes"),

@@ -1,9 +1,9 @@
 """The network between hosts: datagrams that may be lost, doubled and reordered, and streams that keep their order.
 
-A host is a name. Partitions are pairs (from, to) that let nothing through: both ways, one way, or as a bridge. A datagram
-meets a partition and is gone; a stream stalls in that direction, as TCP does, and goes on when the partition ends, unless
-one of its ends has given up by then. The machine of a dead process answers for it (reset, refused); one without power
-says nothing until it is back.
+A host is a name. Partitions are pairs (from, to) that let nothing through: both ways, one way, or as a bridge. A
+datagram meets a partition and is gone; a stream stalls in that direction, as TCP does, and goes on when the partition
+ends, unless one of its ends has given up by then. The machine of a dead process answers for it (reset, refused); one
+without power says nothing until it is back.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class Network:
         self._listeners[host, service] = listener
 
     def process_died(self, host: str) -> None:
-        """The kernel closes what the process had: peers are told, new ones refused. What was written may still arrive."""
+        """The kernel closes what the process had: peers are told, dials refused; what was written may still arrive."""
         self._unlisten(host)
         for stream in self.streams_of(host):
             end = stream.hosts.index(host)

@@ -1,11 +1,11 @@
-"""Committed offsets of simple consumers (no group membership): each committer has a group of its own and counts up (G2)."""
+"""Committed offsets of simple consumers, without group membership: each has a group of its own and counts up (G2)."""
 
 from __future__ import annotations
 
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from odradek.simulation.client import Client
+from odradek.simulation.client import Client, error_of
 from odradek.simulation.trace import InvariantViolation
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
@@ -64,14 +64,14 @@ class Committer(Client):
                 if found.error_code == 0:
                     self._coordinator = found.host
                 else:
-                    self.cluster.trace.count(f"coordinator: {ErrorCode(found.error_code).name}")
+                    self.cluster.trace.count(f"coordinator: {error_of(found.error_code).name}")
             self._next()
 
         self.ask(self.any_host(), request, 4, done)
 
     def _failed(self, code: int | None) -> None:
         if code is not None:
-            self.cluster.trace.count(f"offsets: {ErrorCode(code).name}")
+            self.cluster.trace.count(f"offsets: {error_of(code).name}")
         if code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
             self._coordinator = None
 
@@ -87,7 +87,9 @@ class Committer(Client):
         self._tried += 1
         offset = self._tried
         topic = self.cluster.topics[0]
-        partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=offset, committed_metadata="")
+        partition = OffsetCommitRequestPartition(
+            partition_index=0, committed_offset=offset, committed_metadata=""
+        )
         request = OffsetCommitRequest(
             group_id=self.group,
             generation_id_or_member_epoch=-1,

@@ -77,7 +77,9 @@ class Mirror:
         digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
         readable_end = self.log.readable_end
         while position + HEADER_SIZE <= written:
-            base, length, epoch, magic, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(data, position)
+            base, length, epoch, magic, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(
+                data, position
+            )
             if base >= readable_end or magic != 2 or length <= 0:
                 break  # damage: the log is out of service from here on
             digest = hash((digest, base, delta, epoch, crc))

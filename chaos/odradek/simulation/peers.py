@@ -1,7 +1,7 @@
 """The ways between nodes over the simulated network: what gRPC is in a real cluster (`PeerPorts` of a node).
 
-Raft messages travel alone: they may be lost, doubled and reordered. Requests to the controller and replication travel on
-streams that keep their order, stall, and are cut; a stream whose other end has been silent for a keepalive is given up.
+Raft messages travel alone: they may be lost, doubled and reordered. Requests to the controller and replication travel
+on streams that keep their order, stall, and are cut; one whose other end was silent for a keepalive is given up.
 """
 
 from __future__ import annotations
@@ -137,7 +137,12 @@ class ControllerPort:
         self._ways: dict[int, _ControllerWay] = {}
 
     def ask(
-        self, controller_id: int, api_key: int, version: int, body: bytes, done: Callable[[bytes | None], None]
+        self,
+        controller_id: int,
+        api_key: int,
+        version: int,
+        body: bytes,
+        done: Callable[[bytes | None], None],
     ) -> None:
         way = self._ways.get(controller_id)
         if way is None:
@@ -176,8 +181,8 @@ class _ControllerWay:
         if done is not None:
             done(body)
 
-    def received(self, item: object) -> None:
-        number, body = item  # type: ignore[misc]
+    def received(self, item: Any) -> None:
+        number, body = item
         self._process.happen("controller answer", lambda: self._answer(number, body))
 
     def closed(self, reason: str) -> None:
@@ -197,8 +202,8 @@ class _Asker:
         self._process = process
         self._stream = stream
 
-    def received(self, item: object) -> None:
-        number, api_key, version, body = item  # type: ignore[misc]
+    def received(self, item: Any) -> None:
+        number, api_key, version, body = item
 
         def reply(response: bytes | None) -> None:
             network = self._process.machine.cluster.network
@@ -240,9 +245,7 @@ class _Up:
         self._watch = watch
         self._over = False
         network = process.machine.cluster.network
-        self._stream: Stream = network.connect(
-            process.machine.host, host_of(leader_id), "replication", self
-        )
+        self._stream: Stream = network.connect(process.machine.host, host_of(leader_id), "replication", self)
 
     def send(self, message: FetchUp) -> None:
         if not self._over:
@@ -330,5 +333,3 @@ class _Down:
             self._over = True
             assert self._events is not None
             self._events.closed()
-
-

@@ -1,8 +1,8 @@
 """A producer as stock clients are: batches per partition, up to five in flight, retries in order, idempotent or not.
 
 Follows the Java producer where it matters for correctness: with idempotence the same batch keeps its sequence over all
-retries, a retried batch goes alone until it is the oldest, and a batch given up with its fate unknown makes the producer
-take the next epoch for that partition (KIP-360).
+retries, a retried batch goes alone until it is the oldest, and a batch given up with its fate unknown makes the
+producer take the next epoch for that partition (KIP-360).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from odradek.simulation.client import Client
+from odradek.simulation.client import Client, error_of
 from odradek.simulation.history import Fate, Sent
 from odradek.simulation.scheduler import MS, SECOND
 from odradek.simulation.trace import InvariantViolation
@@ -116,7 +116,9 @@ class Producer(Client):
     def write_everywhere(self) -> None:
         """One batch to each partition, and no more: instead of `start`."""
         self._sending = False
-        self._owed = [(topic, index) for topic in self.topics for index in range(self.cluster.partitions_of(topic))]
+        self._owed = [
+            (topic, index) for topic in self.topics for index in range(self.cluster.partitions_of(topic))
+        ]
         self.refresh()
         self._ask_producer_id()
 
@@ -133,8 +135,8 @@ class Producer(Client):
     def unfinished(self) -> list[str]:
         """What it waits for, for people."""
         return [
-            f"{self.name}: {lane.topic}-{lane.index} has {len(lane.waiting)} waiting, {len(lane.in_flight)} in flight, leader "
-            f"{self.leaders.get((lane.topic, lane.index))}"
+            f"{self.name}: {lane.topic}-{lane.index} has {len(lane.waiting)} waiting, {len(lane.in_flight)} in flight, "
+            f"leader {self.leaders.get((lane.topic, lane.index))}"
             for lane in self.lanes.values()
             if lane.waiting or lane.in_flight
         ]
@@ -172,13 +174,19 @@ class Producer(Client):
         topic = self.rng.choice(self.topics)
         model_topic = self.topic_ids.get(topic)
         quiet = self.now_us < self.cluster.quiet_until_us
-        if model_topic is not None and not quiet and sum(len(lane.waiting) for lane in self.lanes.values()) < 200:
+        if (
+            model_topic is not None
+            and not quiet
+            and sum(len(lane.waiting) for lane in self.lanes.values()) < 200
+        ):
             index = self.rng.randrange(self.cluster.partitions_of(topic))
             lane = self.lanes.setdefault((topic, index), Lane(topic, index))
             self._make_batch(lane, model_topic)
             self._pump()
         silence = self.settings.bursts and self.rng.random() < 0.03
-        self.after(self.between(200, 2_000) if silence else self.between(*self.settings.interval_ms), self._produce)
+        self.after(
+            self.between(200, 2_000) if silence else self.between(*self.settings.interval_ms), self._produce
+        )
 
     def _make_batch(self, lane: Lane, topic_id: bytes) -> None:
         self._numbers += 1
@@ -232,7 +240,11 @@ class Producer(Client):
             leader = self.leaders.get((lane.topic, lane.index))
             if self._is_dead(lane):
                 continue
-            if leader is not None and lane.not_before_us <= self.now_us and (batch := self._next_batch(lane)) is not None:
+            if (
+                leader is not None
+                and lane.not_before_us <= self.now_us
+                and (batch := self._next_batch(lane)) is not None
+            ):
                 by_leader.setdefault(leader[0], []).append((lane, batch))
         for host, chosen in by_leader.items():
             for start in range(0, len(chosen), PARTITIONS_PER_REQUEST_MAX):
@@ -294,9 +306,7 @@ class Producer(Client):
         )
         link = self.link(host)
         if link is None:
-            self.after(
-                self.between(20, 100), lambda: self._answered(host, chosen, None, sent=False)
-            )
+            self.after(self.between(20, 100), lambda: self._answered(host, chosen, None, sent=False))
         elif self.settings.acks == 0:
             link.ask(request, version, None, 0)
             for lane, batch in chosen:
@@ -313,9 +323,7 @@ class Producer(Client):
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def _answered(
-        self, host: str, chosen: list[tuple[Lane, Batch]], response: Any, *, sent: bool
-    ) -> None:
+    def _answered(self, host: str, chosen: list[tuple[Lane, Batch]], response: Any, *, sent: bool) -> None:
         answers: dict[tuple[object, int], Any] = {}
         if response is not None:
             for topic in response.responses:
@@ -347,7 +355,7 @@ class Producer(Client):
 
     def _judge(self, lane: Lane, batch: Batch, answer: Any, host: str) -> bool:
         """Take one partition's answer; whether it failed."""
-        code = ErrorCode(answer.error_code)
+        code = error_of(answer.error_code)
         if code is ErrorCode.NONE:
             self._settle(batch, Fate.ACKED, answer.base_offset, host)
             return False
@@ -369,7 +377,13 @@ class Producer(Client):
         """Expected only behind an older batch that is being retried."""
         older = [each for each in (*lane.in_flight, *lane.waiting) if 0 <= each.sequence < batch.sequence]
         model = self.cluster.invariants.models.get(batch.sent.key)
-        lossy = model is None or model.losses or model.loss_allowed or model.dead or self.cluster.is_deleted(batch.sent.key)
+        lossy = (
+            model is None
+            or model.losses
+            or model.loss_allowed
+            or model.dead
+            or self.cluster.is_deleted(batch.sent.key)
+        )
         if not older and not lossy:
             raise InvariantViolation(
                 f"I1: {lane.topic}-{lane.index}: {host} refuses sequence {batch.sequence} of {self.name} (producer "

@@ -1,4 +1,4 @@
-"""I3: producer state is a pure function of the log's prefix: what a log says of its producers is what its batches say."""
+"""I3: producer state is a pure function of the log's prefix; what a log knows of producers is what its batches say."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def check_producer_state(log: Log, mirror: Mirror, host: str) -> None:
         found = (entry.epoch, entry.next_sequence, entry.last_offset) if entry is not None else None
         if found != wanted:
             raise InvariantViolation(
-                f"I3: {log.topic}-{log.partition} at {host}: producer {producer_id} is (epoch, next sequence, last offset) "
-                f"{found}, its log says {wanted}"
+                f"I3: {log.topic}-{log.partition} at {host}: producer {producer_id} is (epoch, next sequence, last "
+                f"offset) {found}, its log says {wanted}"
             )
     if mirror.start == 0 and len(entries) > len(last):
         extra = sorted(set(entries) - set(last))
-        raise InvariantViolation(f"I3: {log.topic}-{log.partition} at {host} knows producers {extra} without batches")
+        raise InvariantViolation(
+            f"I3: {log.topic}-{log.partition} at {host} knows producers {extra} without batches"
+        )

@@ -132,7 +132,9 @@ class RaftChecks:
         if earlier > view.mirror.start:
             found = view.mirror.digest_below(earlier)
             if found != self._committed[earlier]:
-                raise InvariantViolation(f"R3: node {node} leads epoch {epoch} without what is committed below {earlier}")
+                raise InvariantViolation(
+                    f"R3: node {node} leads epoch {epoch} without what is committed below {earlier}"
+                )
 
     def _check_commit(self, process: Process, view: RaftView, end: int) -> None:
         node = process.machine.id
@@ -151,7 +153,9 @@ class RaftChecks:
         if core.is_leader:
             batch = view.mirror.at(end - 1)
             if batch is None or batch.epoch != core.epoch:
-                raise InvariantViolation(f"R5: node {node} commits {end} before an entry of its epoch {core.epoch}")
+                raise InvariantViolation(
+                    f"R5: node {node} commits {end} before an entry of its epoch {core.epoch}"
+                )
             self._commits[core.epoch] = end
             self._check_durable(process, end)
             history = core.voters
@@ -176,7 +180,9 @@ class RaftChecks:
         assert core is not None
         start = core.log.start
         if start.offset > 0 and not any(tuple(each) == tuple(start) for each in core.log.snapshots):
-            raise InvariantViolation(f"R7: the log of {process.machine.host} starts at {start} without a snapshot of that")
+            raise InvariantViolation(
+                f"R7: the log of {process.machine.host} starts at {start} without a snapshot of that"
+            )
 
     # -- what is said and applied --------------------------------------------------------------------------------
 
@@ -188,7 +194,9 @@ class RaftChecks:
             process.machine.cluster.nemesis.on_vote(process.machine)
             before = self._votes.setdefault((node, message.epoch), to)
             if before.id != to.id:
-                raise InvariantViolation(f"R4: node {node} votes for {before.id} and {to.id} in epoch {message.epoch}")
+                raise InvariantViolation(
+                    f"R4: node {node} votes for {before.id} and {to.id} in epoch {message.epoch}"
+                )
 
     def forget_disk(self, node: int) -> None:
         """The disk was replaced: another voter, which has promised nothing."""

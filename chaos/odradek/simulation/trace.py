@@ -13,7 +13,7 @@ LAST_STEPS = 400
 Entry = tuple[int, str, str, tuple[object, ...]]
 
 
-class InvariantViolation(BaseException):  # noqa: N818 - the word of the specification
+class InvariantViolation(BaseException):
     """The cluster broke a promise; the text starts with the name of the invariant. No `except Exception` of the product
     may take it for an error of its own.
     """

@@ -1,0 +1,37 @@
+"""The tester proves itself: each broken version of the product is caught within a bounded number of seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from odradek.simulation.mutants import MUTANTS, applied
+from odradek.simulation.runner import run_seed
+
+SEEDS_MAX = 60
+LIKELY = {
+    "not-fetched-in-this-epoch": 4,
+    "high-watermark-before-divergence": 5,
+    "roll-back-on-timeout": 2,
+    "ex-leader-resumes": 4,
+    "answer-after-failed-append": 6,
+    "snapshot-without-older-batches": 3,
+}
+"""Where to look first. A change of the product moves such seeds; then the others are tried."""
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str) -> None:
+    first = LIKELY.get(name, 1)
+    seeds = [first, *(seed for seed in range(1, SEEDS_MAX + 1) if seed != first)]
+    for seed in seeds:
+        if run_seed(seed, MUTANTS[name].scenario, mutant=name).violation is not None:
+            return
+    pytest.fail(f"{name} survived {SEEDS_MAX} seeds of {MUTANTS[name].scenario}")
+
+
+def test_a_mutant_is_gone_after_its_run() -> None:
+    for name, mutant in MUTANTS.items():
+        before = [getattr(target, attribute) for target, attribute, _ in mutant.patches()]
+        with applied(name):
+            pass
+        assert before == [getattr(target, attribute) for target, attribute, _ in mutant.patches()], name
