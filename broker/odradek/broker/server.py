@@ -201,7 +201,9 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         node.settle()
         loop_timers.start()
-        if not config.alone:  # it may have to wait for others: probes are told that it lives, and what is missing
+        if (
+            not config.alone
+        ):  # it may have to wait for others: probes are told that it lives, and what is missing
             http = await _start_http(config, node, log)
         await _until_ready(node, ready, fatal, log)
         if not fatal.done():
