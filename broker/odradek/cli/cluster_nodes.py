@@ -214,6 +214,8 @@ def stay(layout: Layout, everyone: list[NodeProcess], say: Callable[[], None]) -
     """The status until Ctrl-C, SIGTERM or the end of the terminal; then no node is left."""
     try:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        # A shell starts what it puts in the background deaf to Ctrl-C; here it always means: stop.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         say()
         if sys.stdout.isatty():
             watch(layout, everyone, "Ctrl-C stops all nodes")
