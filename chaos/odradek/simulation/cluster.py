@@ -59,6 +59,8 @@ class Cluster:
         self.topics = list(scenario.topics)
         self._plans: dict[str, TopicPlan] = dict(scenario.topics)
         self._gone: set[Key] = set()
+        self.ending = False
+        """Nodes are being stopped, and nobody starts one any more."""
         self.quiet_until_us = 0
         """Producers send nothing new until then."""
         self._producer_ids: dict[int, str] = {}
@@ -276,6 +278,7 @@ class Cluster:
         self._wait(self.scenario.heal_ms, lambda: reader.lag() == 0, "a new consumer does not reach the end")
         reader.stop()
         self.history.check_all(self.invariants.models)
+        self.ending = True
         for machine in self.machines.values():
             machine.stop()
         self._wait(

@@ -203,8 +203,8 @@ class Machine:
         return self.process is not None and not self.process.paused
 
     def start(self) -> None:
-        """Start the process; if it will not, try again later."""
-        if self.process is not None:
+        """Start the process, unless there is one."""
+        if self.process is not None or self.cluster.ending:
             return
         cluster = self.cluster
         if not self.powered:

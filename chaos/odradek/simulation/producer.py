@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from odradek.simulation.client import Client, error_of
+from odradek.simulation.client import Client, Link, error_of
 from odradek.simulation.history import Fate, Sent
 from odradek.simulation.scheduler import MS, SECOND
 from odradek.simulation.trace import InvariantViolation
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_MAX = 5
 PARTITIONS_PER_REQUEST_MAX = 3
+TOPIC_IDS_FROM = 13
 _SURELY_NOT_WRITTEN = frozenset(
     {
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
@@ -101,6 +102,7 @@ class Producer(Client):
         self._sending = True
         self._asking_id = False
         self._pumping = False
+        self._will_pump = False
         self._numbers = 0
         self._owed: list[tuple[str, int]] = []
 
@@ -236,20 +238,27 @@ class Producer(Client):
             return
         self._pumping = True
         by_leader: dict[str, list[tuple[Lane, Batch]]] = {}
+        backing_off = False
         for lane in self.lanes.values():
             leader = self.leaders.get((lane.topic, lane.index))
-            if self._is_dead(lane):
+            if leader is None or lane.not_before_us > self.now_us or self._is_dead(lane):
                 continue
-            if (
-                leader is not None
-                and lane.not_before_us <= self.now_us
-                and (batch := self._next_batch(lane)) is not None
-            ):
+            if self.link(leader[0]) is None:
+                backing_off = True
+            elif (batch := self._next_batch(lane)) is not None:
                 by_leader.setdefault(leader[0], []).append((lane, batch))
         for host, chosen in by_leader.items():
             for start in range(0, len(chosen), PARTITIONS_PER_REQUEST_MAX):
-                self._send(host, chosen[start : start + PARTITIONS_PER_REQUEST_MAX])
+                self._send(self.links[host], chosen[start : start + PARTITIONS_PER_REQUEST_MAX])
         self._pumping = False
+        if backing_off and not self._will_pump:
+            self._will_pump = True
+            self.refresh()
+            self.after(self.between(20, 100), self._pump_later)
+
+    def _pump_later(self) -> None:
+        self._will_pump = False
+        self._pump()
 
     def _next_batch(self, lane: Lane) -> Batch | None:
         if not lane.waiting or len(lane.in_flight) >= IN_FLIGHT_MAX:
@@ -287,7 +296,7 @@ class Producer(Client):
                 kept.append(batch)
         lane.waiting = kept
 
-    def _send(self, host: str, chosen: list[tuple[Lane, Batch]]) -> None:
+    def _send(self, link: Link, chosen: list[tuple[Lane, Batch]]) -> None:
         version = self.settings.version
         topics: dict[str, TopicProduceData] = {}
         for lane, batch in chosen:
@@ -296,38 +305,40 @@ class Producer(Client):
             batch.attempts += 1
             topic = topics.get(lane.topic)
             if topic is None:
-                named = {"topic_id": self.topic_ids[lane.topic]} if version >= 13 else {"name": lane.topic}
-                topic = topics[lane.topic] = TopicProduceData(**named)
+                by_id = version >= TOPIC_IDS_FROM
+                topic = topics[lane.topic] = (
+                    TopicProduceData(topic_id=self.topic_ids[lane.topic])
+                    if by_id
+                    else TopicProduceData(name=lane.topic)
+                )
             topic.partition_data.append(PartitionProduceData(index=lane.index, records=batch.encoded))
         request = ProduceRequest(
             acks=self.settings.acks,
             timeout_ms=self.settings.request_timeout_ms,
             topic_data=list(topics.values()),
         )
-        link = self.link(host)
-        if link is None:
-            self.after(self.between(20, 100), lambda: self._answered(host, chosen, None, sent=False))
-        elif self.settings.acks == 0:
+        if self.settings.acks == 0:
             link.ask(request, version, None, 0)
             for lane, batch in chosen:
                 lane.in_flight.remove(batch)
                 self._settle(batch, Fate.ACKED)
             self.after(MS, self._pump)
         else:
+            host = link.host
             link.ask(
                 request,
                 version,
-                lambda response: self._answered(host, chosen, response, sent=True),
+                lambda response: self._answered(host, chosen, response),
                 self.request_timeout_us,
             )
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def _answered(self, host: str, chosen: list[tuple[Lane, Batch]], response: Any, *, sent: bool) -> None:
+    def _answered(self, host: str, chosen: list[tuple[Lane, Batch]], response: Any) -> None:
         answers: dict[tuple[object, int], Any] = {}
         if response is not None:
             for topic in response.responses:
-                named = topic.topic_id if self.settings.version >= 13 else topic.name
+                named = topic.topic_id if self.settings.version >= TOPIC_IDS_FROM else topic.name
                 for answer in topic.partition_responses:
                     answers[named, answer.index] = answer
         pause_us = self.between(20, 100)
@@ -339,7 +350,7 @@ class Producer(Client):
             named = self._name_in_answer(lane)
             answer = answers.get((named, lane.index))
             if answer is None:
-                batch.sent.doubts += sent
+                batch.sent.doubts += 1
                 self._again(lane, batch)
             elif not self._judge(lane, batch, answer, host):
                 continue
@@ -351,7 +362,7 @@ class Producer(Client):
         self._pump()
 
     def _name_in_answer(self, lane: Lane) -> object:
-        return self.topic_ids[lane.topic] if self.settings.version >= 13 else lane.topic
+        return self.topic_ids[lane.topic] if self.settings.version >= TOPIC_IDS_FROM else lane.topic
 
     def _judge(self, lane: Lane, batch: Batch, answer: Any, host: str) -> bool:
         """Take one partition's answer; whether it failed."""
