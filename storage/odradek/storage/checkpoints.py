@@ -106,5 +106,19 @@ def parse_clean_shutdown(text: str) -> int:
     return epoch if isinstance(epoch, int) else -1
 
 
+def parse_registration(text: str) -> tuple[str, int]:
+    """(boot id, broker epoch) in `odradek-registration`; ("", -1) for what does not parse."""
+    try:
+        values = json.loads(text)
+        boot_id, epoch = values["bootId"], values["brokerEpoch"]
+    except (ValueError, KeyError, TypeError):
+        return "", -1
+    return (boot_id, epoch) if isinstance(boot_id, str) and isinstance(epoch, int) else ("", -1)
+
+
+def render_registration(boot_id: str, broker_epoch: int) -> str:
+    return json.dumps({"version": 0, "bootId": boot_id, "brokerEpoch": broker_epoch}, separators=(",", ":"))
+
+
 def render_clean_shutdown(broker_epoch: int) -> str:
     return json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))

@@ -31,7 +31,10 @@ class DataDir:
         self.clean = False
         """The last process left its marker: every log is whole."""
         self.broker_epoch = -1
-        """The epoch the marker names, for the next registration (KIP-966)."""
+        """The epoch for which everything is still here, for the next registration (KIP-966): the one that the marker of
+        a clean stop names, or that of a process which ended otherwise while the machine went on. -1: something may be
+        missing.
+        """
         self.offline = False
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_start_offsets: dict[TopicPartition, int] = {}
@@ -123,10 +126,11 @@ class DataDir:
         except OSError as error:
             raise DataDirError(f"{path} cannot be written: {error.strerror or error}.") from error
 
-    def read_state(self) -> None:
+    def read_state(self, boot_id: str = "") -> None:
         """Checkpoints and the marker; the marker is removed, durably, before anything can be written.
 
-        A damaged checkpoint counts as missing: recovery then scans more.
+        A damaged checkpoint counts as missing: recovery then scans more. `boot_id`: as the machine has it now; "" if it
+        does not tell.
         """
         self.recovery_points = self._read_offsets(layout.RECOVERY_POINT_CHECKPOINT)
         self.log_start_offsets = self._read_offsets(layout.LOG_START_OFFSET_CHECKPOINT)
@@ -135,6 +139,7 @@ class DataDir:
         marker = self._file(layout.CLEAN_SHUTDOWN_MARKER)
         self.clean = self._disk.exists(marker)
         if not self.clean:
+            self._read_registration(boot_id)
             return
         try:
             self.broker_epoch = checkpoints.parse_clean_shutdown(
@@ -144,6 +149,21 @@ class DataDir:
             self._disk.sync_dir(self.path)
         except OSError as error:
             raise DataDirError(f"{marker} cannot be removed: {error.strerror or error}.") from error
+
+    def _read_registration(self, boot_id: str) -> None:
+        """After kill -9 the page cache has all that was ever handed to it, as long as the machine has not restarted."""
+        try:
+            text = self._disk.read_file(self._file(layout.REGISTRATION)).decode("utf-8", "replace")
+        except OSError:
+            return
+        noted, epoch = checkpoints.parse_registration(text)
+        if boot_id and noted == boot_id:
+            self.broker_epoch = epoch
+
+    def note_registration(self, boot_id: str, broker_epoch: int) -> None:
+        """OSError. Never fsynced: a loss of power that could take the note makes it void as well."""
+        text = checkpoints.render_registration(boot_id, broker_epoch)
+        self._disk.write_file_atomic(self._file(layout.REGISTRATION), text.encode(), durable=False)
 
     def mark_clean(self, broker_epoch: int) -> None:
         text = checkpoints.render_clean_shutdown(broker_epoch)

@@ -22,11 +22,13 @@ HIGH_WATERMARK_CHECKPOINT = "replication-offset-checkpoint"
 CLEANER_CHECKPOINT = "cleaner-offset-checkpoint"
 CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
 META_PROPERTIES = "meta.properties"
+REGISTRATION = "odradek-registration"
+"""Ours: the epoch in which this node is registered, and the boot of the machine in which it is."""
 LOCK_FILE = ".lock"
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
-     META_PROPERTIES, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found", ".DS_Store")
+     META_PROPERTIES, REGISTRATION, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found", ".DS_Store")
 )  # fmt: skip
 """What may lie beside the log directories without being foreign."""
 

@@ -23,7 +23,7 @@ from odradek.storage.config import LogConfig
 from odradek.storage.data_dir import DataDir, DataDirError
 from odradek.storage.log import Log, unlink_all
 from odradek.storage.segment import FilePool
-from odradek.storage.state import LogState
+from odradek.storage.state import NO_LIMIT, LogState
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.uuid import random_uuid, uuid_to_string
 
@@ -70,11 +70,14 @@ class LogManager:
         self._doomed: deque[tuple[int, list[str], bool]] = deque()
         """(deadline in wall ms, paths, whether they are directories), ascending."""
         self._wall_ms = 0
+        self._boot_id = ""
 
     # Start ------------------------------------------------------------------------------------------------------
 
-    def start(self, *, node_id: int, cluster_id: str | None) -> str:
+    def start(self, *, node_id: int, cluster_id: str | None, boot_id: str = "") -> str:
         """Take the directories; the cluster id they belong to (drawn if they and the caller have none).
+
+        `boot_id` changes whenever the machine starts anew; "" if that is not known.
 
         DataDirError for one that is locked by another process, belongs to another node or cluster, or is
         not writable; nothing stays locked then.
@@ -95,9 +98,10 @@ class LogManager:
                 )
             known |= {cluster_id} if cluster_id is not None else set()
             self.cluster_id = known.pop() if known else uuid_to_string(random_uuid(self._rng))
+            self._boot_id = boot_id
             for data_dir in self.dirs:
                 data_dir.write_meta(node_id, self.cluster_id, self._rng)
-                data_dir.read_state()
+                data_dir.read_state(boot_id)
                 self.high_watermarks.update(data_dir.high_watermarks)
         except BaseException:
             for data_dir in self.dirs:
@@ -127,7 +131,28 @@ class LogManager:
             self._open_one(data_dir, key, config_for, report)
             if progress is not None:
                 progress(number, len(found), name)
+        for data_dir in self.dirs:
+            if not data_dir.clean and not self._is_whole(data_dir):
+                data_dir.broker_epoch = -1
         return report
+
+    def _is_whole(self, data_dir: DataDir) -> bool:
+        """Whether every log was found as its last process left it: nothing torn, damaged or unreadable."""
+        logs = (log for log in self.logs.values() if log.dir_id == data_dir.directory_id)
+        return not data_dir.unopened and not any(
+            log.tail_was_cut or log.readable_end < NO_LIMIT for log in logs
+        )
+
+    def note_registration(self, broker_epoch: int) -> None:
+        """This node is registered, and counts in ISRs from now on. Before it does, so that the next process can tell
+        whether it may still have all that this one is going to acknowledge.
+        """
+        for data_dir in self.dirs:
+            if not data_dir.offline and self._boot_id:
+                try:
+                    data_dir.note_registration(self._boot_id, broker_epoch)
+                except OSError as error:
+                    self._dir_failed(data_dir, error)
 
     def _sort_entry(
         self,

@@ -373,6 +373,7 @@ def _cut_tail(log: Log, at: int, position: int) -> None:
 
     Durably, and those first: a later power loss must not bring the rest back in front of new batches.
     """
+    log.tail_was_cut = True
     disk = log._pool.disk
     for later in reversed(log._segments[at + 1 :]):
         log._pool.close(later)

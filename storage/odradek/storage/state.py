@@ -67,6 +67,7 @@ class LogState:
         "readable_end",
         "recovery_point",
         "size_bytes",
+        "tail_was_cut",
         "topic",
         "topic_id",
         "written_end_offset",
@@ -104,6 +105,8 @@ class LogState:
         """Where a read or recovery has found damage. Never served."""
         self.readable_end = NO_LIMIT
         """Recovery found damage in the middle: reads from here on are refused, appends altogether."""
+        self.tail_was_cut = False
+        """Recovery found a torn tail."""
         self.foreign_files: list[str] = []
         """Names in the directory that no log has; left alone."""
         self.epochs = LeaderEpochCache(pool.disk, directory)

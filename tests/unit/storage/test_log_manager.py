@@ -458,3 +458,60 @@ def test_a_failure_at_any_write_or_sync_leaves_directories_that_open_again(power
             assert log.corrupt_offset is None
             append(log, "again")
         manager.close()
+
+
+def registered(node: Node, boot_id: str, epoch: int = 7) -> LogManager:
+    manager = LogManager(node.disk, node.syncer, node.dirs, rng=Random(5))
+    manager.start(node_id=1, cluster_id=CLUSTER, boot_id=boot_id)
+    manager.open_all(NOW)
+    if epoch >= 0:
+        manager.note_registration(epoch)
+    return manager
+
+
+def reopened(node: Node, boot_id: str) -> LogManager:
+    return registered(node, boot_id, epoch=-1)
+
+
+def test_a_killed_process_is_complete_as_long_as_the_machine_goes_on() -> None:
+    node = Node(MemoryDisk(), "/data", dirs=2)
+    log = registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    append(log, "a")
+    node.disk.kill()
+    assert [each.broker_epoch for each in reopened(node, "boot-1").dirs] == [7, 7]
+    node.disk.kill()
+    assert [each.broker_epoch for each in reopened(node, "boot-2").dirs] == [-1, -1]
+    node.disk.kill()
+    assert [each.broker_epoch for each in reopened(node, "").dirs] == [-1, -1]
+
+
+def test_a_torn_or_damaged_log_makes_its_directory_incomplete() -> None:
+    for damage in ("torn", "damaged"):
+        node = Node(MemoryDisk(), "/data")
+        log = registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+        for value in ("a", "b", "c"):
+            append(log, value)
+        path = log.active_segment.path(".log")
+        node.disk.kill()
+        if damage == "torn":
+            node.disk.open(path).truncate(node.disk.size(path) - 3)
+        else:
+            node.disk.flip_bit(path, 70, 1)
+        assert reopened(node, "boot-1").dirs[0].broker_epoch == -1, damage
+
+
+def test_a_clean_stop_needs_no_boot_id() -> None:
+    node = Node(MemoryDisk(), "/data")
+    registered(node, "boot-1").close(broker_epoch=9)
+    assert reopened(node, "").dirs[0].broker_epoch == 9
+
+
+def test_a_damaged_registration_counts_as_none() -> None:
+    node = Node(MemoryDisk(), "/data")
+    registered(node, "boot-1")
+    for text in (b"", b"{", b"[]", b'{"bootId":"boot-1","brokerEpoch":"x"}', b'{"bootId":7,"brokerEpoch":7}'):
+        node.disk.kill()
+        node.disk.write_file_atomic(f"{node.dirs[0]}/odradek-registration", text, durable=False)
+        manager = reopened(node, "boot-1")
+        assert manager.dirs[0].broker_epoch == -1
+        assert not manager.open_all(NOW).foreign
