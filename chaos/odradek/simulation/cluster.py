@@ -32,10 +32,6 @@ BASE_SETTINGS = {
     "odradek.metrics.port": "-1",
 }
 PORT, CONTROLLER_PORT = 9092, 9093
-KILLED_IS_UNCLEAN = True
-"""A broker that was killed registers as one that may have lost data, and leaves ISR and ELR. Until it can tell by the
-boot id that the page cache survived, a kill counts as a loss of power.
-"""
 
 
 class Cluster:
@@ -155,13 +151,6 @@ class Cluster:
     def may_lose_power(self, machine: Machine) -> bool:
         """Whether the promises would still cover everything, where the scenario asks for that."""
         return not self.scenario.within_promises or self.invariants.survives_power_loss(machine)
-
-    def may_be_killed(self, machine: Machine) -> bool:
-        return not self.kill_may_lose or self.may_lose_power(machine)
-
-    @property
-    def kill_may_lose(self) -> bool:
-        return KILLED_IS_UNCLEAN and self.scenario.nodes > 1
 
     def expects_refusal(self, machine: Machine, error: Exception) -> bool:
         return bool(machine.disk_faults)

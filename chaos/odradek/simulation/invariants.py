@@ -68,20 +68,11 @@ class Invariants:
         self._replicas.pop(process, None)
         self.raft.detach(process)
 
-    def killed(self, machine: Machine) -> None:
-        if self._cluster.kill_may_lose:
-            self._taint(machine, flushed_too=True)
-
     def power_lost(self, machine: Machine) -> None:
         """Note what the promises still cover: D2 up to min.insync.replicas - 1 of the replicas, D3 any number."""
-        self._taint(machine, flushed_too=self._cluster.kill_may_lose)
-
-    def _taint(self, machine: Machine, *, flushed_too: bool) -> None:
         for key, model in self.models.items():
             found = self.metadata.partition(key)
-            if found is None or machine.id not in found.replicas:
-                continue
-            if self._cluster.flushes(model.topic) and not flushed_too:
+            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
                 continue
             broker = self.metadata.image.brokers.get(machine.id)
             tainted = self._tainted.setdefault(key, {})
@@ -94,9 +85,7 @@ class Invariants:
         """Whether nothing acknowledged may be lost if this machine loses power now (D2)."""
         for key, model in self.models.items():
             found = self.metadata.partition(key)
-            if found is None or machine.id not in found.replicas:
-                continue
-            if self._cluster.flushes(model.topic) and not self._cluster.kill_may_lose:
+            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
                 continue
             lost = {machine.id, *self._tainted.get(key, ())}
             if len(lost) >= self._cluster.min_isr(model.topic, len(found.replicas)):

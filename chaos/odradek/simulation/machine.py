@@ -64,7 +64,7 @@ class Process:
             cluster_id=cluster.cluster_id,
         )
         logs = LogManager(machine.disk, self.syncer, [DATA], rng=self.rng)
-        logs.start(node_id=config.node_id, cluster_id=config.cluster_id)
+        logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=f"boot-{machine.boots}")
         logs.open_all(machine.clock.wall_ms())
         peers = None if config.alone else Peers(self)
         ports = Ports(
@@ -84,6 +84,8 @@ class Process:
         self.node.on_fatal = self._on_fatal
         self.node.on_ready = self._on_ready
         put_in_order(self)
+        if self.replicates:
+            _note_registrations(self.node)
         cluster.invariants.attach(self)
         if peers is not None:
             peers.serve()
@@ -171,6 +173,18 @@ class Process:
         self.fatal = reason
 
 
+def _note_registrations(node: Node) -> None:
+    """As long as the node does not do so itself."""
+    registered = node._registered
+
+    def note(response: Any) -> None:
+        if response.error_code == 0:
+            node.logs.note_registration(response.broker_epoch)
+        registered(response)
+
+    node._registered = note  # type: ignore[method-assign]
+
+
 class Machine:
     """`process` is None while nothing runs on it."""
 
@@ -186,6 +200,7 @@ class Machine:
         self.clock = MachineClock(cluster.scheduler, offset_ms=rng.randrange(1_000, 100_000), rate=drift)
         self.process: Process | None = None
         self.powered = True
+        self.boots = 1
         self.lives = 0
         self.stops = 0
         """Clean ones."""
@@ -209,6 +224,7 @@ class Machine:
         cluster = self.cluster
         if not self.powered:
             self.powered = True
+            self.boots += 1
             self.clock.reboot(self.rng.randrange(500, 60_000))
             cluster.network.power_back(self.host)
         self.lives += 1
@@ -249,7 +265,6 @@ class Machine:
         if self.process is None:
             return
         self.cluster.trace.note(self.host, "killed")
-        self.cluster.invariants.killed(self)
         self._end(self.process)
         self.cluster.network.process_died(self.host)
 

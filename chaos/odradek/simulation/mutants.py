@@ -21,6 +21,8 @@ from odradek.replication.driver import ReplicationDriver
 from odradek.replication.follower import FollowerState
 from odradek.replication.isr import IsrState
 from odradek.replication.leader import LeaderState
+from odradek.storage import checkpoints, layout
+from odradek.storage.data_dir import DataDir
 from odradek.storage.log import Log
 from odradek.storage.producers import ProducerEntry, ProducerStates
 from odradek.wire.errors import ErrorCode
@@ -169,6 +171,15 @@ def _snapshot_without_older_batches() -> list[Patch]:
     return [(ProducerStates, "load_snapshot", shorten)]
 
 
+def _boot_id_ignored() -> list[Patch]:
+    def read(self: Any, _boot_id: str) -> None:
+        path = f"{self.path}/{layout.REGISTRATION}"
+        if self._disk.exists(path):
+            self.broker_epoch = checkpoints.parse_registration(self._disk.read_file(path).decode())[1]
+
+    return [(DataDir, "_read_registration", read)]
+
+
 MUTANTS: dict[str, Mutant] = {
     "isr-instead-of-maximal": Mutant(
         "the high watermark goes by the committed ISR, not by all who may be in it",
@@ -196,6 +207,9 @@ MUTANTS: dict[str, Mutant] = {
         "a follower takes the high watermark before it truncates",
         _high_watermark_before_divergence,
         "isr-elections",
+    ),
+    "boot-id-ignored": Mutant(
+        "a broker that lost power registers as complete", _boot_id_ignored, "isr-losses"
     ),
     "vote-without-fsync": Mutant("the vote file is not fsynced", _vote_without_fsync, "votes"),
     "ex-leader-resumes": Mutant("a restarted leader carries on in its epoch", _ex_leader_resumes, "votes"),
