@@ -70,7 +70,10 @@ class Link:
     def _check_timeout(self, number: int) -> None:
         if self.is_open and self._asked and self._asked[0].correlation_id <= number:
             self.client.cluster.trace.count("client: request timed out")
-            self._stream.close(0)
+            if self.client.abandons:
+                self._stream.reset("reset by the peer", skip=0)
+            else:
+                self._stream.close(0)
             self._end()
 
     def received(self, item: object) -> None:
@@ -114,6 +117,8 @@ class Client:
     """A client application with a name, which is its host too."""
 
     request_timeout_us = REQUEST_TIMEOUT_US
+    abandons = False
+    """Whether what is still under way when a request times out is lost with its connection, instead of late."""
 
     def __init__(self, cluster: Cluster, name: str, rng: Random) -> None:
         self.cluster = cluster

@@ -10,6 +10,7 @@ from odradek.simulation.admin import Admin
 from odradek.simulation.client import Client
 from odradek.simulation.consumer import Consumer
 from odradek.simulation.faults import Nemesis
+from odradek.simulation.group_member import GroupMember, GroupTruth
 from odradek.simulation.history import History, Key
 from odradek.simulation.invariants import Invariants
 from odradek.simulation.machine import Machine
@@ -29,6 +30,7 @@ BASE_SETTINGS = {
     "log.flush.offset.checkpoint.interval.ms": "700",
     "log.flush.start.offset.checkpoint.interval.ms": "700",
     "replica.high.watermark.checkpoint.interval.ms": "700",
+    "group.min.session.timeout.ms": "1000",
     "odradek.metrics.port": "-1",
 }
 PORT, CONTROLLER_PORT = 9092, 9093
@@ -64,7 +66,13 @@ class Cluster:
         self.producers = self._make_producers()
         self.consumers = [self._make_consumer(f"c-read{i}") for i in range(scenario.consumers)]
         self.committers = [Committer(self, f"c-commit{i}", self._fork()) for i in range(scenario.committers)]
-        self.clients: list[Client] = [self.admin, *self.producers, *self.consumers, *self.committers]
+        truth = GroupTruth()
+        self.members = [
+            GroupMember(self, f"c-member{i}", self._fork(), truth) for i in range(scenario.group_members)
+        ]
+        self.clients: list[Client] = [
+            *(self.admin, *self.producers, *self.consumers, *self.committers, *self.members)
+        ]
         self.client_names = [client.name for client in self.clients]
 
     def _fork(self) -> Random:
@@ -155,6 +163,11 @@ class Cluster:
     def expects_refusal(self, machine: Machine, error: Exception) -> bool:
         return bool(machine.disk_faults)
 
+    def offsets_may_be_lost(self) -> bool:
+        """Whether the promises allow the group coordinator's log to have lost something."""
+        models = self.invariants.models.values()
+        return any(m.losses or m.loss_allowed or m.dead for m in models if m.topic == "__consumer_offsets")
+
     def topic_gone(self, topic: TopicImage) -> None:
         """The metadata says that a topic is deleted."""
         self.trace.note("metadata", "topic deleted", topic.name)
@@ -225,7 +238,7 @@ class Cluster:
         self._wait(self.scenario.heal_ms, self._all_ready, "brokers are not ready after the faults ended")
         for producer in self.producers:
             producer.stop_sending()
-        for client in (*self.producers, *self.committers):
+        for client in (*self.producers, *self.committers, *self.members):
             client.request_timeout_us = 10 * SECOND
         self.admin.stop_changing()
         self._wait(
@@ -240,13 +253,16 @@ class Cluster:
             lambda: last.done,
             "not every partition takes writes after the faults ended",
         )
-        for committer in self.committers:
-            committer.finish()
+        users: list[Committer | GroupMember] = [*self.committers, *self.members]
+        for user in users:
+            user.finish()
         self._wait(
             self.scenario.heal_ms,
-            lambda: all(committer.done for committer in self.committers),
+            lambda: all(user.done for user in users),
             "offsets cannot be committed and read after the faults ended",
         )
+        for member in self.members:
+            member.stopped = True
         self._wait(
             self.scenario.heal_ms,
             lambda: all(consumer.lag() == 0 for consumer in self.consumers),

@@ -177,7 +177,11 @@ def _boot_id_ignored() -> list[Patch]:
         if self._disk.exists(path):
             self.broker_epoch = checkpoints.parse_registration(self._disk.read_file(path).decode())[1]
 
-    return [(DataDir, "_read_registration", read)]
+    def note(self: Any, boot_id: str, broker_epoch: int) -> None:
+        text = checkpoints.render_registration(boot_id, broker_epoch)
+        self._disk.write_file_atomic(f"{self.path}/{layout.REGISTRATION}", text.encode(), durable=True)
+
+    return [(DataDir, "_read_registration", read), (DataDir, "note_registration", note)]
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -209,7 +213,7 @@ MUTANTS: dict[str, Mutant] = {
         "isr-elections",
     ),
     "boot-id-ignored": Mutant(
-        "a broker that lost power registers as complete", _boot_id_ignored, "isr-losses"
+        "a broker that lost power registers as complete", _boot_id_ignored, "isr-shrink"
     ),
     "vote-without-fsync": Mutant("the vote file is not fsynced", _vote_without_fsync, "votes"),
     "ex-leader-resumes": Mutant("a restarted leader carries on in its epoch", _ex_leader_resumes, "votes"),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Committer(Client):
     """Commits rising offsets of one partition, reads them back now and then: never less than was acknowledged."""
 
+    abandons = True
+
     def __init__(self, cluster: Cluster, name: str, rng: Random) -> None:
         super().__init__(cluster, name, rng)
         self.group = f"g-{name}"
@@ -76,12 +78,7 @@ class Committer(Client):
             self._coordinator = None
 
     def _lossy(self) -> bool:
-        """Whether the promises allow the coordinator's log to have lost something."""
-        return any(
-            model.losses or model.loss_allowed
-            for model in self.cluster.invariants.models.values()
-            if model.topic == "__consumer_offsets"
-        )
+        return self.cluster.offsets_may_be_lost()
 
     def _commit(self) -> None:
         self._tried += 1
