@@ -1,0 +1,1 @@
+"""Faults on real clusters, what stock clients saw meanwhile, and the verdict."""

@@ -1,0 +1,175 @@
+"""What clients sent and saw, as a list of events: one JSON object a line.
+
+Times are nanoseconds of one monotonic clock, so a history is written by one machine. `process` is a client; a client
+that starts anew is another process. Values are unique in the whole history. An event that takes time has `invoked` and
+`completed`; one whose end nobody saw has the outcome UNKNOWN and may take effect at any later time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+OK = "ok"
+FAILED = "failed"
+"""It has no effect, for certain."""
+UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class Send:
+    """One record, acknowledged at `offset`, failed, or unknown."""
+
+    process: str
+    topic: str
+    partition: int
+    value: str
+    outcome: str
+    offset: int | None
+    invoked: int
+    completed: int
+    transaction: str | None = None
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The end of a transaction: OK committed, FAILED aborted. `invoked`: when its commit or abort was asked for."""
+
+    process: str
+    id: str
+    outcome: str
+    invoked: int
+    completed: int
+
+
+@dataclass(slots=True)
+class Poll:
+    """Records that one call of a consumer returned, in its order.
+
+    `session` changes whenever the consumer is given other partitions or seeks: from then on it may jump.
+    """
+
+    process: str
+    session: int
+    completed: int
+    records: list[tuple[str, int, int, str]]
+    """(topic, partition, offset, value)"""
+    committed_only: bool = True
+    """isolation.level=read_committed"""
+    final: bool = False
+    """Part of the last reading of everything, after all faults, from the beginning to the end."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """A group's offset of a partition, committed by a member (`owner`) in a `generation`, also within a transaction."""
+
+    process: str
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    outcome: str
+    invoked: int
+    completed: int
+    generation: int | None = None
+    transaction: str | None = None
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The committed offset that a group was told; None: there is none."""
+
+    process: str
+    group: str
+    topic: str
+    partition: int
+    offset: int | None
+    invoked: int
+    completed: int
+
+
+@dataclass(slots=True)
+class Assigned:
+    """A member has all these partitions from now on, and no others, in `generation` where it knows that."""
+
+    process: str
+    group: str
+    partitions: list[tuple[str, int]]
+    at: int
+    generation: int | None = None
+
+
+@dataclass(slots=True)
+class Note:
+    """Something that was done to the cluster: a fault, its end."""
+
+    at: int
+    what: str
+    target: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+Event = Send | Transaction | Poll | Commit | Fetched | Assigned | Note
+KINDS: dict[str, type[Any]] = {
+    "send": Send,
+    "transaction": Transaction,
+    "poll": Poll,
+    "commit": Commit,
+    "fetched": Fetched,
+    "assigned": Assigned,
+    "note": Note,
+}
+_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+class HistoryError(ValueError):
+    """A line that is no event."""
+
+
+class Recorder:
+    """Writes a history; for threads of one process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self.events = 0
+
+    def add(self, event: Event) -> None:
+        line = json.dumps({"kind": _NAMES[type(event)], **asdict(event)}, separators=(",", ":"))
+        with self._lock:
+            self._file.write(line + "\n")
+            self.events += 1
+
+
+def read_history(path: str | Path) -> Iterator[Event]:
+    """The events of a file, in the order of its lines. HistoryError names the line that is none."""
+    with Path(path).open() as file:
+        yield from parse(file)
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """See `read_history`."""
+    for number, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            kind = KINDS[found.pop("kind")]
+            unknown = found.keys() - {each.name for each in fields(kind)}
+            if unknown:
+                raise HistoryError(f"line {number}: {sorted(unknown)} is not known")
+            event: Event = kind(**found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, HistoryError):
+                raise
+            raise HistoryError(f"line {number} is no event: {error}") from error
+        if isinstance(event, Poll):
+            event.records = [
+                (topic, partition, offset, value) for topic, partition, offset, value in event.records
+            ]
+        elif isinstance(event, Assigned):
+            event.partitions = [(topic, partition) for topic, partition in event.partitions]
+        yield event

@@ -1,0 +1,76 @@
+"""All or nothing, and nothing before it is decided."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from odradek.chaos.history import FAILED, OK, UNKNOWN, Send
+from odradek.chaos.model import Anomaly, Model
+
+
+def check_transactions(model: Model) -> Iterator[Anomaly]:
+    """T1 and T2 of CORRECTNESS.md, as clients see them."""
+    yield from _reads(model)
+    yield from _torn(model)
+    yield from _gaps_between_sends(model)
+
+
+def _reads(model: Model) -> Iterator[Anomaly]:
+    for poll in model.polls:
+        for topic, partition, offset, value in poll.records:
+            send = model.sends.get(value)
+            if send is None:
+                continue
+            where = f"{value} at {topic}-{partition} offset {offset}"
+            end = model.transaction_of(send)
+            if send.outcome == FAILED:
+                yield Anomaly(
+                    "aborted-read", f"{where} was read, and its producer told that it failed", (send, poll)
+                )
+            elif end is None or not poll.committed_only:
+                continue
+            elif end.outcome == FAILED:
+                yield Anomaly("aborted-read", f"{where} was read, of the aborted {end.id}", (send, end, poll))
+            elif poll.completed < end.invoked:
+                yield Anomaly(
+                    "precommitted-read",
+                    f"{where} was read before {end.id} asked to be committed",
+                    (send, end, poll),
+                )
+
+
+def _torn(model: Model) -> Iterator[Anomaly]:
+    if not model.has_final:
+        return
+    parts: dict[str, list[Send]] = defaultdict(list)
+    for send in model.sends.values():
+        if send.transaction is not None and send.outcome == OK:
+            parts[send.transaction].append(send)
+    for name, sends in parts.items():
+        end = model.transactions.get(name)
+        if end is not None and end.outcome not in (OK, UNKNOWN):
+            continue  # what of an aborted one is there is an aborted read
+        there = [send for send in sends if send.value in model.final_values]
+        gone = [send for send in sends if send.value not in model.final_values]
+        if there and gone:
+            yield Anomaly(
+                "torn-transaction",
+                f"of {name}, {len(there)} records are there, such as {there[0].value}, and {len(gone)} are not, "
+                f"such as {gone[0].value}",
+                (there[0], gone[0], *([end] if end is not None else [])),
+            )
+
+
+def _gaps_between_sends(model: Model) -> Iterator[Anomaly]:
+    parts: dict[tuple[str, str, int], list[Send]] = defaultdict(list)
+    for send in model.sends.values():
+        if send.transaction is not None and send.outcome == OK and send.offset is not None:
+            parts[send.transaction, send.topic, send.partition].append(send)
+    for (name, topic, partition), sends in parts.items():
+        offsets = sorted(send.offset for send in sends if send.offset is not None)
+        if offsets[-1] - offsets[0] + 1 > len(offsets):
+            yield Anomaly(
+                "int-send-skip",
+                f"{name} has {len(offsets)} records in {topic}-{partition} between {offsets[0]} and {offsets[-1]}",
+            )
