@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say comes as errors, and is logged here
 
-from odradek.broker.node import REPLICATION_LISTENER
+from odradek.broker.broker_lifecycle import REPLICATION_LISTENER
 from odradek.controller.grpc_gateway import GrpcControllerGateway
 from odradek.raft.grpc_transport import GrpcRaftTransport
 from odradek.replication.grpc_transport import GrpcReplicationTransport

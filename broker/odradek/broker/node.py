@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
+from odradek.broker.broker_lifecycle import BrokerLifecycle
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
@@ -24,15 +25,6 @@ from odradek.coordinator.group_coordinator import GroupCoordinator
 from odradek.replication.config import ReplicationConfig
 from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
-from odradek.wire.errors import ErrorCode
-from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
-from odradek.wire.messages.broker_registration import (
-    BrokerRegistrationRequest,
-    BrokerRegistrationResponse,
-)
-from odradek.wire.messages.broker_registration import (
-    Listener as RegisteredListener,
-)
 
 if TYPE_CHECKING:
     import random
@@ -58,13 +50,6 @@ EVENT_NS_MAX = 2_000_000
 """How long one connection's pipelined requests are handled before the others get their turn."""
 EOF_LINGER_MS = 60_000
 """How long a peer that has closed its side waits for the answers to what it asked before."""
-REPLICATION_LISTENER = "REPLICATION"
-"""Name under which a broker registers where other nodes reach it."""
-HEARTBEAT_SOON_MS = 50
-LEAVE_MS_MAX = 10_000
-LEAVE_UNANSWERED_MS = 2_000
-"""A leaving broker waits that long for a controller: when all nodes are told to stop, the last ones find none."""
-LEAVE_CHECK_MS = 100
 AUTO_CREATE_WAIT_MS = 1_000
 """How long a request waits for a topic that it makes come into being. Longer, and a client whose other requests
 follow on the same connection would read nothing while the controllers have no majority.
@@ -183,26 +168,26 @@ class Node:
         self._later: list[Connection] = []
         self._running_ready = False
         self._connections_from: dict[str, int] = {}
-        self.broker_epoch = -1
-        self.unfenced = False
         self.stopping = False
         self.listening = True
         """Set False by a driver that lets clients in later."""
-        self._beating = False
-        self._shut_down: Callable[[], None] | None = None
-        """Told when this broker may go: it is leaving."""
-        self._left = False
-        self._answered_ms = 0
-        """When a controller last answered a heartbeat."""
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         """Called when the last connection has gone."""
         self.on_fatal: Callable[[str], None] = lambda reason: None
-        self._incarnation = ports.rng.randbytes(16)
         self._endpoints: dict[str, list[Endpoint]] = {}
         self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
+        self.lifecycle = BrokerLifecycle(
+            config,
+            ports,
+            logs,
+            self.quorum,
+            metadata_offset=lambda: self.image.offset,
+            on_registered=self._registered,
+            on_unfenced=self._unfenced,
+        )
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
         )
@@ -253,10 +238,9 @@ class Node:
 
     def start(self, bound_ports: dict[str, int]) -> None:
         """Load metadata, then register with the controller; `on_ready` follows once this broker is unfenced."""
-        self._bound_ports = bound_ports
         self.quorum.add_publisher(self)
         self.quorum.start(self.monotonic_ms())
-        self._register()
+        self.lifecycle.start(bound_ports)
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
         self._every(1000, self.replicas.tick)
@@ -268,6 +252,7 @@ class Node:
     def stop(self) -> None:
         """Everything durable and marked clean. Connections are closed by the driver before."""
         self.stopping = True
+        self.lifecycle.stop()
         self.flush()
         self.replication.close()
         self.quorum.close()
@@ -279,6 +264,7 @@ class Node:
     def _stop_node(self, reason: str) -> None:
         """Without its metadata log a node must not go on: it would serve what it no longer knows to be true."""
         self.stopping = True
+        self.lifecycle.stop()
         self.on_fatal(reason)
 
     def readiness(self) -> tuple[bool, list[str]]:
@@ -344,109 +330,27 @@ class Node:
     def _ask_controller(self, request: Any, done: Callable[[Any], None]) -> None:
         self.quorum.handle(request, request.MAX_VERSION, self.monotonic_ms(), done)
 
-    def _register(self) -> None:
-        listeners = [
-            RegisteredListener(
-                name=each.name,
-                host=each.host,
-                port=each.port or self._bound_ports.get(each.name, 0),
-                security_protocol=0,
-            )
-            for each in self.config.advertised
-        ]
-        if self.ports.peers is not None:
-            host = next(
-                each.host for each in self.config.advertised if each.name == self.config.inter_broker_listener
-            )
-            listeners.append(
-                RegisteredListener(name=REPLICATION_LISTENER, host=host, port=self.ports.peers.port)
-            )
-        request = BrokerRegistrationRequest(
-            broker_id=self.config.node_id,
-            cluster_id=self.logs.cluster_id,
-            incarnation_id=self._incarnation,
-            listeners=listeners,
-            features=self.quorum.registration_features(),
-            rack=self.config.broker_rack,
-            log_dirs=sorted(data_dir.directory_id for data_dir in self.logs.dirs),
-            previous_broker_epoch=max(data_dir.broker_epoch for data_dir in self.logs.dirs),
-        )
-        self._ask_controller(request, self._registered)
+    @property
+    def broker_epoch(self) -> int:
+        """Of the registration; -1 before."""
+        return self.lifecycle.broker_epoch
 
-    def _registered(self, response: BrokerRegistrationResponse) -> None:
-        if response.error_code != ErrorCode.NONE:
-            self.ports.log.warning("registration refused", error_code=response.error_code)
-            self.timers.at(self.monotonic_ms() + 200, lambda _now: self._register())
-            return
-        self.broker_epoch = response.broker_epoch
-        self.replicas.registration_answered(response.broker_epoch)
+    @property
+    def unfenced(self) -> bool:
+        return self.lifecycle.unfenced
+
+    def _registered(self, broker_epoch: int) -> None:
+        self.replicas.registration_answered(broker_epoch)
         self.producer_ids.broker_id = self.config.node_id
-        self.producer_ids.broker_epoch = response.broker_epoch
-        self._beating = True
-        self._heartbeat(self.monotonic_ms())
+        self.producer_ids.broker_epoch = broker_epoch
 
-    def _heartbeat(self, now_ms: int) -> None:
-        if self.stopping or not self._beating:
-            return
-        self._beat()
-        every = self.config.broker_heartbeat_interval_ms
-        # While it is not served yet, or leaving, every answer counts.
-        soon = not self.unfenced or self._shut_down is not None
-        self.timers.at(now_ms + (min(every, HEARTBEAT_SOON_MS) if soon else every), self._heartbeat)
-
-    def _beat(self) -> None:
-        request = BrokerHeartbeatRequest(
-            broker_id=self.config.node_id,
-            broker_epoch=self.broker_epoch,
-            current_metadata_offset=self.image.offset,
-            want_fence=False,
-            want_shut_down=self._shut_down is not None or self._left,
-        )
-        self._ask_controller(request, self._heartbeat_answered)
-
-    def _heartbeat_answered(self, response: BrokerHeartbeatResponse) -> None:
-        code = response.error_code
-        if code in (ErrorCode.STALE_BROKER_EPOCH, ErrorCode.BROKER_ID_NOT_REGISTERED):
-            self.unfenced = False
-            self._beating = False
-            self._register()
-        elif code == ErrorCode.NONE:
-            self._answered_ms = self.monotonic_ms()
-            if self._shut_down is not None:
-                if response.should_shut_down:
-                    self._finish_shutdown()
-                return
-            was, self.unfenced = self.unfenced, not response.is_fenced
-            if self.unfenced and not was:
-                self.replicas.later = self._soon
-                self.on_ready()
+    def _unfenced(self) -> None:
+        self.replicas.later = self._soon
+        self.on_ready()
 
     def leave(self, done: Callable[[], None]) -> None:
-        """Controlled shutdown: hand over what this broker leads; `done` when the controller lets it go, or after
-        `LEAVE_MS_MAX`, or when no controller has answered for `LEAVE_UNANSWERED_MS`.
-        """
-        self._shut_down = done
-        if self.ports.peers is None or self.broker_epoch < 0 or not self.quorum.has_leader:
-            self._finish_shutdown()
-            return
-        now_ms = self.monotonic_ms()
-        self._answered_ms = now_ms
-        self._check_leaving(now_ms, now_ms + LEAVE_MS_MAX)
-        self._beat()
-
-    def _check_leaving(self, now_ms: int, give_up_ms: int) -> None:
-        if self._shut_down is None:
-            return
-        if now_ms >= give_up_ms or now_ms - self._answered_ms >= LEAVE_UNANSWERED_MS:
-            self._finish_shutdown()
-            return
-        self.timers.at(now_ms + LEAVE_CHECK_MS, lambda now: self._check_leaving(now, give_up_ms))
-
-    def _finish_shutdown(self) -> None:
-        done, self._shut_down = self._shut_down, None
-        self._left = True
-        if done is not None:
-            done()
+        """Controlled shutdown: `done` when this broker may stop."""
+        self.lifecycle.leave(done)
 
     # -- metadata publisher --------------------------------------------------------------------------------------
 

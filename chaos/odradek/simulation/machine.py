@@ -84,8 +84,6 @@ class Process:
         self.node.on_fatal = self._on_fatal
         self.node.on_ready = self._on_ready
         put_in_order(self)
-        if self.replicates:
-            _note_registrations(self.node)
         cluster.invariants.attach(self)
         if peers is not None:
             peers.serve()
@@ -171,18 +169,6 @@ class Process:
 
     def _on_fatal(self, reason: str) -> None:
         self.fatal = reason
-
-
-def _note_registrations(node: Node) -> None:
-    """As long as the node does not do so itself."""
-    registered = node._registered
-
-    def note(response: Any) -> None:
-        if response.error_code == 0:
-            node.logs.note_registration(response.broker_epoch)
-        registered(response)
-
-    node._registered = note  # type: ignore[method-assign]
 
 
 class Machine:
