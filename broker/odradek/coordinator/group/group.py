@@ -22,6 +22,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterator
 from enum import Enum
+from typing import TypeAlias
 
 from odradek.coordinator.group.member import Member, Protocols
 from odradek.ports.timers import Timer
@@ -31,6 +32,9 @@ from odradek.wire.messages.join_group import JoinGroupResponse
 from odradek.wire.messages.sync_group import SyncGroupResponse
 
 CONSUMER_PROTOCOL_TYPE = "consumer"
+
+PartitionCheck: TypeAlias = Callable[[str, bytes, int], None]
+"""(topic name, topic id, partition): KafkaError if this partition's offset may not be committed."""
 
 
 class GroupState(Enum):
@@ -133,6 +137,36 @@ class ClassicGroup:
                 raise KafkaError(ErrorCode.FENCED_INSTANCE_ID)
         if member_id not in self.members:
             raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
+
+    def validate_offset_commit(
+        self,
+        member_id: str,
+        instance_id: str | None,
+        generation: int,
+        api_version: int,
+        *,
+        transactional: bool,
+    ) -> PartitionCheck | None:
+        """Whether offsets may be committed in the name of this member: the same question to groups of every kind.
+
+        Nobody has to be named while the group is Empty, and never by a transactional commit (TxnOffsetCommit). The
+        answer, if there is one, is asked about each partition (`consumer_group`); here there is none. KafkaError:
+        UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS; and of a consumer group
+        STALE_MEMBER_EPOCH, here and from the check, which TxnOffsetCommit answers as ILLEGAL_GENERATION.
+        """
+        if generation < 0 and self.state is EMPTY:
+            return None
+        if generation >= 0 or member_id or instance_id is not None:
+            self.validate_member(member_id, instance_id)
+            if generation != self.generation:
+                raise KafkaError(ErrorCode.ILLEGAL_GENERATION)
+        elif not transactional:
+            # From outside, while the group has members.
+            raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
+        if self.state is COMPLETING_REBALANCE and not transactional:
+            # The member knows the generation from its join; it has to sync before it may commit in it.
+            raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS)
+        return None
 
     def is_subscribed_to(self, topic: str) -> bool:
         """When a consumer group's subscription is not known, it may be any topic."""

@@ -12,12 +12,12 @@ from collections.abc import Set as AbstractSet
 
 from odradek.coordinator.group.context import GroupContext
 from odradek.coordinator.group.group import (
-    COMPLETING_REBALANCE,
     CONSUMER_PROTOCOL_TYPE,
     EMPTY,
     PREPARING_REBALANCE,
     STABLE,
     ClassicGroup,
+    PartitionCheck,
 )
 from odradek.coordinator.group.rebalance import keep_session
 from odradek.coordinator.group.records import GroupRecord, group_tombstone, offset_record, offset_tombstone
@@ -58,7 +58,7 @@ def commit_offsets(
 ) -> Outcome[OffsetCommitResponse]:
     """Write the offsets. KafkaError refuses the whole request; metadata that is too long refuses its partition."""
     group = shard.groups.get(request.group_id)
-    _validate_commit(group, context, request)
+    check = _validate_commit(group, context, request)
     if group is not None and group.state in (STABLE, PREPARING_REBALANCE):
         keep_session(shard, group, group.members[request.member_id])
     wall_ms = shard.wall_ms()
@@ -74,6 +74,8 @@ def commit_offsets(
             if metadata is not None and len(metadata) * 2 > longest and utf16_length(metadata) > longest:
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
             else:
+                if check is not None:
+                    check(topic.name, topic.topic_id, partition.partition_index)
                 value = _offset_value(partition, topic.topic_id, wall_ms, expire_ms)
                 records.append(offset_record(request.group_id, topic.name, partition.partition_index, value))
             answers.append(OffsetCommitResponsePartition(partition.partition_index, error))
@@ -82,26 +84,19 @@ def commit_offsets(
     return Outcome(response, records)
 
 
-def _validate_commit(group: ClassicGroup | None, context: GroupContext, request: OffsetCommitRequest) -> None:
+def _validate_commit(
+    group: ClassicGroup | None, context: GroupContext, request: OffsetCommitRequest
+) -> PartitionCheck | None:
     generation = request.generation_id_or_member_epoch
     if group is None:
         if generation < 0:
-            return
+            return None
         if context.api_version >= GROUP_ID_NOT_FOUND_FROM:
             raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} not found.")
         raise KafkaError(ErrorCode.ILLEGAL_GENERATION)
-    if generation < 0 and group.state is EMPTY:
-        return
-    if generation >= 0 or request.member_id or request.group_instance_id is not None:
-        group.validate_member(request.member_id, request.group_instance_id)
-        if generation != group.generation:
-            raise KafkaError(ErrorCode.ILLEGAL_GENERATION)
-    else:
-        # From outside, while the group has members.
-        raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
-    if group.state is COMPLETING_REBALANCE:
-        # The member knows the generation from its join; it has to sync before it may commit in it.
-        raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS)
+    return group.validate_offset_commit(
+        request.member_id, request.group_instance_id, generation, context.api_version, transactional=False
+    )
 
 
 def _offset_value(
