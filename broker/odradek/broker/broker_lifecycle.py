@@ -89,7 +89,7 @@ class BrokerLifecycle:
         self._quorum.handle(request, request.MAX_VERSION, self._monotonic_ms(), done)
 
     def _register(self) -> None:
-        config, dirs = self._config, self._logs.dirs
+        config = self._config
         request = BrokerRegistrationRequest(
             broker_id=config.node_id,
             cluster_id=self._logs.cluster_id,
@@ -97,8 +97,8 @@ class BrokerLifecycle:
             listeners=self._listeners(),
             features=self._quorum.registration_features(),
             rack=config.broker_rack,
-            log_dirs=sorted(data_dir.directory_id for data_dir in dirs),
-            previous_broker_epoch=max(data_dir.broker_epoch for data_dir in dirs),
+            log_dirs=sorted(data_dir.directory_id for data_dir in self._logs.dirs),
+            previous_broker_epoch=self._logs.complete_epoch,
         )
         self._ask(request, self._registered)
 

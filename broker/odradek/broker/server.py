@@ -40,6 +40,9 @@ DRAIN_S = 2.0
 """How long a stopping node waits for responses to leave."""
 
 
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+
 class RealClock:
     """Monotonic time for deadlines, wall time for records."""
 
@@ -329,7 +332,7 @@ def _open_logs(
     directories = [os.path.abspath(path) for path in config.log_dirs]
     logs = LogManager(disk, syncer, directories, rng=rng, open_files_max=open_files_max)
     try:
-        logs.start(node_id=config.node_id, cluster_id=config.cluster_id)
+        logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=_boot_id())
     except DataDirError as error:
         raise StartupError(str(error)) from error
     report = logs.open_all(clock.wall_ms())
@@ -350,6 +353,15 @@ def _open_logs(
     if report.recovered:
         log.info("recovered after an unclean stop", logs=report.recovered)
     return logs
+
+
+def _boot_id() -> str:
+    """Another one after each start of the machine; "" where the system does not tell."""
+    try:
+        with open(BOOT_ID_FILE, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _metadata_dir(config: BrokerConfig, logs: LogManager) -> str:

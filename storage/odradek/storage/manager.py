@@ -114,6 +114,14 @@ class LogManager:
         """Whether every directory was left by a clean stop."""
         return all(data_dir.clean for data_dir in self.dirs)
 
+    @property
+    def complete_epoch(self) -> int:
+        """The broker epoch for which all that this node had is still there, to be told with its registration (KIP-966).
+        -1 if one directory is not complete, or for another epoch than the others, as in Kafka.
+        """
+        epochs = {-1 if data_dir.offline else data_dir.broker_epoch for data_dir in self.dirs}
+        return epochs.pop() if len(epochs) == 1 else -1
+
     def open_all(
         self, wall_ms: int, config_for: ConfigFor | None = None, progress: Progress | None = None
     ) -> OpenReport:
@@ -134,6 +142,8 @@ class LogManager:
         for data_dir in self.dirs:
             if not data_dir.clean and not self._is_whole(data_dir):
                 data_dir.broker_epoch = -1
+                # What was cut is not there to be found by the next process, should this one not get to register.
+                self._note(data_dir, -1)
         return report
 
     def _is_whole(self, data_dir: DataDir) -> bool:
@@ -148,11 +158,15 @@ class LogManager:
         whether it may still have all that this one is going to acknowledge.
         """
         for data_dir in self.dirs:
-            if not data_dir.offline and self._boot_id:
-                try:
-                    data_dir.note_registration(self._boot_id, broker_epoch)
-                except OSError as error:
-                    self._dir_failed(data_dir, error)
+            self._note(data_dir, broker_epoch)
+
+    def _note(self, data_dir: DataDir, broker_epoch: int) -> None:
+        if data_dir.offline or not self._boot_id:
+            return
+        try:
+            data_dir.note_registration(self._boot_id, broker_epoch)
+        except OSError as error:
+            self._dir_failed(data_dir, error)
 
     def _sort_entry(
         self,
@@ -330,6 +344,7 @@ class LogManager:
     ) -> list[tuple[str, str]]:
         """A clean stop: every log flushed and closed, checkpoints, then the marker, then the locks.
 
+        `broker_epoch` -1: this process was never registered, so what was complete for an earlier epoch still is.
         (directory, reason) of those that could not be left clean; they are recovered at the next start.
         """
         unclean: list[tuple[str, str]] = []
@@ -352,7 +367,7 @@ class LogManager:
                 if data_dir.offline:
                     unclean.append((data_dir.path, "offline"))
                 else:
-                    data_dir.mark_clean(broker_epoch)
+                    data_dir.mark_clean(broker_epoch if broker_epoch >= 0 else data_dir.broker_epoch)
             except OSError as error:
                 unclean.append((data_dir.path, str(error)))
             data_dir.release()

@@ -506,6 +506,40 @@ def test_a_clean_stop_needs_no_boot_id() -> None:
     assert reopened(node, "").dirs[0].broker_epoch == 9
 
 
+def test_a_stop_before_registration_leaves_the_earlier_epoch() -> None:
+    """A node that finds no controller and is stopped again has lost nothing."""
+    node = Node(MemoryDisk(), "/data")
+    registered(node, "boot-1").close(broker_epoch=9)
+    for _ in range(2):
+        reopened(node, "boot-2").close()
+    assert reopened(node, "boot-2").complete_epoch == 9
+
+
+def test_a_stop_before_registration_does_not_vouch_for_what_was_torn() -> None:
+    for stop in ("clean", "killed"):
+        node = Node(MemoryDisk(), "/data")
+        log = registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+        append(log, "a")
+        append(log, "b")
+        path = log.active_segment.path(".log")
+        node.disk.kill()
+        node.disk.open(path).truncate(node.disk.size(path) - 3)
+        manager = reopened(node, "boot-1")
+        manager.close() if stop == "clean" else node.disk.kill()
+        assert reopened(node, "boot-1").complete_epoch == -1, stop
+
+
+def test_all_directories_must_be_complete_for_the_same_epoch() -> None:
+    node = Node(MemoryDisk(), "/data", dirs=2)
+    registered(node, "boot-1").close(broker_epoch=9)
+    manager = reopened(node, "boot-1")
+    assert manager.complete_epoch == 9
+    manager.dirs[1].broker_epoch = 8
+    assert manager.complete_epoch == -1
+    manager.dirs[1].broker_epoch = -1
+    assert manager.complete_epoch == -1
+
+
 def test_a_damaged_registration_counts_as_none() -> None:
     node = Node(MemoryDisk(), "/data")
     registered(node, "boot-1")

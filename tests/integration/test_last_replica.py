@@ -1,0 +1,86 @@
+"""The only broker that has everything is killed. It comes back as what it was, unless it has lost something: with the
+same boot id of the machine and no torn tail, the page cache has all that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.clients import TOPIC, Writer, create_topic, verify
+from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually
+from odradek.metadata.records import RegisterBrokerRecord, decode
+from odradek.wire.records import iter_batches, read_records
+
+pytestmark = [
+    pytest.mark.timeout(100),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the boot id is read on Linux only"),
+]
+
+
+def fenced(cluster: Cluster, node_id: int, ask: int) -> bool:
+    partition = cluster.partition(TOPIC, ask=ask)
+    return partition is not None and node_id not in partition.isr_nodes
+
+
+def left_alone_and_killed(cluster: Cluster) -> tuple[Writer, int, int]:
+    """(what one replica has acknowledged alone, the other replica, this one): both are dead."""
+    create_topic(cluster, replication=2, min_insync_replicas="1")
+    writer = Writer(cluster)
+    writer.await_more()
+    last = cluster.leader(TOPIC)
+    other = next(node for node in cluster.partition(TOPIC).replica_nodes if node != last)
+    cluster.kill(other)
+    eventually(lambda: fenced(cluster, other, last), PATIENCE_S, "the follower stays in the ISR")
+    writer.await_more()
+    cluster.kill(last)
+    return writer, other, last
+
+
+def registrations(cluster: Cluster, broker_id: int) -> list[RegisterBrokerRecord]:
+    """As the metadata log has them, in order."""
+    found = []
+    for path in sorted(cluster.data(broker_id).glob("__cluster_metadata-0/*.log")):
+        data = memoryview(path.read_bytes())
+        for position, header in iter_batches(data):
+            if header.is_control:
+                continue
+            for record in read_records(data[position:], header, limit=1 << 30):
+                decoded = decode(bytes(record.value or b""))
+                if isinstance(decoded, RegisterBrokerRecord) and decoded.broker_id == broker_id:
+                    found.append(decoded)
+    return found
+
+
+def test_a_killed_last_replica_leads_again(cluster: Cluster) -> None:
+    writer, other, last = left_alone_and_killed(cluster)
+    cluster.start(other)
+    assert cluster.partition(TOPIC, ask=other).leader_id != other
+    cluster.start(last)
+    assert cluster.leader(TOPIC) == last
+    cluster.await_isr(TOPIC, 2)
+    writer.await_more()
+    writer.finish()
+    verify(cluster, writer)
+    first, second = registrations(cluster, last)
+    assert second.complete_epoch == first.broker_epoch
+
+
+def newest_segment(directory: Path) -> Path:
+    return max(directory.glob(f"{TOPIC}-0/*.log"))
+
+
+def test_a_last_replica_with_a_torn_tail_comes_back_as_one_that_lost_something(cluster: Cluster) -> None:
+    """It leads all the same, as Kafka's last known leader, which metadata remembers as an unclean election."""
+    writer, other, last = left_alone_and_killed(cluster)
+    writer.abandon()
+    path = newest_segment(cluster.data(last))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 3)
+    cluster.start(other)
+    cluster.start(last)
+    assert cluster.leader(TOPIC) == last
+    assert registrations(cluster, last)[-1].complete_epoch == -1
