@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.broker_lifecycle import BrokerLifecycle
+from odradek.broker.coordinator_log import CoordinatorLog, LoadOwner
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
-from odradek.broker.offsets_log import OffsetsLog
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicCreation
@@ -216,7 +216,7 @@ class Node:
         self.producer_ids = ProducerIds(self._ask_controller)
         self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
-        self.offsets_log = OffsetsLog(self.replicas, ports.clock, ports.log.warning)
+        self.offsets_log = self._coordinator_log(OFFSETS_TOPIC)
         self.coordinator = GroupCoordinator(
             config=GroupConfig.from_configs(config.static),
             timers=ports.timers,
@@ -226,8 +226,12 @@ class Node:
             partition_count=config.offsets_topic_num_partitions,
             topics=Topics(self),
             log=ports.log,
-            on_failed=self._reload_offsets,
+            on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
         )
+        self.coordinated: dict[str, tuple[CoordinatorLog, LoadOwner]] = {
+            OFFSETS_TOPIC: (self.offsets_log, self.coordinator)
+        }
+        """The internal topics whose leaders coordinate something, and who does it."""
         self.replicas.on_leadership = self._leadership_changed
         self.supported_features = self.quorum.supported_features
         self.advertised, self.handlers = routes.build(self)
@@ -370,19 +374,26 @@ class Node:
                 self.metrics.drop_topic(name)
         self.flush()
 
-    def _leadership_changed(self, partition: Partition, leads: bool) -> None:
-        if partition.topic != OFFSETS_TOPIC:
-            return
-        if leads:
-            self.offsets_log.load(partition, self.coordinator)
-        else:
-            self.coordinator.unload(partition.index)
+    def _coordinator_log(self, topic: str) -> CoordinatorLog:
+        ports = self.ports
+        return CoordinatorLog(
+            topic, self.replicas, ports.clock, ports.timers, ports.syncer, ports.log.warning
+        )
 
-    def _reload_offsets(self, index: int) -> None:
-        """A write of the coordinator was lost: its state is read again from the log."""
-        partition = self.partitions.get((OFFSETS_TOPIC, index))
+    def _leadership_changed(self, partition: Partition, leads: bool) -> None:
+        if partition.topic not in self.coordinated:
+            return
+        log, coordinator = self.coordinated[partition.topic]
+        if leads:
+            log.load(partition, coordinator)
+        else:
+            coordinator.unload(partition.index)
+
+    def _reload(self, topic: str, index: int) -> None:
+        """A write of a coordinator was lost: its state is read again from the log."""
+        partition = self.partitions.get((topic, index))
         if partition is not None and partition.is_leader:
-            self.offsets_log.load(partition, self.coordinator)
+            self._leadership_changed(partition, True)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 

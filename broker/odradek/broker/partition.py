@@ -149,6 +149,19 @@ class Partition:
             self._host.dirty.append(self)
         return result
 
+    def append_internally(self, batches: memoryview, wall_ms: int) -> AppendResult:
+        """The same for what the cluster writes itself: a coordinator's records, which have keys and no sequences, and
+        markers.
+        """
+        result = self.log.append_as_leader(
+            batches, self.leader_epoch, wall_ms, allow_control=True, trusted=True
+        )
+        self._staged_bytes += len(batches)
+        if not self.dirty:
+            self.dirty = True
+            self._host.dirty.append(self)
+        return result
+
     def flush(self) -> bool:
         """Write what is staged, move the high watermark, wake who waited. False if the append failed."""
         self.dirty = False

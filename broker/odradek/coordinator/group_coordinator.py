@@ -99,6 +99,22 @@ class GroupCoordinator:
         """The next record of the partition, in log order; its timestamp plays no part."""
         self.runtime.load_record(partition, key, value)
 
+    def load_transactional_record(
+        self,
+        partition: int,
+        producer_id: int,
+        producer_epoch: int,
+        key: bytes,
+        value: bytes | None,
+        timestamp: int = -1,
+    ) -> None:
+        """The same, of a transaction: pending until its marker."""
+        self.runtime.load_transactional_record(partition, producer_id, producer_epoch, key, value)
+
+    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        """The end of a transaction, in log order."""
+        self.runtime.load_marker(partition, producer_id, producer_epoch, commit)
+
     def load_end(self, partition: int) -> None:
         self.runtime.load_end(partition)
 

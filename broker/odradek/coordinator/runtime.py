@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from odradek.coordinator.errors import UNKNOWN_FATE
 from odradek.coordinator.timeline import IDLE, Timeline
@@ -58,7 +58,7 @@ class Shard(Protocol):
         ...
 
     def replay(self, record: Any) -> None:
-        """Apply one record to the durable state: the only thing that changes it."""
+        """Apply one record to the durable state: the only thing that changes it, but for the two below."""
         ...
 
     def on_loaded(self) -> None:
@@ -67,6 +67,24 @@ class Shard(Protocol):
 
     def on_unloaded(self) -> None:
         """Cancel timers, answer whoever waits with NOT_COORDINATOR."""
+        ...
+
+
+class TransactionalShard(Shard, Protocol):
+    """A state machine whose topic takes part in transactions: `__consumer_offsets`."""
+
+    def load_transactional(
+        self, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
+    ) -> None:
+        """Replay one record of a transaction; ValueError if it is damaged."""
+        ...
+
+    def replay_transactional(self, producer_id: int, producer_epoch: int, record: Any) -> None:
+        """Keep a record until the end of its transaction."""
+        ...
+
+    def replay_marker(self, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        """The end of a transaction: apply what it wrote, or forget it."""
         ...
 
 
@@ -83,6 +101,29 @@ class PartitionWriter(Protocol):
         later success then covers it): the state stands. Any other late error means that log and state may differ:
         the partition fails until it is loaded again.
         """
+        ...
+
+    def append_transactional(
+        self,
+        partition: int,
+        producer_id: int,
+        producer_epoch: int,
+        records: list[tuple[bytes, bytes | None]],
+        done: Callable[[int], None],
+    ) -> None:
+        """The same, as a batch of a transaction. Asked only by topics that take part in transactions."""
+        ...
+
+    def append_marker(
+        self,
+        partition: int,
+        producer_id: int,
+        producer_epoch: int,
+        coordinator_epoch: int,
+        commit: bool,
+        done: Callable[[int], None],
+    ) -> None:
+        """The same, of the marker that ends a transaction."""
         ...
 
 
@@ -106,6 +147,21 @@ class NullLog:
     def warning(self, event: str, **fields: Any) -> None: ...
 
 
+class Producer(NamedTuple):
+    """Whose transaction something is part of."""
+
+    id: int
+    epoch: int
+
+
+class Marker(NamedTuple):
+    """The end of a transaction in one partition."""
+
+    producer: Producer
+    coordinator_epoch: int
+    commit: bool
+
+
 @dataclass(slots=True)
 class Outcome(Generic[R]):
     """What an operation decided."""
@@ -116,6 +172,10 @@ class Outcome(Generic[R]):
     """False where the operation has changed the (volatile) state itself and the records only keep it."""
     written: Callable[[ErrorCode], None] | None = None
     """A step of the state machine to run when the records are committed or failed, before the answer leaves."""
+    transaction: Producer | None = None
+    """The records are pending until the marker of this producer comes."""
+    marker: Marker | None = None
+    """In place of records: a transaction ends."""
 
 
 class PartitionState(Enum):
@@ -209,6 +269,24 @@ class CoordinatorRuntime(Generic[S]):
         except ValueError as error:
             context.damage = str(error)
 
+    def load_transactional_record(
+        self, partition: int, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
+    ) -> None:
+        """The same for a record of a transaction."""
+        context = self._partitions.get(partition)
+        if context is None or context.state is not PartitionState.LOADING or context.damage is not None:
+            return
+        try:
+            _transactional(context.shard).load_transactional(producer_id, producer_epoch, key, value)
+        except ValueError as error:
+            context.damage = str(error)
+
+    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        """The same for the end of a transaction."""
+        context = self._partitions.get(partition)
+        if context is not None and context.state is PartitionState.LOADING and context.damage is None:
+            _transactional(context.shard).replay_marker(producer_id, producer_epoch, commit)
+
     def load_end(self, partition: int) -> None:
         """The log is read to its end: serve."""
         context = self._partitions.get(partition)
@@ -269,6 +347,16 @@ class CoordinatorRuntime(Generic[S]):
         finally:
             self._leave()
 
+    def complete_transaction(
+        self,
+        partition: int,
+        marker: Marker,
+        done: Callable[[None], None],
+        failed: Callable[[ErrorCode], None],
+    ) -> None:
+        """Write the marker that ends a producer's transaction here, and apply or forget what the transaction wrote."""
+        self.write(partition, lambda _shard: Outcome(None, marker=marker), done, failed)
+
     def read(self, partition: int) -> S:
         """The shard, for looking at its committed state at once. KafkaError if the partition cannot serve."""
         error = self.error_of(partition)
@@ -279,6 +367,10 @@ class CoordinatorRuntime(Generic[S]):
     def partitions(self) -> list[int]:
         """The partitions that are led here, loading ones included, in order."""
         return sorted(self._partitions)
+
+    def epoch_of(self, partition: int) -> int:
+        """The leader epoch in which this broker leads the partition."""
+        return self._partitions[partition].epoch
 
     def answer(self, done: Callable[[R], None], response: R) -> None:
         """Hand out an answer once the state machine is at rest."""
@@ -302,8 +394,7 @@ class CoordinatorRuntime(Generic[S]):
         try:
             outcome = operation(shard)
             if outcome.replay:
-                for record in outcome.records:
-                    shard.replay(record)
+                _replay(shard, outcome)
         except KafkaError as error:
             timeline.revert(write)
             self._answers.append(partial(failed, error.code))
@@ -314,7 +405,7 @@ class CoordinatorRuntime(Generic[S]):
         finally:
             timeline.writing = IDLE
         complete: Callable[[], None] = partial(done, outcome.response)
-        if outcome.records:
+        if outcome.records or outcome.marker is not None:
             self._append(context, write, outcome, complete, failed)
             return
         assert not timeline.touched(write), "state changed without a record"
@@ -343,10 +434,28 @@ class CoordinatorRuntime(Generic[S]):
             # A string or count beyond what the format can hold: nobody's log will ever take it.
             self._written(context, write, ErrorCode.UNKNOWN_SERVER_ERROR)
         else:
-            self._writer.append(context.index, records, partial(self._written, context, write))
+            self._hand_over(context.index, records, outcome, partial(self._written, context, write))
         context.appending = 0
         if context.waiters:
             self._arm_timeout(context)
+
+    def _hand_over(
+        self,
+        partition: int,
+        records: list[tuple[bytes, bytes | None]],
+        outcome: Outcome[R],
+        written: Callable[[int], None],
+    ) -> None:
+        marker, transaction = outcome.marker, outcome.transaction
+        if marker is not None:
+            assert not records, "a marker is a batch of its own"
+            self._writer.append_marker(
+                partition, *marker.producer, marker.coordinator_epoch, marker.commit, written
+            )
+        elif transaction is not None:
+            self._writer.append_transactional(partition, *transaction, records, written)
+        else:
+            self._writer.append(partition, records, written)
 
     def _written(self, context: _Partition[S], write: int, code: int) -> None:
         """The log's verdict on one write."""
@@ -429,3 +538,19 @@ class CoordinatorRuntime(Generic[S]):
                 self._answers.popleft()()
         finally:
             self._depth -= 1
+
+
+def _transactional(shard: Shard) -> TransactionalShard:
+    """The log of a topic that takes part in no transaction holds none of their batches."""
+    return cast(TransactionalShard, shard)
+
+
+def _replay(shard: Shard, outcome: Outcome[Any]) -> None:
+    if outcome.marker is not None:
+        _transactional(shard).replay_marker(*outcome.marker.producer, outcome.marker.commit)
+    elif outcome.transaction is not None:
+        for record in outcome.records:
+            _transactional(shard).replay_transactional(*outcome.transaction, record)
+    else:
+        for record in outcome.records:
+            shard.replay(record)

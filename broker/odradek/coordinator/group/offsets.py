@@ -119,10 +119,13 @@ def fetch_offsets(
     shard: ShardState, request: OffsetFetchRequestGroup, *, latest: bool
 ) -> OffsetFetchResponseGroup:
     """The offsets of one group, all of them if no topics are named. `latest` looks at what is not committed yet too
-    (for `require_stable`, whose answer then waits for it)."""
+    (for `require_stable`, whose answer then waits for it), and at open transactions: what one of them holds an offset
+    of is UNSTABLE_OFFSET_COMMIT."""
     known = shard.offsets.get(request.group_id) if _exists(shard, request.group_id, latest) else None
     if request.topics is None:
         topics = [] if known is None else _all_offsets(known, latest)
+        if latest:
+            _refuse_unstable(shard, request.group_id, topics)
         return OffsetFetchResponseGroup(request.group_id, topics)
     answers = [
         OffsetFetchResponseTopics(
@@ -135,7 +138,22 @@ def fetch_offsets(
         )
         for topic in request.topics
     ]
+    if latest:
+        _refuse_unstable(shard, request.group_id, answers)
     return OffsetFetchResponseGroup(request.group_id, answers)
+
+
+def _refuse_unstable(shard: ShardState, group_id: str, topics: list[OffsetFetchResponseTopics]) -> None:
+    """The marker of an open transaction may change these offsets: come again (KIP-447)."""
+    open_of_group = set(shard.pending.of_group(group_id))
+    if not open_of_group:
+        return
+    for topic in topics:
+        for partition in topic.partitions:
+            if (topic.name, partition.partition_index) in open_of_group:
+                partition.committed_offset = partition.committed_leader_epoch = -1
+                partition.metadata = ""
+                partition.error_code = ErrorCode.UNSTABLE_OFFSET_COMMIT
 
 
 def _exists(shard: ShardState, group_id: str, latest: bool) -> bool:
@@ -188,7 +206,9 @@ def delete_offsets(shard: ShardState, request: OffsetDeleteRequest) -> Outcome[O
         for partition in topic.partitions:
             index = partition.partition_index
             answer.partitions.append(OffsetDeleteResponsePartition(index, error))
-            if not subscribed and known is not None and (topic.name, index) in known:
+            where = topic.name, index
+            there = (known is not None and where in known) or shard.pending.is_open(request.group_id, where)
+            if there and not subscribed:
                 records.append(offset_tombstone(request.group_id, topic.name, index))
         response.topics.append(answer)
     shard.metrics.offset_deletions += len(records)
@@ -196,11 +216,12 @@ def delete_offsets(shard: ShardState, request: OffsetDeleteRequest) -> Outcome[O
 
 
 def offset_tombstones(shard: ShardState, group_id: str) -> list[GroupRecord]:
-    """Tombstones for all offsets of a group that is being deleted."""
+    """Tombstones for all offsets of a group that is being deleted, those of open transactions included."""
     known = shard.offsets.get(group_id)
-    if known is None:
-        return []
-    return [offset_tombstone(group_id, topic, partition) for (topic, partition), _ in known.items()]
+    wheres = dict.fromkeys(shard.pending.of_group(group_id))
+    if known is not None:
+        wheres |= dict.fromkeys(where for where, _ in known.items())
+    return [offset_tombstone(group_id, topic, partition) for topic, partition in wheres]
 
 
 def tombstones_of_topics(
@@ -220,10 +241,11 @@ def expired(shard: ShardState) -> Iterator[GroupRecord]:
     """Tombstones for offsets past their retention, and for groups that are Empty and have none left (KIP-211)."""
     for group_id, group in shard.groups.items():
         known = shard.offsets.get(group_id)
-        left = 0
+        left = sum(1 for _ in shard.pending.of_group(group_id))
         if known is not None:
             for (topic, partition), value in known.items():
-                if _is_expired(shard, group, topic, value):
+                pending = shard.pending.is_open(group_id, (topic, partition))
+                if not pending and _is_expired(shard, group, topic, value):
                     yield offset_tombstone(group_id, topic, partition)
                 else:
                     left += 1
@@ -232,7 +254,8 @@ def expired(shard: ShardState) -> Iterator[GroupRecord]:
 
 
 def drop_void(shard: ShardState) -> None:
-    """Forget the empty tables of groups whose offsets are all deleted."""
+    """Forget the empty tables of groups whose offsets are all deleted, and of transactions that are over."""
+    shard.pending.drop_void()
     for group_id in [group_id for group_id, known in shard.offsets.items() if known.is_void()]:
         del shard.offsets[group_id]
 

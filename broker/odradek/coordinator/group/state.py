@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group.group import EMPTY, ClassicGroup
+from odradek.coordinator.group.pending import PendingOffsets
 from odradek.coordinator.group.records import GroupRecord, decode, group_from_record
 from odradek.coordinator.runtime import EventLog, Outcome
 from odradek.coordinator.timeline import Timeline, TimelineDict
@@ -78,6 +79,7 @@ class ShardState:
         self.groups: TimelineDict[str, ClassicGroup] = TimelineDict(self.timeline)
         self.offsets: dict[str, Offsets] = {}
         """By group id. An entry may be void (everything deleted); the retention sweep drops those."""
+        self.pending = PendingOffsets(self.timeline)
         self._host = host
 
     # -- replay --------------------------------------------------------------------------------------------------
@@ -100,19 +102,49 @@ class ShardState:
             assert isinstance(value, GroupMetadataValue)
             self.groups[key.group] = group_from_record(key.group, value)
 
+    def load_transactional(
+        self, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
+    ) -> None:
+        """One record of a transaction in the log. MalformedMessage if it is damaged."""
+        record = decode(key, value)
+        if record is not None:
+            self.replay_transactional(producer_id, producer_epoch, record)
+
+    def replay_transactional(self, producer_id: int, producer_epoch: int, record: GroupRecord) -> None:
+        """Keep an offset until the marker of its transaction comes."""
+        key, value = record.key, record.value
+        if isinstance(key, OffsetCommitKey) and isinstance(value, OffsetCommitValue):
+            self._need_group(key.group)
+            self.pending.add(producer_id, key.group, (intern(key.topic), key.partition), value)
+
+    def replay_marker(self, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        """The transaction of a producer is over: its offsets count, or never were."""
+        for group_id, where, value in self.pending.end(producer_id, commit):
+            self._need_group(group_id)
+            self._offsets_of(group_id)[where] = value
+
     def _replay_offset(self, key: OffsetCommitKey, value: OffsetCommitValue | None) -> None:
         topic_partition = (intern(key.topic), key.partition)
-        offsets = self.offsets.get(key.group)
         if value is None:
+            offsets = self.offsets.get(key.group)
             if offsets is not None:
                 offsets.remove(topic_partition)
+            self.pending.deleted(key.group, topic_partition)
             return
+        self._need_group(key.group)
+        self._offsets_of(key.group)[topic_partition] = value
+        self.pending.superseded(key.group, topic_partition)
+
+    def _need_group(self, group_id: str) -> None:
+        """A commit without a group makes a simple one: of consumers that choose their partitions themselves."""
+        if group_id not in self.groups:
+            self.groups[group_id] = ClassicGroup(group_id, EMPTY, self.wall_ms())
+
+    def _offsets_of(self, group_id: str) -> Offsets:
+        offsets = self.offsets.get(group_id)
         if offsets is None:
-            offsets = self.offsets[key.group] = TimelineDict(self.timeline)
-        if key.group not in self.groups:
-            # A commit without a group makes a simple one: of consumers that choose their partitions themselves.
-            self.groups[key.group] = ClassicGroup(key.group, EMPTY, self.wall_ms())
-        offsets[topic_partition] = value
+            offsets = self.offsets[group_id] = TimelineDict(self.timeline)
+        return offsets
 
     # -- time and answers for the steps --------------------------------------------------------------------------
 
