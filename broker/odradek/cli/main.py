@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "get-offsets": ("get_offsets", "run", "offsets of partitions, by position or time"),
     "delete-records": ("delete_records", "run", "delete records below an offset"),
     "broker-api-versions": ("broker_api_versions", "run", "the API versions each broker speaks"),
+    "chaos": ("chaos", "run", "break a real cluster under stock clients, and judge what they saw"),
     "cluster": (
         "cluster",
         "run",

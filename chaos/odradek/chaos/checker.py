@@ -27,6 +27,8 @@ ERRORS = {
     "aborted-read": "a reader of committed records saw one of an aborted transaction, or one that was refused (G1a)",
     "precommitted-read": "a reader of committed records saw one before its transaction asked to be committed",
     "torn-transaction": "in the end, a part of a transaction is there and another is not",
+    "processed-twice": "consume, transform, produce: a record was worked off into two",
+    "unprocessed": "consume, transform, produce: a record was left out",
     "int-poll-skip": "one poll left out records between others that it returned",
     "int-nonmonotonic-poll": "one poll returned records of a partition out of order",
     "poll-skip": "a consumer left out records between two polls, without having been given other partitions",

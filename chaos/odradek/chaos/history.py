@@ -18,6 +18,7 @@ OK = "ok"
 FAILED = "failed"
 """It has no effect, for certain."""
 UNKNOWN = "unknown"
+DRAINED = "drained"
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Send:
     invoked: int
     completed: int
     transaction: str | None = None
+    origin: str | None = None
+    """The value it was made of, where the producer reads one topic and writes another."""
 
 
 @dataclass(slots=True)
@@ -106,7 +109,9 @@ class Assigned:
 
 @dataclass(slots=True)
 class Note:
-    """Something that was done to the cluster: a fault, its end."""
+    """Something that was done to the cluster: a fault, its end. DRAINED: all of topic `target` was worked off into the
+    topic that `details` names as "sink".
+    """
 
     at: int
     what: str

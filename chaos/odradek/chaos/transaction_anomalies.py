@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from odradek.chaos.history import FAILED, OK, UNKNOWN, Send
+from odradek.chaos.history import DRAINED, FAILED, OK, UNKNOWN, Send
 from odradek.chaos.model import Anomaly, Model
 
 
@@ -14,6 +14,7 @@ def check_transactions(model: Model) -> Iterator[Anomaly]:
     yield from _reads(model)
     yield from _torn(model)
     yield from _gaps_between_sends(model)
+    yield from _processed(model)
 
 
 def _reads(model: Model) -> Iterator[Anomaly]:
@@ -74,3 +75,29 @@ def _gaps_between_sends(model: Model) -> Iterator[Anomaly]:
                 "int-send-skip",
                 f"{name} has {len(offsets)} records in {topic}-{partition} between {offsets[0]} and {offsets[-1]}",
             )
+
+
+def _processed(model: Model) -> Iterator[Anomaly]:
+    """Consume, transform, produce: of each record that was read, exactly one came out."""
+    made: dict[tuple[str, str], list[Send]] = defaultdict(list)
+    for value in sorted(model.final_values):
+        send = model.sends.get(value)
+        if send is not None and send.origin is not None:
+            made[send.topic, send.origin].append(send)
+    for (topic, origin), sends in made.items():
+        if len(sends) > 1:
+            text = (
+                f"of {origin}, {len(sends)} records are in {topic}: {', '.join(send.value for send in sends)}"
+            )
+            yield Anomaly("processed-twice", text, tuple(sends))
+    for note in model.notes:
+        if note.what != DRAINED:
+            continue
+        sink = note.details["sink"]
+        for (topic, partition), offsets in model.final.items():
+            if topic != note.target:
+                continue
+            for offset, value in offsets.items():
+                if (sink, value) not in made:
+                    text = f"{value} at {topic}-{partition} offset {offset} has nothing in {sink}"
+                    yield Anomaly("unprocessed", text, (note,))

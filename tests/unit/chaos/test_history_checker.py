@@ -12,6 +12,7 @@ import pytest
 
 from odradek.chaos.checker import ALLOWED, ERRORS, check
 from odradek.chaos.history import (
+    DRAINED,
     FAILED,
     OK,
     UNKNOWN,
@@ -201,6 +202,31 @@ def test_torn_transaction() -> None:
 def test_lost_record_of_a_committed_transaction() -> None:
     parts = [sent("x", 0, 0, transaction="t"), sent("y", 0, 10, partition=1, transaction="t")]
     assert names(*parts, ended("t", 30), final((0, "x"))) == {"torn-transaction", "unseen"}
+
+
+def moved(value: str, offset: int, origin: str) -> Send:
+    return Send("mover", "out", 0, value, OK, offset, 100, 105, origin=origin)
+
+
+def drained(*records: tuple[int, str]) -> list[Event]:
+    """What is in the sink in the end, after everything was worked off."""
+    found = [("out", 0, offset, value) for offset, value in records]
+    return [Poll("last", 1, 10_000, found, final=True), Note(9_000, DRAINED, T, {"sink": "out"})]
+
+
+def test_processed_once() -> None:
+    sends = [sent("x", 0, 0), moved("x'", 0, "x")]
+    assert not names(*sends, final((0, "x")), *drained((0, "x'")))
+
+
+def test_processed_twice() -> None:
+    sends = [sent("x", 0, 0), moved("x'", 0, "x"), moved("x''", 1, "x")]
+    shows("processed-twice", *sends, final((0, "x")), *drained((0, "x'"), (1, "x''")))
+
+
+def test_unprocessed() -> None:
+    sends = [sent("x", 0, 0), sent("y", 1, 10), moved("y'", 0, "y")]
+    shows("unprocessed", *sends, final((0, "x"), (1, "y")), *drained((0, "y'")))
 
 
 def test_int_send_skip_is_allowed() -> None:
