@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from odradek.raft.effects import (
     AddVoter,
     BecameLeader,
+    Contact,
     Effect,
     Event,
     Fatal,
@@ -87,6 +88,8 @@ class State(Enum):
     FAILED = "failed"
 
 
+CONTACTS_MAX = 32
+"""Nodes remembered that may know who leads."""
 UNREACHABLE_BACKOFF_MS_MAX = 50
 """How long a follower may wait before it stands for election when the leader's process is gone."""
 _ANY = frozenset({State.UNATTACHED, State.FOLLOWER, State.FAILED})
@@ -136,6 +139,8 @@ class RaftCore(LogCore):
         self._deadline_ms = 0
         """Of the election or the fetch, by state."""
         self._ballots = Ballots()
+        self._contacts: dict[int, ReplicaKey] = {}
+        """By id: who else may know the leader. A replica formatted without voters knows nobody at first."""
         self._announced = (stored.epoch, NO_LEADER)
         self._handlers: dict[type, Callable[..., None]] = {
             Tick: lambda _event, now_ms: self._on_tick(now_ms),
@@ -148,6 +153,7 @@ class RaftCore(LogCore):
             RemoveVoter: self._on_voter_change,
             Resign: lambda _event, now_ms: self._resign(now_ms),
             PeerUnreachable: self._on_peer_unreachable,
+            Contact: self._on_contact,
             VoteRequest: self._on_vote_request,
             VoteResponse: self._on_vote_response,
             BeginQuorumEpochRequest: self._on_begin_epoch,
@@ -328,7 +334,7 @@ class RaftCore(LogCore):
                 (v.key for v in self.voters.current.voters if v.id == leader_id), ReplicaKey(leader_id)
             )
         if self.state is State.FOLLOWER or self.state is State.UNATTACHED:
-            others = self._others(self.voters.current)
+            others = self._others(self.voters.current) or list(self._contacts.values())
             return others[self._rng.randrange(len(others))] if others else None
         return None
 
@@ -407,6 +413,11 @@ class RaftCore(LogCore):
             self._deadline_ms = min(self._deadline_ms, soon)
             self._fetcher.request_id = -1
             self._fetcher.back_off(now_ms)
+
+    def _on_contact(self, event: Contact, now_ms: int) -> None:
+        if event.node_id != self.me.id and len(self._contacts) < CONTACTS_MAX:
+            self._contacts[event.node_id] = ReplicaKey(event.node_id)
+            self._fetcher.retry_at_ms = min(self._fetcher.retry_at_ms, now_ms)
 
     def _election_timeout_ms(self) -> int:
         return self.config.election_timeout_ms + self._rng.randrange(self.config.election_timeout_ms)

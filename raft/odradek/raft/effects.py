@@ -73,6 +73,12 @@ class PeerUnreachable(NamedTuple):
     node_id: int
 
 
+class Contact(NamedTuple):
+    """A node that may know who leads, for a replica that knows no voter yet (`controller.quorum.bootstrap.servers`)."""
+
+    node_id: int
+
+
 Event: TypeAlias = (
     Message
     | Tick
@@ -85,6 +91,7 @@ Event: TypeAlias = (
     | RemoveVoter
     | Resign
     | PeerUnreachable
+    | Contact
 )
 
 # ---- out

@@ -296,7 +296,8 @@ class LogCore:
         if self.leader is not None or not self._may_fetch() or now_ms < self._fetcher.retry_at_ms:
             return
         source = self._fetch_source(now_ms)
-        if source is None:
+        if source is None:  # until a `Contact` or the log names somebody
+            self._fetcher.retry_at_ms = now_ms + self.config.request_timeout_ms
             return
         request_id = self._request_id()
         self._fetcher.sent(request_id, now_ms)
@@ -444,38 +445,51 @@ class LogCore:
         self._append_own(Batch(self.log.end_offset, 1, self.epoch, None, ControlKind.VOTERS, changed))
 
     def _voter_change_refusal(self, event: AddVoter | RemoveVoter, now_ms: int) -> VoterChangeEnded | None:
+        """Why the change cannot begin, in Kafka's words; None if it can."""
         leader, voters = self.leader, self.voters.current
         if leader is None:
             return VoterChangeEnded(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this replica does not lead the quorum")
-        if not voters.has_all_directories:
-            return VoterChangeEnded(
-                ErrorCode.UNSUPPORTED_VERSION, "the voters are static: their directory ids are not known"
-            )
         if not leader.established:
-            return VoterChangeEnded(
-                ErrorCode.REQUEST_TIMED_OUT, "nothing is committed in this leader's epoch yet"
-            )
+            why = "Request timed out waiting for leader to establish HWM and fence previous voter changes"
+            return VoterChangeEnded(ErrorCode.REQUEST_TIMED_OUT, why)
+        if not voters.has_all_directories:
+            doing = "adding" if isinstance(event, AddVoter) else "removing"
+            why = f"Cluster doesn't support {doing} voter because the kraft.version feature is 0"
+            return VoterChangeEnded(ErrorCode.UNSUPPORTED_VERSION, why)
         if self.voters.last_offset >= self.high_watermark:
-            return VoterChangeEnded(ErrorCode.REQUEST_TIMED_OUT, "another voter change is not committed yet")
-        if isinstance(event, RemoveVoter):
-            if not voters.contains(event.key):
-                return VoterChangeEnded(ErrorCode.VOTER_NOT_FOUND, f"{event.key} is no voter")
-            if len(voters) == 1:
-                return VoterChangeEnded(ErrorCode.INVALID_REQUEST, "the last voter cannot be removed")
-            return None
-        if event.voter.id in voters.ids:
-            return VoterChangeEnded(ErrorCode.DUPLICATE_VOTER, f"{event.voter.id} is a voter already")
-        if not self._is_caught_up(event.voter.key, now_ms):
-            return VoterChangeEnded(
-                ErrorCode.REQUEST_TIMED_OUT, f"{event.voter.key} has not caught up with the log"
+            why = (
+                "Request timed out waiting for voters to commit the latest voter change at "
+                f"{self.voters.last_offset} with HWM {self.high_watermark}"
             )
+            return VoterChangeEnded(ErrorCode.REQUEST_TIMED_OUT, why)
+        if isinstance(event, RemoveVoter):
+            return self._removal_refusal(event.key)
+        return self._addition_refusal(event.voter.key, now_ms)
+
+    def _removal_refusal(self, key: ReplicaKey) -> VoterChangeEnded | None:
+        voters = self.voters.current
+        if voters.contains(key) and len(voters) > 1:
+            return None
+        why = f"Cannot remove voter {key!s} from the set of voters {voters}"
+        return VoterChangeEnded(ErrorCode.VOTER_NOT_FOUND, why)
+
+    def _addition_refusal(self, key: ReplicaKey, now_ms: int) -> VoterChangeEnded | None:
+        voters = self.voters.current
+        if key.id in voters.ids:
+            why = f"The voter id for {key!s} is already part of the set of voters {voters}."
+            return VoterChangeEnded(ErrorCode.DUPLICATE_VOTER, why)
+        if not self._is_caught_up(key, now_ms):
+            why = f"Aborted add voter operation for {key!s} since it is lagging behind"
+            return VoterChangeEnded(ErrorCode.REQUEST_TIMED_OUT, why)
         return None
 
     def _is_caught_up(self, key: ReplicaKey, now_ms: int) -> bool:
+        """It fetches, and had everything a moment ago: while the log grows, nobody has it all at all times."""
         progress = self.leader.progress.get(key) if self.leader is not None else None
-        if progress is None or now_ms - progress.last_fetch_ms > self.config.fetch_timeout_ms:
+        limit = now_ms - self.config.fetch_timeout_ms
+        if progress is None or progress.last_fetch_ms < limit:
             return False
-        return progress.end_offset >= self.high_watermark
+        return progress.end_offset >= self.high_watermark or progress.last_caught_up_ms >= limit
 
     def _end_voter_change(self, now_ms: int) -> None:
         if 0 <= self._voter_change_offset < self.high_watermark:

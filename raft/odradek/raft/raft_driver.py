@@ -10,7 +10,7 @@ call `append` and `create_snapshot` freely.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -23,10 +23,12 @@ from odradek.raft.config import RaftConfig
 from odradek.raft.control_records import BATCH_BYTES_MAX
 from odradek.raft.core import RaftCore
 from odradek.raft.effects import (
+    AddVoter,
     AdvanceLogStart,
     AppendEntries,
     BecameLeader,
     Committed,
+    Contact,
     Effect,
     Event,
     Fatal,
@@ -39,6 +41,7 @@ from odradek.raft.effects import (
     PersistQuorumState,
     Propose,
     QuorumStatePersisted,
+    RemoveVoter,
     Resign,
     SendMessage,
     SnapshotCreated,
@@ -120,6 +123,10 @@ class QuorumStatus(NamedTuple):
     observers: tuple[ReplicaStatus, ...]
 
 
+VoterChangeDone = Callable[[ErrorCode, str], object]
+_LOST = VoterChangeEnded(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this replica stops; the outcome is not known")
+
+
 class RaftDriver:
     """Create, `start`, then `append` while `is_leader`. `receive` takes what peers send."""
 
@@ -163,6 +170,16 @@ class RaftDriver:
         self._held: list[SendMessage] = []
         """Messages that wait for the vote file."""
         self._snapshot_under_way = False
+        self.on_voters: Callable[[VoterSet], object] = lambda _voters: None
+        """Told of the voter set in force, committed or not, at the start and whenever it changes."""
+        self._told_voters: VoterSet | None = None
+        self._asked_changes: deque[VoterChangeDone] = deque()
+        """Of the voter changes among the events, in their order."""
+        self._asked_change: VoterChangeDone | None = None
+        """Of the one that is being decided."""
+        self._begun_change: VoterChangeDone | None = None
+        """Of the one that waits for its commit: there is one at most (R8)."""
+        self._ended_changes: deque[tuple[VoterChangeDone, VoterChangeEnded]] = deque()
         # What the application has yet to be told, in this order of precedence:
         self._delivering = False
         self._resigned_epoch = -1
@@ -300,6 +317,29 @@ class RaftDriver:
         """Give up leadership, so that another voter takes over at once."""
         self._post(Resign())
 
+    def contact(self, node_id: int) -> None:
+        """A node that may know who leads, and that the transport can reach."""
+        self._post(Contact(node_id))
+
+    @property
+    def voters(self) -> VoterSet:
+        """In force, committed or not."""
+        return self._core.voters.current if self._core is not None else self._bootstrap
+
+    @property
+    def me(self) -> ReplicaKey:
+        return self._me
+
+    def change_voters(self, change: AddVoter | RemoveVoter, done: VoterChangeDone) -> None:
+        """Leader only (KIP-853). `done(NONE, "")` when the change is committed, else the refusal in Kafka's words;
+        NOT_LEADER_OR_FOLLOWER: ask the next leader, nobody knows whether it was carried out. At once or later.
+        """
+        if self._core is None or self._stopped:
+            done(_LOST.error, _LOST.reason)
+            return
+        self._asked_changes.append(done)
+        self._post(change)
+
     def describe_quorum(self) -> QuorumStatus:
         """As the leader sees it; others know no replica but themselves."""
         core = self._core
@@ -333,6 +373,7 @@ class RaftDriver:
         ):
             self.resign()
         self._stop()
+        self._tell_outside()
         if self._log is not None:
             self._log.close()
 
@@ -350,7 +391,12 @@ class RaftDriver:
         self._stepping = True
         try:
             while self._events and not self._stopped:
-                self._execute(core.step(self._events.popleft(), self._clock.monotonic_ms()))
+                event = self._events.popleft()
+                if isinstance(event, AddVoter | RemoveVoter):
+                    self._asked_change = self._asked_changes.popleft()
+                self._execute(core.step(event, self._clock.monotonic_ms()))
+                if self._asked_change is not None:  # not refused
+                    self._begun_change, self._asked_change = self._asked_change, None
         except Exception as error:
             self._fail(f"our mistake: {error!r}")
             raise
@@ -358,6 +404,7 @@ class RaftDriver:
             self._stepping = False
         self._arm_timer()
         self._deliver()
+        self._tell_outside()
 
     def _execute(self, effects: Iterable[Effect]) -> None:
         core, log = self._core, self._log
@@ -391,6 +438,10 @@ class RaftDriver:
         self._stopped, self._leading_epoch = True, -1
         self._events.clear()
         self._held.clear()
+        lost = [*self._asked_changes, self._asked_change, self._begun_change]
+        self._ended_changes += [(done, _LOST) for done in lost if done is not None]
+        self._asked_changes.clear()
+        self._asked_change = self._begun_change = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -428,8 +479,20 @@ class RaftDriver:
                 self._leader_change = effect
             case Fatal(reason):
                 self._fail(reason)
-            case Committed() | VoterChangeEnded():
-                pass  # the high watermark is looked at in `_deliver`; nobody asks for voter changes yet
+            case VoterChangeEnded():
+                self._voter_change_ended(effect)
+            case Committed():
+                pass  # the high watermark is looked at in `_deliver`
+
+    def _voter_change_ended(self, ended: VoterChangeEnded) -> None:
+        """A refusal comes with the step that was asked; any other end is that of the change begun before."""
+        done = self._asked_change
+        if done is not None:
+            self._asked_change = None
+        else:
+            done, self._begun_change = self._begun_change, None
+        if done is not None:
+            self._ended_changes.append((done, ended))
 
     def _quorum_state_written(self, sequence: int, error: OSError | None) -> None:
         if error is not None:
@@ -494,6 +557,15 @@ class RaftDriver:
     def _hand_over(self, send: SendMessage) -> None:
         if self._transport is not None and not self._stopped:
             self._transport.send(send.to, send.message)
+
+    def _tell_outside(self) -> None:
+        """Who votes now, and what became of changes to that. Either may call back."""
+        if not self._stopped and self.voters is not self._told_voters:
+            self._told_voters = self.voters
+            self.on_voters(self.voters)
+        while self._ended_changes:
+            done, ended = self._ended_changes.popleft()
+            done(ended.error, ended.reason)
 
     # ---- telling the application
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from odradek.wire.uuid import ZERO_UUID
+from odradek.wire.uuid import ZERO_UUID, uuid_to_string
 
 
 class ReplicaKey(NamedTuple):
@@ -23,6 +23,12 @@ class ReplicaKey(NamedTuple):
     def __repr__(self) -> str:
         suffix = "" if self.directory_id == ZERO_UUID else f":{self.directory_id.hex()[-4:]}"
         return f"{self.id}{suffix}"
+
+    def __str__(self) -> str:
+        """As Kafka shows it to people."""
+        unknown = self.directory_id == ZERO_UUID
+        directory = "<undefined>" if unknown else uuid_to_string(self.directory_id)
+        return f"ReplicaKey(id={self.id}, directoryId={directory})"
 
 
 class Endpoint(NamedTuple):
@@ -74,6 +80,9 @@ class VoterSet:
     @property
     def ids(self) -> tuple[int, ...]:
         return tuple(voter.id for voter in self.voters)
+
+    def __str__(self) -> str:
+        return f"[{', '.join(str(voter.key) for voter in self.voters)}]"
 
     @property
     def majority(self) -> int:

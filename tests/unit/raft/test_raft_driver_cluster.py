@@ -7,8 +7,11 @@ from __future__ import annotations
 import pytest
 
 from odradek.raft.config import RaftConfig
+from odradek.raft.effects import AddVoter, RemoveVoter
 from odradek.raft.raft_driver import NotLeader
 from odradek.raft.testing.node import DriverCluster, DriverNode
+from odradek.raft.voters import ReplicaKey, Voter, VoterSet
+from odradek.wire.errors import ErrorCode
 
 
 def started(voters: int, observers: int = 0, config: RaftConfig | None = None) -> DriverCluster:
@@ -156,3 +159,84 @@ def test_the_leader_describes_followers_and_observers() -> None:
     ]
     assert [(replica.key.id, replica.log_end_offset) for replica in status.observers] == [(4, end)]
     assert all(replica.last_fetch_ms > 1_600_000_000_000 for replica in status.voters + status.observers)
+
+
+def changed(node: DriverNode, change: AddVoter | RemoveVoter) -> list[tuple[ErrorCode, str]]:
+    """Ask for the change; where its outcome will stand."""
+    ends: list[tuple[ErrorCode, str]] = []
+    node.driver.change_voters(change, lambda error, reason: ends.append((error, reason)))
+    return ends
+
+
+def test_an_observer_that_keeps_up_becomes_a_voter_and_everybody_is_told() -> None:
+    cluster = started(3, observers=1)
+    fill(cluster, 5)
+    told: list[tuple[int, ...]] = []
+    cluster.nodes[4].driver.on_voters = lambda voters: told.append(voters.ids)
+    ends = changed(cluster.leader(), AddVoter(Voter(cluster.nodes[4].me)))
+    assert ends == []
+    cluster.run(500)
+    assert ends == [(ErrorCode.NONE, "")]
+    assert told == [(1, 2, 3, 4)]
+    assert {node.driver.voters.ids for node in cluster.running()} == {(1, 2, 3, 4)}
+
+
+def test_one_change_of_the_voters_at_a_time_and_each_asker_hears_of_its_own() -> None:
+    cluster = started(3, observers=2)
+    fill(cluster, 5)
+    leader = cluster.leader()
+    first = changed(leader, AddVoter(Voter(cluster.nodes[4].me)))
+    second = changed(leader, AddVoter(Voter(cluster.nodes[5].me)))
+    assert first == []
+    assert [error for error, _ in second] == [ErrorCode.REQUEST_TIMED_OUT]
+    cluster.run(500)
+    assert first == [(ErrorCode.NONE, "")]
+    assert len(second) == 1
+    assert leader.driver.voters.ids == (1, 2, 3, 4)
+
+
+def test_a_leader_that_is_removed_answers_and_makes_room_and_all_restart_without_it() -> None:
+    cluster = started(3)
+    fill(cluster, 5)
+    old = cluster.leader()
+    ends = changed(old, RemoveVoter(old.me))
+    cluster.run(3000)
+    assert ends == [(ErrorCode.NONE, "")]
+    left = tuple(sorted(set(cluster.nodes) - {old.me.id}))
+    assert cluster.leader() is not old
+    for node in cluster.nodes.values():
+        node.crash()
+    cluster.start()
+    cluster.run(3000)
+    assert {node.driver.voters.ids for node in cluster.running()} == {left}
+    fill(cluster, 2)
+    assert_equal_states(cluster, 14)
+
+
+def test_a_change_whose_leader_stops_or_is_none_is_told_that_nobody_knows() -> None:
+    cluster = started(3, observers=1)
+    leader = cluster.leader()
+    follower = next(node for node in cluster.running() if node is not leader)
+    change = AddVoter(Voter(cluster.nodes[4].me))
+    assert [error for error, _ in changed(follower, change)] == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    ends = changed(leader, change)
+    assert ends == []
+    leader.stop()
+    assert [error for error, _ in ends] == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    assert [error for error, _ in changed(leader, change)] == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+
+
+def test_a_node_without_voters_finds_the_leader_through_a_contact() -> None:
+    cluster = started(3)
+    fill(cluster, 5)
+    key = ReplicaKey(9, bytes([9]) * 16)
+    joiner = DriverNode(key, VoterSet(), seed=9, clock=cluster.clock, network=cluster.network)
+    cluster.nodes[9] = joiner
+    joiner.start()
+    cluster.run(1000)
+    assert joiner.listener.records == []
+    follower = next(node for node in cluster.running() if not node.driver.is_leader)
+    joiner.driver.contact(follower.me.id)
+    cluster.run(1000)
+    assert_equal_states(cluster, 10)
+    assert joiner.driver.voters.ids == (1, 2, 3)
