@@ -11,12 +11,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench.cluster_rows import CLUSTER_FULL, CLUSTER_QUICK, CLUSTER_ROW_NAMES, LOW_RATE
 from bench.raw_client import BenchError
 from bench.report import OURS, PEER, Outcome, Table, markdown, outcomes, tables
 from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
-from bench.servers import ROOT, SIDES, class_path, data_root, jvm, only_run
+from bench.servers import ROOT, SIDES, FreeKafkaServer, class_path, data_root, jvm, only_run
 
 RESULTS = ROOT / "bench" / "results"
+CLUSTERS_COMMAND = "three-nodes"
 
 
 def main() -> int:
@@ -27,17 +29,18 @@ def main() -> int:
     options = parse_arguments()
     if options.command == "report":
         return write_results(json.loads(options.file.read_text()), options.file.with_suffix(""))
-    names = [MICRO_ROW] if options.command == MICRO_ROW else options.only or list(ROW_NAMES)
+    names = wanted_rows(options)
     sides = [] if names == [MICRO_ROW] else available(options.sides)
     plan = make_plan(options)
 
     from bench.machine import describe
-    from bench.runner import measure
+    from bench.runner import measure, measure_clusters
 
     began = time.monotonic()
     with only_run(), data_root(options.data) as root:
         machine = describe(root)
-        run = measure(plan, sides, names, root, say)
+        work = measure_clusters if options.command == CLUSTERS_COMMAND else measure
+        run = work(plan, sides, names, root, say)
     say(f"took {time.monotonic() - began:.0f} s")
     results = {"machine": machine, "date": date.today().isoformat(), **run.as_json()}
     if names == [MICRO_ROW]:
@@ -47,11 +50,19 @@ def main() -> int:
     return write_results(results, RESULTS / f"{results['date']}-{options.label}")
 
 
+def wanted_rows(options: argparse.Namespace) -> list[str]:
+    if options.command == MICRO_ROW:
+        return [MICRO_ROW]
+    return options.only or list(CLUSTER_ROW_NAMES if options.command == CLUSTERS_COMMAND else ROW_NAMES)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Odradek beside Apache Kafka on this machine."
     )
-    parser.add_argument("command", nargs="?", default="all", choices=["all", MICRO_ROW, "report"])
+    parser.add_argument(
+        "command", nargs="?", default="all", choices=["all", CLUSTERS_COMMAND, MICRO_ROW, "report"]
+    )
     parser.add_argument(
         "file",
         nargs="?",
@@ -60,7 +71,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="short rounds: a look, not a result")
     parser.add_argument(
-        "--only", type=names_of(ROW_NAMES), metavar="ROW,…", help=f"of {', '.join(ROW_NAMES)}"
+        "--only",
+        type=names_of(ROW_NAMES + CLUSTER_ROW_NAMES),
+        metavar="ROW,…",
+        help=f"of {', '.join(ROW_NAMES)}; of three nodes: {', '.join(CLUSTER_ROW_NAMES)}",
     )
     parser.add_argument(
         "--sides",
@@ -71,13 +85,20 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="rounds per row and side")
     parser.add_argument("--connections", type=int, help="connections (and partitions) of the produce rows")
-    parser.add_argument("--label", default="local", help="in the names of the result files")
+    parser.add_argument("--label", help="in the names of the result files; default: local, or three-nodes")
     parser.add_argument(
         "--data", help="directory for the nodes' data, removed afterwards; default: the temporary directory"
     )
     options = parser.parse_args()
     if (options.command == "report") != (options.file is not None):
         parser.error("report needs a file, and nothing else takes one")
+    clusters = options.command == CLUSTERS_COMMAND
+    options.label = options.label or (CLUSTERS_COMMAND if clusters else "local")
+    for row in options.only or ():
+        if (row in CLUSTER_ROW_NAMES) != clusters:
+            parser.error(f"{row} is a row of {'one node' if clusters else CLUSTERS_COMMAND}")
+    if clusters and FreeKafkaServer.label in options.sides:
+        parser.error(f"three nodes share all CPUs on every side: there is no {FreeKafkaServer.label}")
     return options
 
 
@@ -99,7 +120,10 @@ def names_of(allowed: tuple[str, ...]) -> Any:
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    plan = QUICK if options.quick else FULL
+    if options.command == CLUSTERS_COMMAND:
+        plan = CLUSTER_QUICK if options.quick else CLUSTER_FULL
+    else:
+        plan = QUICK if options.quick else FULL
     changes = {"rounds": options.rounds, "client_rounds": options.rounds, "connections": options.connections}
     return replace(plan, **{name: value for name, value in changes.items() if value})
 
@@ -133,6 +157,8 @@ def write_results(results: dict[str, Any], base: Path) -> int:
 def notes(results: dict[str, Any]) -> list[str]:
     """How to read the tables."""
     plan = results["plan"]
+    if any(row in CLUSTER_ROW_NAMES for row in results["samples"]):
+        return cluster_notes(plan)
     return [
         "One run, both sides in turn: "
         f"{plan['rounds']} rounds ({plan['client_rounds']} of real clients) of {plan['seconds']:g} s or "
@@ -144,6 +170,22 @@ def notes(results: dict[str, Any]) -> list[str]:
         "MB/s counts bytes of record values, 10^6 to the MB. Kafka: its own defaults, heap and JVM flags.",
         "`!`: the client was busier than 70 % of its core and may be the limit. "
         "`~`: other processes took more than 15 % of a core.",
+    ]
+
+
+def cluster_notes(plan: dict[str, Any]) -> list[str]:
+    return [
+        f"One run, both sides in turn: {plan['rounds']} rounds ({plan['client_rounds']} of librdkafka) of "
+        f"{plan['seconds']:g} s or {plan['payload_max'] / 1e9:g} GB each, after a warm-up of {plan['warmup_s']:g} s. "
+        "Three nodes, each broker and controller, and the client share all cores; nothing is pinned.",
+        "Topics have replication factor 3 and min.insync.replicas=2; acks=all.",
+        f"Produce: {plan['connections']} connections to the leaders of as many partitions, up to 1000 requests or "
+        f"1 MB in flight each. Latency: {LOW_RATE} requests/s, open loop, over {plan['latency_connections']} "
+        "connections to as many partitions; the generator sleeps between requests.",
+        "MB/s counts bytes of record values, 10^6 to the MB; CPU is that of all three nodes; peak MB of the largest.",
+        "Kafka: three nodes from its jars, its own defaults, heap and JVM flags.",
+        "`!`: the client was busier than 70 % of a core and may be the limit. "
+        "`~`: other processes (the idle nodes of the other side included) took more than 15 % of a core.",
     ]
 
 

@@ -84,13 +84,21 @@ class Admin:
         _, pos = decode_response_header(answer, request.API_KEY, version)
         return response.decode(answer, version, pos)  # type: ignore[attr-defined, no-any-return]
 
-    def create_topic(self, name: str, partitions: int, first_frames: list[bytes]) -> None:
-        """A topic whose files go at once when it is deleted; `first_frames` (Produce) wait for its leaders."""
+    def create_topic(
+        self, name: str, partitions: int, first_frames: list[bytes], *, replicas: int = 1
+    ) -> list[int]:
+        """A topic whose files go at once when it is deleted; the port of each partition's leader.
+
+        All replicas are in sync, and each leader has taken its one of `first_frames` (Produce).
+        """
+        configs = {"file.delete.delay.ms": "1000"}
+        if replicas > 1:
+            configs["min.insync.replicas"] = "2"
         topic = CreatableTopic(
             name=name,
             num_partitions=partitions,
-            replication_factor=1,
-            configs=[CreatableTopicConfig(name="file.delete.delay.ms", value="1000")],
+            replication_factor=replicas,
+            configs=[CreatableTopicConfig(name=key, value=value) for key, value in configs.items()],
         )
         answer = self.ask(
             CreateTopicsRequest(topics=[topic], timeout_ms=30_000),
@@ -98,8 +106,26 @@ class Admin:
             CreateTopicsResponse,
         )
         check(answer.topics[0].error_code, f"CreateTopics {name}")
-        for frame in first_frames:
-            self.produce_until_acknowledged(frame)
+        ports = self.leader_ports(name, partitions, replicas)
+        for port, frame in zip(ports, first_frames, strict=False):
+            with Admin(port, self._timeout_s) as leader:
+                leader.produce_until_acknowledged(frame)
+        return ports
+
+    def leader_ports(self, topic: str, partitions: int, replicas: int) -> list[int]:
+        """Ports of the leaders, by partition, once all replicas are in sync."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            answer = self.metadata(topic, create=False)
+            ports = {broker.node_id: broker.port for broker in answer.brokers}
+            found = {each.partition_index: each for each in answer.topics[0].partitions}
+            if len(found) == partitions and all(
+                each.leader_id in ports and len(each.isr_nodes) == replicas for each in found.values()
+            ):
+                return [ports[found[partition].leader_id] for partition in range(partitions)]
+            if time.monotonic() > deadline:
+                raise BenchError(f"{topic} was not in sync after {self._timeout_s:.0f} s")
+            time.sleep(0.01)
 
     def produce_until_acknowledged(self, frame: bytes) -> int:
         """Send one Produce frame until it is taken; its offset."""

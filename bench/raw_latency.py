@@ -1,8 +1,9 @@
 """Produce latency at a fixed rate, open loop: request i is due at t0 + i / rate, whatever the answers do.
 
 Latency counts from the time a request was *due* until its answer was read, so a stall of the node shows in every
-request that was due during it (no coordinated omission). The loop spins instead of sleeping: the generator owns a
-CPU, and a timer's wake-up would be as long as what is measured. How late requests really left is reported too.
+request that was due during it (no coordinated omission). Where the generator owns a CPU it spins instead of sleeping: a
+timer's wake-up would be as long as what is measured. Where it shares the CPUs with the nodes (three nodes, two CPUs) it
+sleeps, and its wake-ups are part of both sides' latencies. How late requests really left is reported too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class LatencyResult:
 
     requests: int
     achieved_rate: float
+    client_cpu_s: float
     latencies_ms: list[float]
     lateness_p999_ms: float
 
@@ -95,19 +97,24 @@ class TimedPipe:
 class Pacer:
     """A topic with one partition per connection, and the pipes to it."""
 
-    def __init__(self, port: int, topic: str, shape: BatchShape, *, connections: int) -> None:
+    def __init__(
+        self, port: int, topic: str, shape: BatchShape, *, connections: int, acks: int = 1, replicas: int = 1,
+        spin: bool = True,
+    ) -> None:  # fmt: skip
         self.port, self.topic = port, topic
+        self._spin = spin
         batch = shape.build()
-        frames = [produce_frame(topic, partition, batch) for partition in range(connections)]
+        frames = [produce_frame(topic, partition, batch, acks=acks) for partition in range(connections)]
         with Admin(port) as admin:
-            admin.create_topic(topic, connections, frames)
+            leaders = admin.create_topic(topic, connections, frames, replicas=replicas)
         answer = produce_answer_shape(topic)
-        self.pipes = [TimedPipe(port, frame, answer) for frame in frames]
+        self.pipes = [TimedPipe(leader, frame, answer) for leader, frame in zip(leaders, frames, strict=True)]
 
     def run(self, rate: int, seconds: float) -> LatencyResult:
         total = int(rate * seconds)
         interval = NS // rate
         latencies, lateness = array("q"), array("q")
+        cpu_began = time.process_time()
         pipes, clock = self.pipes, time.perf_counter_ns
         with select.epoll() as poller:
             by_fd = {pipe.sock.fileno(): pipe for pipe in pipes}
@@ -123,6 +130,8 @@ class Pacer:
                     lateness.append(clock() - due)
                     sent += 1
                     due = began + sent * interval
+                if not self._spin:
+                    sleep_until(due if sent < total else now + NS // 1000, poller)
                 for fd, _ in poller.poll(0):
                     by_fd[fd].flush()
                     by_fd[fd].receive(latencies)
@@ -133,6 +142,7 @@ class Pacer:
         return LatencyResult(
             total,
             total / wall,
+            time.process_time() - cpu_began,
             [value / 1e6 for value in latencies],
             percentile(ordered, 99.9) / 1e6,
         )
@@ -142,6 +152,13 @@ class Pacer:
             pipe.sock.close()
         with Admin(self.port) as admin:
             admin.delete_topic(self.topic)
+
+
+def sleep_until(due_ns: int, poller: select.epoll) -> None:
+    """Until an answer is there or a request is due; epoll itself counts in whole milliseconds."""
+    left = (due_ns - time.perf_counter_ns()) / NS
+    if left > 0:
+        select.select([poller], [], [], left)
 
 
 def percentile(ordered: list[int] | list[float], percent: float) -> float:

@@ -130,20 +130,25 @@ class Limits:
 
 
 class Producer:
-    """Pipes over one topic, one partition per connection unless there are fewer partitions."""
+    """Pipes to the leaders of one topic, one partition per connection unless there are fewer partitions."""
 
     def __init__(
-        self, port: int, topic: str, shape: BatchShape, *, connections: int, partitions: int, window: Window
-    ) -> None:
+        self, port: int, topic: str, shape: BatchShape, *, connections: int, partitions: int, window: Window,
+        acks: int = 1, replicas: int = 1,
+    ) -> None:  # fmt: skip
         self.topic, self.shape, self.port = topic, shape, port
         batch = shape.build()
         answer = produce_answer_shape(topic)
-        frames = [produce_frame(topic, partition, batch) for partition in range(partitions)]
-        self.partitions = partitions
+        frames = [produce_frame(topic, partition, batch, acks=acks) for partition in range(partitions)]
         with Admin(port) as admin:
-            admin.create_topic(topic, partitions, frames)
+            self.leaders = admin.create_topic(topic, partitions, frames, replicas=replicas)
         self.pipes = [
-            Pipe(port, frames[index % partitions], window.of(len(frames[0])), answer)
+            Pipe(
+                self.leaders[index % partitions],
+                frames[index % partitions],
+                window.of(len(frames[0])),
+                answer,
+            )
             for index in range(connections)
         ]
 
@@ -189,9 +194,13 @@ class Producer:
 
     def verify(self) -> None:
         """The log holds what was acknowledged: one batch per acknowledgement and one per partition before."""
-        with Admin(self.port) as admin:
-            stored = sum(admin.end_offset(self.topic, partition) for partition in range(self.partitions))
-        acknowledged = (sum(pipe.acknowledged for pipe in self.pipes) + self.partitions) * self.shape.records
+        stored = 0
+        for partition, port in enumerate(self.leaders):
+            with Admin(port) as admin:
+                stored += admin.end_offset(self.topic, partition)
+        acknowledged = (
+            sum(pipe.acknowledged for pipe in self.pipes) + len(self.leaders)
+        ) * self.shape.records
         if stored != acknowledged:
             raise BenchError(f"{acknowledged} records acknowledged, {stored} in the log")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.clients import java_consume, java_produce, rdkafka_consume, rdkafka_produce
 from bench.memory import warm_page_cache
@@ -15,6 +15,9 @@ from bench.raw_frames import BatchShape, produce_frame
 from bench.raw_latency import Pacer, percentile
 from bench.raw_produce import Limits, Producer, Window
 from bench.servers import Server
+
+if TYPE_CHECKING:
+    from bench.clusters import Cluster
 
 GB = 1_000_000_000
 KB = 1024
@@ -60,7 +63,7 @@ QUICK = Plan(
 class Bench:
     """One side during one row: its node, and what the row's set-up left for its rounds."""
 
-    server: Server
+    server: Server | Cluster
     plan: Plan
     serial: int = 0
     prepared: Any = None
@@ -77,11 +80,12 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`metric` of our side must be at least (or at most) `value`, or the peer's where `value` is None."""
+    """`metric` of our side must be at least (or at most) `value`, or `factor` × the peer's where `value` is None."""
 
     metric: str
     at_least: bool
     value: float | None = None
+    factor: float = 1.0
 
 
 FASTER = Target("mb_s", at_least=True)
@@ -106,7 +110,7 @@ class Row:
 class Meter:
     """Node, client and everybody else over one measurement."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server | Cluster) -> None:
         self._process = server.meter
         self._process.reset_peak()
         self._cpu_s = self._process.cpu_s()
@@ -129,6 +133,16 @@ class Meter:
         }
 
 
+def copies(row: Row) -> int:
+    """Replicas of each partition."""
+    return int(row.options.get("replicas", 1))
+
+
+def replication(row: Row) -> dict[str, int]:
+    """What the raw generators need to know of it."""
+    return {"replicas": copies(row), "acks": -1 if row.options.get("acks") == "all" else 1}
+
+
 # Raw ---------------------------------------------------------------------------------------------------------------
 
 
@@ -137,11 +151,11 @@ def run_produce(bench: Bench, row: Row) -> Metrics:
     topic = bench.topic(row.name)
     producer = Producer(
         bench.server.port, topic, row.shape,
-        connections=plan.connections, partitions=plan.connections, window=Window(),
+        connections=plan.connections, partitions=plan.connections, window=Window(), **replication(row),
     )  # fmt: skip
     try:
         producer.run(Limits(plan.warmup_s, plan.payload_max // 2))
-        bench.warm_memory(plan.payload_max)
+        bench.warm_memory(plan.payload_max * copies(row))
         meter = Meter(bench.server)
         result = producer.run(Limits(plan.seconds, plan.payload_max))
         metrics = meter.metrics(
@@ -188,17 +202,20 @@ def tear_down_fetch(bench: Bench, _row: Row) -> None:
 
 def run_latency(bench: Bench, row: Row) -> Metrics:
     plan = bench.plan
-    pacer = Pacer(bench.server.port, bench.topic(row.name), row.shape, connections=plan.latency_connections)
+    rate = row.options.get("rate", RATE)
+    pacer = Pacer(
+        bench.server.port, bench.topic(row.name), row.shape, connections=plan.latency_connections,
+        spin=copies(row) == 1, **replication(row),
+    )  # fmt: skip
     try:
-        pacer.run(RATE, plan.warmup_s)
+        pacer.run(rate, plan.warmup_s)
         meter = Meter(bench.server)
-        result = pacer.run(RATE, plan.latency_s)
-        wall = result.requests / result.achieved_rate
+        result = pacer.run(rate, plan.latency_s)
         metrics = meter.metrics(
             payload=result.requests * row.shape.payload,
             records=result.requests,
-            wall_s=wall,
-            client_cpu_s=wall,
+            wall_s=result.requests / result.achieved_rate,
+            client_cpu_s=result.client_cpu_s,
         )
     finally:
         pacer.close()
@@ -227,18 +244,18 @@ def new_topic(bench: Bench, row: Row, partitions: int = 1) -> str:
     batch = BatchShape(1, row.shape.value_size).build()
     frames = [produce_frame(topic, partition, batch) for partition in range(partitions)]
     with Admin(bench.server.port) as admin:
-        admin.create_topic(topic, partitions, frames)
+        admin.create_topic(topic, partitions, frames, replicas=copies(row))
     return topic
 
 
 def run_client_produce(bench: Bench, row: Row) -> Metrics:
-    topic = new_topic(bench, row)
+    topic = new_topic(bench, row, row.options.get("partitions", 1))
     size, acks = row.shape.value_size, row.options["acks"]
     records = client_records(bench, size)
     bootstrap = bench.server.bootstrap
     if row.options["client"] == "rdkafka":
         rdkafka_produce(bootstrap, topic, records=records // 5, size=size, acks=acks)
-    bench.warm_memory(2 * records * size)
+    bench.warm_memory(2 * records * size * copies(row))
     meter = Meter(bench.server)
     if row.options["client"] == "rdkafka":
         result = rdkafka_produce(bootstrap, topic, records=records, size=size, acks=acks)

@@ -7,11 +7,14 @@ import gc
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.cluster_rows import CLUSTER_ROWS, CLUSTER_START_ROW, START_ROUNDS
+from bench.cluster_rows import measure_start as measure_cluster_start
+from bench.clusters import CLUSTERS, PORTS_APART, Cluster
 from bench.procstat import Cpus
 from bench.rows import MICRO_ROW, ROWS, START_ROW, Bench, Metrics, Plan, Row
 from bench.servers import SIDES, FreeKafkaServer, Server, free_ports
@@ -41,6 +44,36 @@ class Run:
         }  # fmt: skip
 
 
+def measure_clusters(plan: Plan, sides: Sequence[str], names: Sequence[str], root: Path, say: Say) -> Run:
+    """The rows of three nodes; nothing is pinned."""
+    run = Run(plan, list(sides))
+    gc.disable()
+    try:
+        if CLUSTER_START_ROW in names:
+            for number in range(1, min(START_ROUNDS, plan.rounds) + 1):
+                for side in sides:
+                    metrics = guarded(lambda side=side: start_cluster(side, root))  # type: ignore[misc]
+                    run.add(CLUSTER_START_ROW, side, metrics)
+                    say(f"{CLUSTER_START_ROW} {number} {side}: {brief(metrics)}")
+                    settle()
+        rows = [row for row in CLUSTER_ROWS if row.name in names]
+        if rows:
+            servers = {side: make_cluster(side, root / "rows") for side in sides}
+            measure_rows(run, rows, servers, say)
+    finally:
+        gc.enable()
+    return run
+
+
+def start_cluster(side: str, root: Path) -> Metrics:
+    return measure_cluster_start(make_cluster(side, root / "start"))
+
+
+def make_cluster(side: str, root: Path) -> Cluster:
+    """Ports of the two sides lie apart: those of one are not bound yet when the other's are chosen."""
+    return CLUSTERS[side](root / side, free_ports(1)[0] + PORTS_APART * list(CLUSTERS).index(side))
+
+
 def measure(plan: Plan, sides: Sequence[str], names: Sequence[str], root: Path, say: Say) -> Run:
     """Run the rows of these names on these sides; data below `root`."""
     run = Run(plan, list(sides))
@@ -58,7 +91,7 @@ def measure(plan: Plan, sides: Sequence[str], names: Sequence[str], root: Path, 
             measure_starts(run, root, cpus, say)
         rows = [row for row in ROWS if row.name in names]
         if rows:
-            measure_rows(run, rows, root, cpus, say)
+            measure_rows(run, rows, make_servers(sides, root / "rows", cpus), say)
     finally:
         gc.enable()
     return run
@@ -86,17 +119,18 @@ def measure_starts(run: Run, root: Path, cpus: Cpus, say: Say) -> None:
             settle()
 
 
-def measure_rows(run: Run, rows: Sequence[Row], root: Path, cpus: Cpus, say: Say) -> None:
-    ports = free_ports(len(run.sides))
-    servers = {
-        side: make_server(side, root / "rows", port, cpus)
-        for side, port in zip(run.sides, ports, strict=True)
-    }
+def make_servers(sides: Sequence[str], root: Path, cpus: Cpus) -> dict[str, Server]:
+    ports = free_ports(len(sides))
+    servers = {side: make_server(side, root, port, cpus) for side, port in zip(sides, ports, strict=True)}
+    if FreeKafkaServer.label in servers:
+        servers[FreeKafkaServer.label].cpus = everywhere(cpus)
+    return servers
+
+
+def measure_rows(run: Run, rows: Sequence[Row], servers: Mapping[str, Server | Cluster], say: Say) -> None:
     with contextlib.ExitStack() as stack:
         benches: dict[str, Bench] = {}
         for side, server in servers.items():
-            if side == FreeKafkaServer.label:
-                server.cpus = everywhere(cpus)
             stack.callback(server.remove)
             server.start()
             benches[side] = Bench(server, run.plan)
@@ -114,7 +148,7 @@ def measure_row(run: Run, row: Row, benches: dict[str, Bench], say: Say) -> None
         else:
             ready[side] = bench
     settle()
-    rounds = run.plan.client_rounds if row.group == "client" else run.plan.rounds
+    rounds = run.plan.client_rounds if row.group.endswith("client") else run.plan.rounds
     for number in range(1, rounds + 1):
         for side, bench in ready.items():
             metrics = guarded(lambda bench=bench: row.run(bench, row))  # type: ignore[misc]
@@ -162,9 +196,10 @@ def settle() -> None:
 
 
 BRIEF = (
-    ("mb_s", "MB/s", 0), ("messages_s", "msg/s", 0), ("cpu_s_per_gb", "CPU s/GB", 2), ("p99_ms", "ms p99", 2),
-    ("client_busy", "client busy", 2), ("others_busy", "others busy", 2), ("rss_mb", "MB", 0),
+    ("mb_s", "MB/s", 0), ("messages_s", "msg/s", 0), ("cpu_s_per_gb", "CPU s/GB", 2), ("p50_ms", "ms p50", 2),
+    ("p99_ms", "ms p99", 2), ("client_busy", "client busy", 2), ("others_busy", "others busy", 2), ("rss_mb", "MB", 0),
     ("fresh_s", "s fresh", 2), ("existing_s", "s existing", 2), ("idle_rss_mb", "MB idle", 0),
+    ("ready_s", "s ready", 2), ("node_rss_mb", "MB a node", 0),
 )  # fmt: skip
 
 

@@ -95,6 +95,10 @@ class Server:
     def command(self) -> list[str]:
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str] | None:
+        """None: this process's own."""
+        return None
+
     def spawn(self) -> None:
         """Start the process; `spawned_at` is the time just before."""
         self.prepare()
@@ -103,7 +107,12 @@ class Server:
         with on_cpus(self.cpus), (self.directory / "node.out").open("ab") as out:
             self.spawned_at = time.perf_counter()
             self.process = subprocess.Popen(
-                self.command(), stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT
+                self.command(),
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=self.environment(),
             )
 
     def start(self) -> None:
@@ -167,6 +176,7 @@ class KafkaServer(Server):
     def __init__(self, directory: Path, port: int, cpus: frozenset[int]) -> None:
         super().__init__(directory, port, cpus)
         self._controller_port = port + 1
+        self.overrides: dict[str, str] = {}
 
     def prepare(self) -> None:
         super().prepare()
@@ -192,6 +202,7 @@ class KafkaServer(Server):
             "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
             "log.dirs": str(self.directory / "data"),
+            **self.overrides,
         }
         path = self.directory / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
