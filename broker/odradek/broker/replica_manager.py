@@ -146,6 +146,8 @@ class ReplicaManager:
             self._brokers_changed(image)
         for name in (*delta.topics_created, *delta.topics_changed):
             self._follow(image.topics[name], image)
+        if delta.brokers_changed:
+            self.replication.peers_changed()
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
             self._configure({name for name, _ in self.partitions}, image)
         else:
@@ -170,6 +172,7 @@ class ReplicaManager:
         self.broker_epoch = broker_epoch
         if self._image is not None:
             self._brokers_changed(self._image)
+            self.replication.peers_changed()
 
     def _follow(self, topic: TopicImage, image: MetadataImage) -> None:
         settings: TopicSettings | None = None

@@ -3,6 +3,7 @@
 What the broker does with it:
 
     driver.registered(broker_epoch, peers)           its registration is in the image; again when brokers change
+    driver.peers_changed()                           ... and all states of that image are applied
     replica = driver.add(...)                        for every log it holds
     driver.apply(replica, PartitionState(...))       whenever the image has another state; the role follows
     driver.appended(replica) / synced(...)           after `Log.write_staged` / an fsync, in role LEADER
@@ -99,7 +100,7 @@ class ReplicationDriver:
         """The image has this node's own registration, and these brokers.
 
         To be called before the first `apply`, and nothing older than this registration may be applied: what metadata
-        says of an earlier incarnation of this node does not hold for what is on its disks now.
+        says of an earlier incarnation of this node does not hold for what is on its disks now. `peers_changed` follows.
         """
         assert broker_epoch >= self.broker_epoch
         renewed = broker_epoch != self.broker_epoch and self.broker_epoch >= 0
@@ -111,12 +112,18 @@ class ReplicationDriver:
         if renewed:
             for session in self._followed.values():
                 session.renew()
+        for replica in self._leading:
+            assert replica.leader is not None
+            replica.leader.local_broker_epoch = broker_epoch
+
+    def peers_changed(self) -> None:
+        """What leaders make of brokers that came or went. Only once they know the ISR of the same image: whose
+        incarnation is over may just have left it, and what he said must not move a high watermark any more.
+        """
         now_ms = self.now_ms()
         for replica in list(self._leading):
-            leader = replica.leader
-            assert leader is not None
-            leader.local_broker_epoch = broker_epoch
-            if leader.peers_changed(now_ms):
+            assert replica.leader is not None
+            if replica.leader.peers_changed(now_ms):
                 self._moved(replica)
             self._proposals.add(replica)
 

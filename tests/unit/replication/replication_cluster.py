@@ -377,6 +377,7 @@ class Cluster:
         entry = self.controller.log[following]
         node.driver.registered(entry.peers[node.id].epoch, entry.peers)
         node.driver.apply(node.replica, entry.state)
+        node.driver.peers_changed()
         node._acknowledge()
         node.driver.flush()
 

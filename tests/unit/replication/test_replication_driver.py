@@ -251,9 +251,11 @@ def test_a_broker_that_is_unfenced_joins_without_another_fetch() -> None:
     lab = Lab()
     fenced = lab.peers | {2: Peer(12, True)}
     lab[1].driver.registered(11, fenced)
+    lab[1].driver.peers_changed()
     lab.apply(state(1, isr=(1,)))
     assert lab[1].controller.asked == []
     lab[1].driver.registered(11, lab.peers)
+    lab[1].driver.peers_changed()
     lab[1].driver.flush()
     assert lab[1].controller.proposals() == [[(1, 11), (2, 12)]]
 
@@ -290,3 +292,23 @@ def test_the_lag_of_a_follower_is_what_it_misses_of_the_leaders_high_watermark()
     assert follower is not None
     follower.leader_high_watermark = 2
     assert lab[2].driver.max_lag() == 2
+
+
+def test_what_an_earlier_incarnation_said_moves_nothing_once_metadata_knows_that_it_is_over() -> None:
+    lab = Lab(3, min_isr=2)
+    replica, driver = lab[1].replicas[0], lab[1].driver
+    driver.apply(replica, state(1, 0, 0, (1, 2), (1, 2, 3)))
+    lab[1].syncer.drain()
+    driver.fetched(replica, 3, 0, 0, 13)  # has all there is, and is proposed
+    driver.flush()
+    lab[1].produce(b"a")
+    driver.fetched(replica, 2, 1, 0, 12)
+    request, done = lab[1].controller.asked[0]
+    done(answer(request, error=ErrorCode.INELIGIBLE_REPLICA))
+    assert lab[1].leader().high_watermark == 0  # 3 is about to join, and has not got it yet
+    lab.now += lab.config.replica_lag_time_max_ms + 1  # now it is not
+
+    driver.registered(11, lab.peers | {2: Peer(99, True)})
+    driver.apply(replica, state(1, 0, 1, (1,), (1, 2, 3)))
+    driver.peers_changed()
+    assert lab[1].leader().high_watermark == 0

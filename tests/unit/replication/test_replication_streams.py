@@ -538,6 +538,7 @@ def test_a_stream_with_nothing_to_fetch_is_closed() -> None:
 def test_a_new_registration_opens_a_new_stream_with_its_broker_epoch() -> None:
     lab = ready(Lab())
     lab[2].driver.registered(99, lab.peers | {2: Peer(99, False)})
+    lab[2].driver.peers_changed()
     lab[2].driver.flush()
     lab.run()
     assert {up.broker_epoch for up in lab.ups()} == {99}
