@@ -76,7 +76,7 @@ def test_targets_compare_with_numbers_and_with_the_peer():
         ("produce-1k", "225 MB/s, wanted ≥ 200"): True,
         ("produce-1k", "2.25 × Kafka's MB/s, wanted ≥ 1"): True,
         ("produce-1k", "0.25 × Kafka's CPU s/GB, wanted ≤ 1"): True,
-        ("latency", "1.50 × Kafka's ms, wanted ≤ 1"): False,
+        ("latency", "1.50 × Kafka's ms p99, wanted ≤ 1"): False,
     }
 
 
