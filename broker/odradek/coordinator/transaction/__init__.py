@@ -1,0 +1,1 @@
+"""The transactions of one partition of `__transaction_state`."""
