@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
 
 OFFSETS_TOPIC = "__consumer_offsets"
-INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, "__transaction_state", "__share_group_state"})
+TRANSACTIONS_TOPIC = "__transaction_state"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC, "__share_group_state"})
 """Written by the cluster only."""
+TRANSACTIONS_SEGMENT_BYTES = ("transaction.state.log.segment.bytes", "104857600")
 
 
 class TopicCreation:
@@ -50,15 +52,37 @@ class TopicCreation:
 
     def _topic(self, name: str) -> CreatableTopic:
         config = self._config
-        if name != OFFSETS_TOPIC:
-            return CreatableTopic(name=name, num_partitions=-1, replication_factor=-1)
-        return CreatableTopic(
-            name=name,
-            num_partitions=config.offsets_topic_num_partitions,
-            replication_factor=config.offsets_topic_replication_factor,
-            configs=[
-                CreatableTopicConfig(name="cleanup.policy", value="compact"),
-                CreatableTopicConfig(name="compression.type", value="producer"),
-                CreatableTopicConfig(name="segment.bytes", value=str(config.offsets_topic_segment_bytes)),
-            ],
-        )
+        if name == OFFSETS_TOPIC:
+            return _internal(
+                name,
+                config.offsets_topic_num_partitions,
+                config.offsets_topic_replication_factor,
+                {
+                    "cleanup.policy": "compact",
+                    "compression.type": "producer",
+                    "segment.bytes": str(config.offsets_topic_segment_bytes),
+                },
+            )
+        if name == TRANSACTIONS_TOPIC:
+            return _internal(
+                name,
+                config.transaction_state_log_num_partitions,
+                config.transaction_state_log_replication_factor,
+                {
+                    "cleanup.policy": "compact",
+                    "compression.type": "uncompressed",
+                    "min.insync.replicas": str(config.transaction_state_log_min_isr),
+                    "segment.bytes": config.static.get(*TRANSACTIONS_SEGMENT_BYTES),
+                    "unclean.leader.election.enable": "false",
+                },
+            )
+        return CreatableTopic(name=name, num_partitions=-1, replication_factor=-1)
+
+
+def _internal(name: str, partitions: int, replicas: int, configs: dict[str, str]) -> CreatableTopic:
+    return CreatableTopic(
+        name=name,
+        num_partitions=partitions,
+        replication_factor=replicas,
+        configs=[CreatableTopicConfig(name=key, value=value) for key, value in configs.items()],
+    )
