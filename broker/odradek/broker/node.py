@@ -233,6 +233,7 @@ class Node:
         }
         """The internal topics whose leaders coordinate something, and who does it."""
         self.replicas.on_leadership = self._leadership_changed
+        self.replicas.assignments.ask = self._ask_controller
         self.supported_features = self.quorum.supported_features
         self.advertised, self.handlers = routes.build(self)
         self._produce_metrics = metrics.api(ApiKey.PRODUCE)

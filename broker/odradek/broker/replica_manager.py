@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from odradek.broker.directory_assignments import DirectoryAssignments
 from odradek.broker.partition import Partition
 from odradek.metadata.configs import resolve_topic_configs
 from odradek.metadata.image import TOPIC_RESOURCE
@@ -76,6 +77,7 @@ class ReplicaManager:
         self._unborn: deque[tuple[str, int]] = deque()
         """Partitions whose log is still to be created, after metadata names this node for them."""
         self._created = 0
+        self.assignments = DirectoryAssignments(node_id)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 
@@ -148,6 +150,7 @@ class ReplicaManager:
             self._follow(image.topics[name], image)
         if delta.brokers_changed:
             self.replication.peers_changed()
+        self.assignments.send()
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
             self._configure({name for name, _ in self.partitions}, image)
         else:
@@ -169,7 +172,7 @@ class ReplicaManager:
 
     def registration_answered(self, broker_epoch: int) -> None:
         """This node is registered with this epoch; its record may be in the image already, or on its way."""
-        self.broker_epoch = broker_epoch
+        self.broker_epoch = self.assignments.broker_epoch = broker_epoch
         if self._image is not None:
             self._brokers_changed(self._image)
             self.replication.peers_changed()
@@ -230,6 +233,10 @@ class ReplicaManager:
         )
         self.replication.apply(partition.replica, state)
         partition.configured()
+        actual = partition.log.dir_id
+        if actual is not None:
+            key = partition.topic_id, partition.index
+            self.assignments.note(key, wanted.directory(self._node_id), actual)
 
     def _resign(self, partition: Partition, error: ErrorCode) -> None:
         partition.resign(error)
@@ -265,6 +272,7 @@ class ReplicaManager:
             return
         if partition.is_leader:
             self._resign(partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        self.assignments.forget((partition.topic_id, index))
         if partition.replica is not None:
             self.replication.remove(partition.replica)
         try:
@@ -295,6 +303,7 @@ class ReplicaManager:
     def tick(self) -> None:
         """Once a second: unlink what is due, flush what `flush.ms` asks for, let go of who waits no more."""
         self._logs.tick(self._clock.wall_ms())
+        self.assignments.send()
         for partition in self.partitions.values():
             partition.forget_answered()
 
