@@ -15,6 +15,7 @@ and whoever ends an event goes on with those that are ready, one after the other
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from struct import Struct
@@ -22,8 +23,8 @@ from struct import error as struct_error
 from typing import Any, Protocol
 
 from odradek.broker.backpressure import SMALL_FRAME, RequestMemory, ResponseMemory
-from odradek.broker.pending import Pending, Response
-from odradek.ports.disk import Buffer
+from odradek.broker.pending import Part, Pending, Response
+from odradek.ports.disk import Buffer, FileRange
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.primitives import read_tags
 
@@ -43,6 +44,8 @@ OTHER_REQUEST_BYTES_MAX = 1 << 20
 """Only Produce carries bulk data. Any other request decodes to many times its size, so it is held shorter."""
 UNSENT_WHEN_FULL = 64 * 1024
 """Unsent bytes above which a connection waits while the node has no room for responses."""
+
+PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 _frame = Struct(">i").unpack_from
 _short = Struct(">h").unpack_from
@@ -76,6 +79,18 @@ class Transport(Protocol):
     def get_write_buffer_size(self) -> int: ...
 
 
+class FileOutlet(Protocol):
+    """The way out for responses that contain parts of files, beside the transport: file_sender.py."""
+
+    unsent: int
+
+    def send(self, parts: Sequence[Part]) -> bool:
+        """Send all of it; False if it cannot. While `unsent`, nothing else is written; then `Connection.files_sent`."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Host(Protocol):
     """What a connection needs of its node."""
 
@@ -106,6 +121,8 @@ class Host(Protocol):
 
     def bad_input(self, connection: Connection, reason: str) -> None: ...
 
+    def send_failed(self, connection: Connection, error: OSError) -> None: ...
+
     def handler_failed(
         self, connection: Connection, api_key: int, version: int, error: Exception
     ) -> None: ...
@@ -130,6 +147,9 @@ class Connection:
         """Produce requests of the present event, for the metrics."""
         self.handlers = host.handlers
         self._transport: Transport | None = None
+        self._files: FileOutlet | None = None
+        self.sends_files = False
+        """Whether a response may contain parts of files."""
         self._own: bytearray | None = None
         self._own_view: memoryview | None = None
         self._filled = 0
@@ -140,7 +160,7 @@ class Connection:
         self._in_event = False
         self._is_ready = False
         self._waiting: deque[Pending | Response] = deque()
-        self._out: list[Buffer] = []
+        self._out: list[Part] = []
         self._held = 0
         """Bytes of completed responses that wait for their turn or for the end of the event."""
         self._handed = 0
@@ -156,8 +176,10 @@ class Connection:
 
     # -- driver side ---------------------------------------------------------------------------------------------
 
-    def opened(self, transport: Transport, peer: str) -> None:
+    def opened(self, transport: Transport, peer: str, files: FileOutlet | None = None) -> None:
         self._transport = transport
+        self._files = files
+        self.sends_files = files is not None
         self.peer = peer
         self.peer_host = "/" + peer.rpartition(":")[0]
         if not self.host.connection_opened(self):
@@ -192,7 +214,7 @@ class Connection:
 
     def eof(self) -> bool:
         """The peer sends no more; whether it still gets answers to what it has sent (a half-closed connection)."""
-        self.at_eof = bool(self._waiting or self._held) and not self.closed
+        self.at_eof = bool(self._waiting or self._held or self._is_sending_files) and not self.closed
         return self.at_eof
 
     def lost(self) -> None:
@@ -201,6 +223,9 @@ class Connection:
             return
         self.closed = True
         self._transport = None
+        if self._files is not None:
+            self._files.close()
+            self._files = None
         for entry in self._waiting:
             if type(entry) is Pending:
                 entry.abandon()
@@ -220,7 +245,7 @@ class Connection:
         """Close after what was written has left."""
         if not self.closed:
             self.closed = True
-            if self._transport is not None and not self._in_event:
+            if self._transport is not None and not self._in_event and not self._is_sending_files:
                 self._transport.close()
 
     def stop_reading(self) -> None:
@@ -234,6 +259,21 @@ class Connection:
         self._out.clear()
         if self._transport is not None:
             self._transport.abort()
+
+    def files_sent(self) -> None:
+        """The peer has taken the response that contained files: those behind it may follow."""
+        self.count_unsent()
+        if self.closed:
+            self._send()
+        else:
+            self.proceed()
+        self.host.run_ready()
+
+    def files_failed(self, error: OSError) -> None:
+        """A part of a response has left and the rest cannot: the peer must see that it is not whole."""
+        if error.errno not in PEER_GONE:
+            self.host.send_failed(self, error)
+        self.abort()
 
     def pending_completed(self, response: Response | None) -> None:
         """A Pending of this connection got its response, which leaves when the present event is over."""
@@ -261,6 +301,8 @@ class Connection:
         """Find out how much of the responses the peer has not taken, and tell the node."""
         transport = self._transport
         unsent = self._held + (transport.get_write_buffer_size() if transport is not None else 0)
+        if self._files is not None:
+            unsent += self._files.unsent
         change = unsent - self.unsent
         if change:
             self.unsent = unsent
@@ -499,8 +541,14 @@ class Connection:
 
     # -- responses -----------------------------------------------------------------------------------------------
 
+    @property
+    def _is_sending_files(self) -> bool:
+        return self._files is not None and self._files.unsent > 0
+
     def _send(self) -> None:
         """Write every response whose turn has come, in one write."""
+        if self._files is not None and self._files.unsent:
+            return  # `files_sent` comes back here
         waiting = self._waiting
         out = self._out
         large = False
@@ -526,10 +574,34 @@ class Connection:
             return
         if out:
             self._out = []
-            self._write(transport, out, large)
+            if large and self._files is not None:
+                self._write_files(transport, self._files, out)
+                if self._files is None or self._files.unsent:
+                    return
+            else:
+                self._write(transport, out, large)  # type: ignore[arg-type]
         if self.closed or (self.at_eof and not waiting):
             self.closed = True
             transport.close()
+
+    def _write_files(self, transport: Transport, files: FileOutlet, out: list[Part]) -> None:
+        """Files among the buffers, perhaps. What the transport has not got rid of comes first."""
+        if not any(isinstance(part, FileRange) for part in out):
+            self._write(transport, out, True)  # type: ignore[arg-type]
+            return
+        size = sum(map(len, out))
+        if transport.get_write_buffer_size() or not files.send(out):
+            try:
+                copies = [part.read() if isinstance(part, FileRange) else part for part in out]
+            except OSError as error:
+                self.files_failed(error)
+                return
+            self._write(transport, copies, True)
+            return
+        self._held -= size
+        self._handed += size
+        if self.unsent or files.unsent:
+            self.count_unsent()
 
     def _write(self, transport: Transport, out: list[Buffer], large: bool) -> None:
         if len(out) == 1:

@@ -21,13 +21,17 @@ class Descriptors(NamedTuple):
 
     segment_files: int
     connections: int
+    file_senders: int
+    """Second descriptors of connections that are sent files (file_sender.py); who gets none is sent copies."""
 
 
 def share_out(limit: int) -> Descriptors:
-    """Of few descriptors, half are for segment files; what they do not need is for connections."""
+    """Of few descriptors, half are for segment files; what they do not need is for connections, once or twice each."""
     free = max(limit - RESERVED, limit // 2)
     segment_files = max(1, min(SEGMENT_FILES_MAX, free // 2))
-    return Descriptors(segment_files, max(1, free - segment_files))
+    clients = max(1, free - segment_files)
+    file_senders = clients // 5
+    return Descriptors(segment_files, clients - file_senders, file_senders)
 
 
 def raise_limit() -> int:

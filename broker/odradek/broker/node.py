@@ -56,6 +56,8 @@ follow on the same connection would read nothing while the controllers have no m
 """
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
+FORGET_CHECKS_MS = 300_000
+"""How long bytes of a log are believed after their CRC was checked (storage/trust.py)."""
 SHARED_BUFFER_BYTES = 256 * 1024
 """What all connections read into: small enough to stay in a core's cache, large enough for 200 requests of 1 KB."""
 
@@ -253,6 +255,7 @@ class Node:
         self._every(EXPIRATION_CHECK_MS, lambda: self.replicas.expire_producers(expiration_ms))
         self._every(1000, self._close_slow)
         self._every(10_000, self._close_idle)
+        self._every(FORGET_CHECKS_MS, self.logs.forget_checks)
 
     def stop(self) -> None:
         """Everything durable and marked clean. Connections are closed by the driver before."""
@@ -558,6 +561,11 @@ class Node:
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.metrics.bad_requests += 1
         self.ports.log.limited_warning("closed a connection", peer=connection.peer, reason=reason)
+
+    def send_failed(self, connection: Connection, error: OSError) -> None:
+        self.ports.log.limited_warning(
+            "an answer could not be sent whole", peer=connection.peer, reason=str(error)
+        )
 
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.ports.log.error(

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from odradek.ports.disk import Buffer
+from odradek.ports.disk import Buffer, FileRange
 
-Response: TypeAlias = Buffer | Sequence[Buffer]
+Part: TypeAlias = Buffer | FileRange
+"""Of an answer. Files only on connections that send them (`Connection.sends_files`)."""
+Response: TypeAlias = Buffer | Sequence[Part]
 
 
 class ResponseSink(Protocol):

@@ -20,11 +20,13 @@ from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
 from odradek.broker.controller_process import ControllerProcess
 from odradek.broker.descriptors import raise_limit, share_out
+from odradek.broker.file_sender import IS_SUPPORTED, FileSender, FileSenders
 from odradek.broker.listeners import Listener
 from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.broker.other_nodes import OtherNodes
+from odradek.broker.quorum_members import require_formatted
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
 from odradek.storage.data_dir import DataDirError
@@ -34,6 +36,8 @@ from odradek.storage.real_disk import RealDisk, ThreadSyncer
 READY_TIMEOUT_S = 30.0
 BACKLOG_MIN = 1024
 """Unless configured. With Kafka's 50, some of a hundred clients that reconnect at once wait a second for it."""
+SYSTEM_BUFFER = -1
+"""`socket.send.buffer.bytes` and `socket.receive.buffer.bytes`: what the system gives, and grows as it likes."""
 LAST_ANSWERS_S = 0.1
 """How long a stopping node leaves its clients to take the answers to what it has already done."""
 DRAIN_S = 2.0
@@ -61,6 +65,8 @@ class KafkaProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_connection",
+        "_files",
+        "_send_buffer",
         "_unsent_max",
         "buffer_updated",
         "get_buffer",
@@ -68,9 +74,12 @@ class KafkaProtocol(asyncio.BufferedProtocol):
         "resume_writing",
     )
 
-    def __init__(self, node: Node, listener: str, unsent_max: int) -> None:
+    def __init__(self, node: Node, listener: str, files: FileSenders | None) -> None:
+        """`files`: how this listener's connections send parts of files; None: they do not, and send copies."""
         connection = self._connection = Connection(node, listener)
-        self._unsent_max = unsent_max
+        self._unsent_max = node.config.odradek_connection_max_unsent_bytes
+        self._send_buffer = node.config.socket_send_buffer_bytes
+        self._files = files
         # Bound methods of the connection itself: no frame in between on the hot path.
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = connection.buffer_updated  # type: ignore[method-assign]
@@ -83,9 +92,16 @@ class KafkaProtocol(asyncio.BufferedProtocol):
         sock = duplex.get_extra_info("socket")
         with contextlib.suppress(OSError):  # not a TCP socket, or already closed by the peer
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._send_buffer != SYSTEM_BUFFER:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         name = duplex.get_extra_info("peername") or ("?", 0)
         host = name[0].removeprefix("::ffff:")  # an IPv4 client of a dual-stack socket
-        self._connection.opened(cast(Transport, duplex), f"{host}:{name[1]}")
+        connection = self._connection
+        files = None
+        if self._files is not None:
+            files = FileSender(self._files, sock.fileno(), connection.files_sent, connection.files_failed)
+        connection.opened(cast(Transport, duplex), f"{host}:{name[1]}", files)
 
     def eof_received(self) -> bool:
         return self._connection.eof()
@@ -187,6 +203,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     others = None
     if not config.alone:
         others = await OtherNodes.start(config, logs, metadata_dir, rng, log)
+        others.on_expelled = lambda why: None if fatal.done() else fatal.set_result(StartupError(why))
         ports = replace(ports, peers=others.ports)
     kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
     node = kind(config, ports, logs, metrics, metadata_dir)
@@ -199,6 +216,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     node.on_ready = lambda: _settle(ready)
     node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(RuntimeError(reason))
     servers: list[asyncio.Server] = []
+    files = FileSenders(loop, descriptors.file_senders) if IS_SUPPORTED else None
     http = None
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
@@ -211,7 +229,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         await _until_ready(node, ready, fatal, log)
         if not fatal.done():
             if isinstance(node, Node):
-                servers = await _listen(loop, node, sockets, config)
+                servers = await _listen(loop, node, sockets, config, files)
             node.listening = True
             ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
             if http is None:
@@ -226,10 +244,14 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         sockets_left = [sock for _, sock in sockets]
         await _shut_down(node, servers, sockets_left, log)
         loop_timers.stop()
+        if files is not None:
+            files.close()
         if others is not None:
             await others.stop()
     if http is not None:
         await http.close()
+    if isinstance(error, StartupError):
+        raise error
     if error is not None:
         log.error("the node stops after a fatal error", exc_info=error)
         return 1
@@ -260,7 +282,7 @@ def _bind(config: BrokerConfig) -> list[tuple[Listener, socket.socket]]:
     bound: list[tuple[Listener, socket.socket]] = []
     for listener in config.listeners:
         try:
-            bound.append((listener, _bind_one(listener)))
+            bound.append((listener, _bind_one(listener, config.socket_receive_buffer_bytes)))
         except OSError as error:
             for _, sock in bound:
                 sock.close()
@@ -278,7 +300,7 @@ def _port_taken(listener: Listener, error: OSError) -> StartupError:
     return StartupError(f"cannot listen on {where}: {error.strerror or error}")
 
 
-def _bind_one(listener: Listener) -> socket.socket:
+def _bind_one(listener: Listener, receive_buffer: int) -> socket.socket:
     """Bound, and listening only when the node is ready: until then clients are refused and try another node."""
     host = listener.host
     if ":" in host or (not host and socket.has_dualstack_ipv6()):
@@ -288,6 +310,10 @@ def _bind_one(listener: Listener) -> socket.socket:
         sock = socket.socket(socket.AF_INET)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if (
+            receive_buffer != SYSTEM_BUFFER
+        ):  # its connections inherit it; they settle their window on connecting
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.bind((host, listener.port))
     except OSError:
         sock.close()
@@ -300,8 +326,8 @@ async def _listen(
     node: Node,
     sockets: list[tuple[Listener, socket.socket]],
     config: BrokerConfig,
+    files: FileSenders | None,
 ) -> list[asyncio.Server]:
-    unsent_max = config.odradek_connection_max_unsent_bytes
     backlog = config.socket_listen_backlog_size
     if "socket.listen.backlog.size" not in config.static:
         backlog = max(backlog, BACKLOG_MIN)
@@ -309,7 +335,7 @@ async def _listen(
     for listener, sock in sockets:
 
         def protocol(name: str = listener.name) -> KafkaProtocol:
-            return KafkaProtocol(node, name, unsent_max)
+            return KafkaProtocol(node, name, files)
 
         try:
             server = await loop.create_server(protocol, sock=sock, backlog=backlog)
@@ -329,6 +355,7 @@ def _open_logs(
     log: Any,
 ) -> LogManager:
     """Take the data directories and recover what is in them."""
+    require_formatted(config, os.path.exists)
     directories = [os.path.abspath(path) for path in config.log_dirs]
     logs = LogManager(disk, syncer, directories, rng=rng, open_files_max=open_files_max)
     try:

@@ -12,6 +12,30 @@ from typing import Protocol, TypeAlias
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
+class FileRange:
+    """A part of a file, to be sent without being read into this process.
+
+    Holding it keeps the descriptor open, whatever happens to the file's name and to the `File` it came from.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        """A copy; errors as `send`."""
+        raise NotImplementedError
+
+    def send(self, socket: int, skip: int) -> int:
+        """Hand what follows `skip` bytes of it to a socket, by its descriptor: the bytes that it took.
+
+        BlockingIOError if the socket takes none now. OSError ESTALE once the file was cut, whatever may follow:
+        bytes that were promised could be others by now.
+        """
+        raise NotImplementedError
+
+
 class File(Protocol):
     """One open file that grows at its end. Offsets and sizes are bytes. Errors are OSError."""
 
@@ -29,7 +53,11 @@ class File(Protocol):
         ...
 
     def is_cached(self, position: int, length: int) -> bool:
-        """Whether a read of this range is expected not to wait for the medium (a cheap guess, never a promise)."""
+        """Whether the page cache holds this range, so that a read is expected not to wait for the medium."""
+        ...
+
+    def range(self, position: int, length: int) -> FileRange:
+        """Bytes that are there, for a socket."""
         ...
 
     def pwrite(self, data: Buffer, position: int) -> None:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from struct import Struct
 
 from odradek.ports.disk import File
 
 OFFSET_ENTRY = Struct(">ii")
 TIME_ENTRY = Struct(">qi")
+_WINDOW = 512
+"""Entries read at once where a position is looked for."""
 
 
 class SegmentIndex:
@@ -47,6 +49,11 @@ class SegmentIndex:
     def floor(self, relative: int) -> tuple[int, int] | None:
         """The last (relative offset, position) at or below `relative`."""
         at = bisect_right(self.offsets, relative) - 1
+        return (self.offsets[at], self.positions[at]) if at >= 0 else None
+
+    def floor_position(self, position: int, relative: int) -> tuple[int, int] | None:
+        """The last (relative offset, position) below both."""
+        at = min(bisect_left(self.positions, position), bisect_left(self.offsets, relative)) - 1
         return (self.offsets[at], self.positions[at]) if at >= 0 else None
 
     def floor_time(self, timestamp: int) -> tuple[int, int] | None:
@@ -107,6 +114,41 @@ def floor_in_file(file: File, relative: int) -> tuple[int, int] | None:
             high = middle
         else:
             found = (offset, position)
+            low = middle + 1
+    return found
+
+
+def floor_position_in_file(file: File, position: int, written: int) -> tuple[int, int] | None:
+    """(relative offset, position) of the last entry below `position`, or of one not far before it.
+
+    Batches tend to be alike, so the entry stands where the proportion to the `written` bytes of the log says, or near:
+    one small read instead of a search over the file.
+    """
+    count = file.size() // 8
+    guess = count * position // max(1, written)
+    first = max(0, min(guess - _WINDOW // 2, count - _WINDOW))
+    pairs = array("i")
+    data = file.pread(_WINDOW * 8, first * 8)
+    pairs.frombytes(data[: len(data) // 8 * 8])
+    if sys.byteorder == "little":
+        pairs.byteswap()
+    positions = pairs[1::2]
+    at = bisect_left(positions, position) - 1
+    if 0 <= at < len(positions) - 1 and 0 < positions[at] < position <= positions[at + 1]:
+        return pairs[2 * at], positions[at]
+    return _search_position(file, position, count)
+
+
+def _search_position(file: File, position: int, count: int) -> tuple[int, int] | None:
+    found = None
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        entry = OFFSET_ENTRY.unpack(file.pread(8, middle * 8))
+        if entry[1] == 0 or entry[1] >= position:
+            high = middle
+        else:
+            found = entry
             low = middle + 1
     return found
 

@@ -293,6 +293,7 @@ class Log(LogAppends):
             file.sync()
             self.size_bytes -= active.size - position
             active.size = active.written = position
+            active.checked.cut(position)
             assert active.index is not None
             active.index.truncate(offset - active.base_offset, position)
         active.recount(self._pool)

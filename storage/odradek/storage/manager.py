@@ -308,6 +308,10 @@ class LogManager:
             count += log.delete_old_segments(wall_ms, limit)
         return count
 
+    def forget_checks(self) -> None:
+        """Every few minutes: what was checked before is checked again before it is served unseen (trust.py)."""
+        self._pool.forget_checks()
+
     def expire_producers(self, wall_ms: int, expiration_ms: int) -> None:
         """Forget idle producers of every log (`producer.id.expiration.ms`, checked every ten minutes in Kafka)."""
         for log in self.logs.values():

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from odradek.ports.disk import Buffer, Disk, File, Syncer
+from odradek.ports.disk import Buffer, Disk, File, FileRange, Syncer
 
 PAGE = 4096
 
@@ -23,10 +23,11 @@ PAGE = 4096
 class _FileNode:
     """Content as the page cache has it, and what of it is on the medium."""
 
-    __slots__ = ("data", "shadow", "synced")
+    __slots__ = ("cuts", "data", "shadow", "synced")
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.cuts = 0
         self.synced = 0
         """Bytes from the start that are on the medium as they are, unless there is a `shadow`."""
         self.shadow: bytes | None = None
@@ -132,6 +133,27 @@ class Faults:
         return at is not None and (number >= at if self.sticky else number == at)
 
 
+class MemoryRange(FileRange):
+    """There is no socket that could take it but for those of tests, which `read`."""
+
+    def __init__(self, node: _FileNode, position: int, length: int) -> None:
+        self._node = node
+        self._cuts = node.cuts
+        self._position = position
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self) -> bytes:
+        if self._cuts != self._node.cuts:
+            raise OSError(errno.ESTALE, "the file was cut")
+        return bytes(self._node.data[self._position : self._position + self._length])
+
+    def send(self, socket: int, skip: int) -> int:
+        raise OSError(errno.EINVAL, "no descriptor")
+
+
 class MemoryFile(File):
     """A handle. All handles die with `crash` and `kill`."""
 
@@ -163,6 +185,9 @@ class MemoryFile(File):
     def is_cached(self, position: int, length: int) -> bool:
         return True
 
+    def range(self, position: int, length: int) -> MemoryRange:
+        return MemoryRange(self._live(), position, length)
+
     def pwrite(self, data: Buffer, position: int) -> None:
         node = self._live()
         self._disk.faults.check(self.path)
@@ -178,6 +203,7 @@ class MemoryFile(File):
         node = self._live()
         self._disk.faults.check(self.path)
         node.rewriting_from(size)
+        node.cuts += 1
         if size < len(node.data):
             del node.data[size:]
         else:

@@ -9,10 +9,11 @@ import fcntl
 import os
 import queue
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from odradek.ports.disk import Buffer, Disk, File, Syncer
+from odradek.ports.disk import Buffer, Disk, File, FileRange, Syncer
 
 _IOV_MAX = 1024
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
@@ -33,13 +34,97 @@ def _flush(fd: int) -> None:
     _fdatasync(fd)
 
 
+class _ByteRange(ctypes.Structure):
+    _fields_ = (("position", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _CacheStatus(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
+    )
+
+
+class PageCache:
+    """How much of a file is in the page cache: cachestat(2), since Linux 6.5. 2 µs for 1 MB (ctypes included)."""
+
+    SYSCALL = 451
+    """The same on every architecture that Python runs on but Alpha."""
+    PAGE = os.sysconf("SC_PAGE_SIZE")
+
+    def __init__(self) -> None:
+        self._range = _ByteRange()
+        self._status = _CacheStatus()
+        self._arguments = ctypes.byref(self._range), ctypes.byref(self._status), 0
+        self._syscall = ctypes.PyDLL(None).syscall  # keeps the interpreter lock: shorter than giving it up
+        self.works = sys.platform == "linux"
+
+    def holds(self, fd: int, position: int, length: int) -> bool | None:
+        """Whether every page of the range is there; None where the system cannot tell."""
+        if not self.works:
+            return None
+        self._range.position, self._range.length = position, length
+        if self._syscall(self.SYSCALL, fd, *self._arguments) != 0:
+            self.works = False  # an older kernel, or a sandbox that does not know the call
+            return None
+        pages = (position + length - 1) // self.PAGE - position // self.PAGE + 1
+        return bool(self._status.cached >= pages)
+
+
+_page_cache = PageCache()
+
+
+class _Descriptor:
+    """Closed by whoever lets go of it last: the file, or a range of it that is still being sent."""
+
+    __slots__ = ("cuts", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.cuts = 0
+        """How often the file was cut: who was promised bytes before may find others."""
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class RealRange(FileRange):
+    """Sent with sendfile(2): from the page cache to the socket, without a copy in between."""
+
+    __slots__ = ("_cuts", "_descriptor", "_length", "_position")
+
+    def __init__(self, descriptor: _Descriptor, position: int, length: int) -> None:
+        self._descriptor = descriptor
+        self._cuts = descriptor.cuts
+        self._position = position
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self) -> bytes:
+        self._check()
+        return os.pread(self._descriptor.fd, self._length, self._position)
+
+    def send(self, socket: int, skip: int) -> int:
+        self._check()
+        sent = os.sendfile(socket, self._descriptor.fd, self._position + skip, self._length - skip)
+        if sent == 0:
+            raise OSError(errno.ESTALE, "the file has become shorter")
+        return sent
+
+    def _check(self) -> None:
+        if self._cuts != self._descriptor.cuts:
+            raise OSError(errno.ESTALE, "the file was cut")
+
+
 class RealFile(File):
     """A file descriptor whose write position stays at the end."""
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_descriptor", "_fd", "path")
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._descriptor: _Descriptor | None = _Descriptor(fd)
         self.path = path
         os.lseek(fd, 0, os.SEEK_END)
 
@@ -75,8 +160,13 @@ class RealFile(File):
         return os.pread(self._fd, length, position)
 
     def is_cached(self, position: int, length: int) -> bool:
-        """One byte at either end, without waiting; True where the system cannot tell."""
-        if not _NOWAIT or length <= 0:
+        """Every page where the system tells (`PageCache`), else one byte at either end; True where it cannot."""
+        if length <= 0:
+            return True
+        held = _page_cache.holds(self._fd, position, length)
+        if held is not None:
+            return held
+        if not _NOWAIT:
             return True
         probe = [bytearray(1)]
         try:
@@ -89,6 +179,11 @@ class RealFile(File):
             return True
         return True
 
+    def range(self, position: int, length: int) -> RealRange:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the file is closed", self.path)
+        return RealRange(self._descriptor, position, length)
+
     def pwrite(self, data: Buffer, position: int) -> None:
         view = memoryview(data)
         while view:
@@ -100,6 +195,8 @@ class RealFile(File):
         return os.fstat(self._fd).st_size
 
     def truncate(self, size: int) -> None:
+        if self._descriptor is not None:
+            self._descriptor.cuts += 1
         os.ftruncate(self._fd, size)
         os.lseek(self._fd, 0, os.SEEK_END)
 
@@ -107,9 +204,8 @@ class RealFile(File):
         _flush(self._fd)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._fd = -1
+        self._descriptor = None
 
 
 class RealDisk(Disk):

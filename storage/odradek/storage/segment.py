@@ -14,13 +14,16 @@ from odradek.storage.indexes import (
     TIME_ENTRY,
     SegmentIndex,
     floor_in_file,
+    floor_position_in_file,
     floor_time_in_file,
     load_index,
 )
+from odradek.storage.trust import Checked
 from odradek.wire.records import BatchHeader
 
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 NEVER: Final = -(1 << 63)
+_WALK_BYTES = 8192
 UNKNOWN_TIMESTAMP: Final = -2
 """The largest timestamp of a closed segment that nobody has asked for yet."""
 
@@ -35,12 +38,18 @@ class FilePool:
     Eviction is second chance: a file used since its last turn gets another, a pinned one (an fsync is under way) stays.
     """
 
-    __slots__ = ("_open", "capacity", "disk")
+    __slots__ = ("_open", "capacity", "disk", "era")
 
     def __init__(self, disk: Disk, capacity: int = 4096) -> None:
         self.disk = disk
         self.capacity = capacity
         self._open: dict[Segment, None] = {}
+        self.era = 0
+        """What was checked in an earlier era is checked again before it is believed (trust.py)."""
+
+    def forget_checks(self) -> None:
+        """To be called every few minutes."""
+        self.era += 1
 
     def __len__(self) -> int:
         return len(self._open)
@@ -121,7 +130,7 @@ class Segment:
     """A contiguous part of a log. `size` counts staged bytes too, `written` only what is in the file."""
 
     __slots__ = (
-        "base_offset", "close_when_unpinned", "created_ms", "dir", "dirty", "file", "index", "max_timestamp",
+        "base_offset", "checked", "close_when_unpinned", "created_ms", "dir", "dirty", "file", "index", "max_timestamp",
         "max_timestamp_offset", "offset_max", "pins", "roll_after_timestamp", "since_index", "size", "used",
         "written",
     )  # fmt: skip
@@ -133,6 +142,7 @@ class Segment:
         """Relative offsets in the index are 32 bits."""
         self.size = size
         self.written = size
+        self.checked = Checked(size)
         self.created_ms = created_ms
         self.file: File | None = None
         self.used = False
@@ -235,6 +245,8 @@ class Segment:
         file = self.file or pool.open(self)
         self.used = True
         position, floor = self._floor(pool.disk, file, offset - self.base_offset)
+        if not file.is_cached(position, min(_WALK_BYTES, self.written - position)):
+            self.checked.forget(self.written)  # the walk brings it back, and what follows it
         expected = self.base_offset if floor is None else -1
         before: tuple[int, BatchHeader] | None = None
         try:
@@ -277,6 +289,27 @@ class Segment:
         if not 0 <= entry[1] < self.written:
             raise DamagedIndex
         return entry[1], entry[0]
+
+    def floor_position(self, disk: Disk, position: int, offset: int) -> tuple[int, int] | None:
+        """(position, last offset) of an indexed batch that begins before `position` and ends before `offset`.
+
+        The last such batch, or one not long before. None if no entry says. Nothing vouches for it but the entry.
+        """
+        relative = min(offset - self.base_offset, RELATIVE_OFFSET_MAX)
+        if self.index is not None:
+            entry = self.index.floor_position(position, relative)
+        else:
+            try:
+                index_file = disk.open(self.path(layout.INDEX_SUFFIX))
+            except FileNotFoundError:
+                return None
+            try:
+                entry = floor_position_in_file(index_file, position, self.written)
+                if entry is not None and entry[0] >= relative:
+                    entry = floor_in_file(index_file, relative - 1)
+            finally:
+                index_file.close()
+        return None if entry is None else (entry[1], entry[0] + self.base_offset)
 
     def header_at(self, pool: FilePool, offset: int) -> tuple[int, BatchHeader] | None:
         """(position, header) of the batch that holds `offset`, or of the first after it."""

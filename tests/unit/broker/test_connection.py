@@ -128,6 +128,9 @@ class FakeHost:
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.complaints.append(reason)
 
+    def send_failed(self, connection: Connection, error: OSError) -> None:
+        self.failures.append(repr(error))
+
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.failures.append(error)
 

@@ -273,6 +273,7 @@ def test_a_medium_that_cannot_be_read_takes_the_log_offline(
 
     class Broken:
         pread = staticmethod(broken)
+        is_cached = staticmethod(lambda _position, _length: True)
 
     log.active_segment.file = Broken()
     with refused("KAFKA_STORAGE_ERROR", "Input/output"):

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from odradek.broker.connection import Connection
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
-    from odradek.ports.disk import Buffer
+    from odradek.broker.pending import Part
     from odradek.ports.timers import Timer
+    from odradek.storage.log import Log
 
 SESSIONS_FROM = 7
 FLEXIBLE_FROM = 12
@@ -58,7 +59,7 @@ class Served:
         self.high_watermark = -1
         self.last_stable = -1
         self.log_start = -1
-        self.data: Buffer = b""
+        self.data: Part = b""
         self.diverging: tuple[int, int] | None = None
 
 
@@ -173,9 +174,7 @@ class _Operation:
             if offset < log.log_start_offset or offset > log.log_end_offset:
                 raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
             if offset < limit and (left > 0 or min_one):
-                entry.data = log.read(
-                    offset, min(left, wanted.max_bytes), end_offset=limit, min_one=min_one
-                ).data
+                entry.data = self._records(log, offset, min(left, wanted.max_bytes), limit, min_one)
                 partition.metrics.bytes_out += len(entry.data)
         except KafkaError as error:
             if error.code == ErrorCode.CORRUPT_MESSAGE:  # the client cannot do anything about it
@@ -185,6 +184,14 @@ class _Operation:
             entry.last_stable = -1
             entry.log_start = -1
         return entry
+
+    def _records(self, log: Log, offset: int, bytes_max: int, end_offset: int, min_one: bool) -> Part:
+        """As a part of the file where that saves a copy and a check, else copied and checked."""
+        if self.connection.sends_files:
+            found = log.read_range(offset, bytes_max, end_offset=end_offset)
+            if found is not None:
+                return found.data
+        return log.read(offset, bytes_max, end_offset=end_offset, min_one=min_one).data
 
     def _partition(self, wanted: Wanted) -> Partition:
         topic = wanted.topic
@@ -318,7 +325,7 @@ def _encode(
         head += _i16(error) + _i32(context.session_id)
     topics = _group_by_topic(served)
     head += uvarint(len(topics) + 1) if flexible else _i32(len(topics))
-    buffers: list[Buffer] = []
+    buffers: list[Part] = []
     hints: dict[int, Any] = {}
     for topic, entries in topics:
         if isinstance(topic, bytes):
