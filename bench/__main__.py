@@ -13,9 +13,10 @@ from typing import Any
 
 from bench.cluster_rows import CLUSTER_FULL, CLUSTER_QUICK, CLUSTER_ROW_NAMES, LOW_RATE
 from bench.raw_client import BenchError
-from bench.report import OURS, PEER, Outcome, Table, markdown, outcomes, tables
+from bench.report import OURS, PEER, markdown, outcomes, tables
 from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
 from bench.servers import ROOT, SIDES, FreeKafkaServer, class_path, data_root, jvm, only_run
+from bench.terminal import say, show
 
 RESULTS = ROOT / "bench" / "results"
 CLUSTERS_COMMAND = "three-nodes"
@@ -27,6 +28,11 @@ def main() -> int:
 
         return failover(sys.argv[2:])
     options = parse_arguments()
+    if options.command == "report" and "notes" in json.loads(options.file.read_text()):
+        from bench.failover import write
+
+        write(options.file.with_suffix(""), json.loads(options.file.read_text()))
+        return 0
     if options.command == "report":
         return write_results(json.loads(options.file.read_text()), options.file.with_suffix(""))
     names = wanted_rows(options)
@@ -187,32 +193,6 @@ def cluster_notes(plan: dict[str, Any]) -> list[str]:
         "`!`: the client was busier than 70 % of a core and may be the limit. "
         "`~`: other processes (the idle nodes of the other side included) took more than 15 % of a core.",
     ]
-
-
-def show(found: list[Table], results: list[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    for table in found:
-        rich = RichTable(title=table.title, caption=table.note or None, title_justify="left")
-        for index, name in enumerate(table.header):
-            rich.add_column(name, justify="left" if index == 0 or name in ("side", "targets") else "right")
-        for row in table.rows:
-            rich.add_row(*row)
-        console.print(rich)
-    missed = [one for one in results if one.met is False]
-    even = sum(one.met is None for one in results)
-    met = len(results) - len(missed) - even
-    console.print(
-        f"targets: {met} met, {len(missed)} missed, {even} open (the clients are the limit)", style="bold"
-    )
-    for one in missed:
-        console.print(f"  missed · {one.row}: {one.text}", style="red")
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

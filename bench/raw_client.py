@@ -78,8 +78,14 @@ class Admin:
         self._sock.close()
 
     def ask(self, request: Any, version: int, response: type[T]) -> T:
-        frame = encode_request(request.API_KEY, version, 1, CLIENT_ID, request.encode(version))
-        self._sock.sendall(frame)
+        self.send(request, version)
+        return self.receive(request, version, response)
+
+    def send(self, request: Any, version: int) -> None:
+        self._sock.sendall(encode_request(request.API_KEY, version, 1, CLIENT_ID, request.encode(version)))
+
+    def receive(self, request: Any, version: int, response: type[T]) -> T:
+        """The answer to `request`, the oldest that has none."""
         answer = receive_frame(self._sock)
         _, pos = decode_response_header(answer, request.API_KEY, version)
         return response.decode(answer, version, pos)  # type: ignore[attr-defined, no-any-return]

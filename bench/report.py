@@ -296,8 +296,13 @@ def markdown(title: str, machine: dict[str, str], results: dict[str, Any], notes
     for one in outcomes(samples, micro):
         lines.append(f"- {WORDS[one.met]} · {one.row}: {one.text}")
     for table in tables(samples, micro):
-        lines += ["", f"## {table.title}", "", table.note, ""]
-        lines.append("| " + " | ".join(table.header) + " |")
-        lines.append("|" + "---|" * len(table.header))
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
+        lines += table_lines(table)
     return "\n".join(lines) + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """In Markdown."""
+    lines = ["", f"## {table.title}", "", table.note, ""]
+    lines.append("| " + " | ".join(table.header) + " |")
+    lines.append("|" + "---|" * len(table.header))
+    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
