@@ -123,6 +123,19 @@ async def test_a_question_is_asked_once_and_answered(ends):
 
 
 @on_the_loop
+async def test_brokers_ask_each_other_on_a_way_of_their_own(ends):
+    one, two = await ends.pair()
+    questions, answers = Seen(), Seen()
+    two.net.brokers.answer = lambda *question: questions.append(question)
+    one.net.brokers.ask(2, 27, 2, b"markers", answers.append)
+    ((api_key, version, body, reply),) = await questions.first()
+    assert (api_key, version, body) == (27, 2, b"markers")
+    reply(b"written")
+    assert await answers.first() == [b"written"]
+    assert not two.questions, "no question to the controller"
+
+
+@on_the_loop
 async def test_answers_come_in_any_order_and_any_size(ends):
     one, two = await ends.pair()
     bodies = [b"", b"a" * 100, b"b" * (5 << 20)]

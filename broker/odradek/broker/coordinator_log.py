@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from odradek.storage.producers import end_transaction_marker
 from odradek.wire.errors import KafkaError
-from odradek.wire.records import end_txn_marker, iter_batches, read_records, simple_batch
+from odradek.wire.records import iter_batches, read_records, simple_batch
 
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
     from odradek.broker.replica_manager import ReplicaManager
+    from odradek.coordinator.runtime import Marker
     from odradek.ports.clock import Clock
     from odradek.ports.disk import Syncer
     from odradek.ports.timers import TimerQueue
+    from odradek.storage.log import AppendResult
 
 READ_BYTES = 256 << 10
 """Read at a time while loading."""
@@ -108,32 +110,19 @@ class CoordinatorLog:
         )
         self._append(partition, batch, now, done)
 
-    def append_marker(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        done: Done,
-    ) -> None:
+    def append_marker(self, partition: int, marker: Marker, done: Done) -> None:
         """The marker that ends a transaction here."""
-        now = self._clock.wall_ms()
-        batch = end_txn_marker(
-            producer_id,
-            producer_epoch,
-            commit=commit,
-            coordinator_epoch=coordinator_epoch,
-            base_offset=0,
-            timestamp=now,
-        )
-        self._append(partition, batch, now, done)
+        wall_ms = self._clock.wall_ms()
+        self._run(partition, lambda leader: leader.append_marker(marker, wall_ms), done)
 
     def _append(self, partition: int, batch: bytearray, wall_ms: int, done: Done) -> None:
+        self._run(partition, lambda leader: leader.append_internally(memoryview(batch), wall_ms), done)
+
+    def _run(self, partition: int, append: Callable[[Partition], AppendResult], done: Done) -> None:
         try:
             leader = self._replicas.leader_of(self._topic, partition)
             leader.refuse_if_too_few_in_sync()
-            result = leader.append_internally(memoryview(batch), wall_ms)
+            result = append(leader)
         except KafkaError as error:
             done(error.code)
             return

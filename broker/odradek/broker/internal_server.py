@@ -2,7 +2,8 @@
 
 Imported only by a node that has peers: gRPC takes about 100 ms and 20 MB.
 
-Two lanes. Raft and requests to the controller share one connection per peer; replication has connections of its own.
+Three lanes. Raft and requests to the controller share one connection per peer; replication has connections of its own,
+and so have requests from broker to broker: behind neither bulk data nor anything that others wait for.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say comes as errors, and is logged here
 
 from odradek.broker.broker_lifecycle import REPLICATION_LISTENER
-from odradek.controller.grpc_gateway import GrpcControllerGateway
 from odradek.raft.grpc_transport import GrpcRaftTransport
 from odradek.replication.grpc_transport import GrpcReplicationTransport
+from odradek.rpc.asking import BROKER, CONTROLLER, GrpcAsking
 from odradek.rpc.identity import NodeIdentity
 from odradek.rpc.peers import Peers
 from odradek.rpc.server import NodeServer
@@ -32,7 +33,8 @@ STOP_S_MAX = 0.9
 
 
 class InternalServer:
-    """Create on the running loop, `start`, set `raft.receive`, `controller.answer` and `replication.accept`, `stop`.
+    """Create on the running loop, `start`, set `raft.receive`, `controller.answer`, `brokers.answer` and
+    `replication.accept`, `stop`.
 
     `after` is called after everything that has arrived from another node, and flushes the node. `on_refused(node_id)`
     is told of a peer whose process is gone: nobody listens at its address; it may be told often.
@@ -51,10 +53,13 @@ class InternalServer:
         node = LocalNode(me, warn, after, settings or RpcSettings())
         self._control = Peers(node, on_refused)
         self._bulk = Peers(node, on_refused, bulk=True)
+        self._brokers = Peers(node, on_refused)
         self.raft = GrpcRaftTransport(node, self._control)
-        self.controller = GrpcControllerGateway(node, self._control)
+        self.controller = GrpcAsking(node, self._control, CONTROLLER)
         self.replication = GrpcReplicationTransport(node, self._bulk)
-        methods = [self.raft.method, self.controller.method, self.replication.method]
+        self.brokers = GrpcAsking(node, self._brokers, BROKER)
+        services = (self.raft, self.controller, self.replication, self.brokers)
+        methods = [service.method for service in services]
         self._server = NodeServer(node, methods, on_caller=self._seen, on_lost=self.watch)
 
     async def start(self, host: str, port: int) -> int:
@@ -75,8 +80,10 @@ class InternalServer:
             listener = None if broker is None else broker.listeners.get(REPLICATION_LISTENER)
             if listener is None:
                 self._bulk.forget(node_id)
+                self._brokers.forget(node_id)
             elif node_id != self._me.node_id:
                 self._bulk.set_address(node_id, listener[0], listener[1])
+                self._brokers.set_address(node_id, listener[0], listener[1])
 
     # -- who is gone ---------------------------------------------------------------------------------------
 
@@ -87,13 +94,16 @@ class InternalServer:
     def _seen(self, node_id: int) -> None:
         self._control.seen(node_id)
         self._bulk.seen(node_id)
+        self._brokers.seen(node_id)
 
     async def stop(self) -> None:
         """After the node: sends what it said last, then ends every stream. Takes less than a second."""
         try:
             async with asyncio.timeout(STOP_S_MAX):
-                await asyncio.gather(self.raft.close(), self.controller.close(), self.replication.close())
+                await asyncio.gather(
+                    self.raft.close(), self.controller.close(), self.replication.close(), self.brokers.close()
+                )
                 await self._server.stop()
-                await asyncio.gather(self._control.close(), self._bulk.close())
+                await asyncio.gather(self._control.close(), self._bulk.close(), self._brokers.close())
         except TimeoutError:
             pass  # the process ends; the operating system closes what is left

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
+from odradek.broker.between_brokers import BetweenBrokers
 from odradek.broker.broker_lifecycle import BrokerLifecycle
 from odradek.broker.coordinator_log import CoordinatorLog, LoadOwner
 from odradek.broker.doubts import HOLD_MS, Doubts
@@ -20,6 +21,7 @@ from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicCreation
+from odradek.broker.txn_markers import TxnMarkers
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
 from odradek.replication.config import ReplicationConfig
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from odradek.broker.connection import Connection
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.partition import Partition
-    from odradek.controller.gateway import ControllerChannel
+    from odradek.controller.gateway import NodeChannel
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
     from odradek.ports.clock import Clock
@@ -86,8 +88,10 @@ class PeerPorts:
     """What leads to other nodes: gRPC, or a simulated network."""
 
     raft: Transport
-    controller: ControllerChannel
+    controller: NodeChannel
     replication: ReplicationTransport
+    brokers: NodeChannel
+    """Requests from broker to broker: `between_brokers`."""
     port: int
     """Where this node serves them; told to other brokers as its listener REPLICATION."""
 
@@ -218,6 +222,11 @@ class Node:
         self.producer_ids = ProducerIds(self._ask_controller)
         self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
+        self.between_brokers = BetweenBrokers(
+            config.node_id,
+            ports.peers.brokers if ports.peers is not None else None,
+            ports.log.limited_warning,
+        )
         self.offsets_log = self._coordinator_log(OFFSETS_TOPIC)
         self.coordinator = GroupCoordinator(
             config=GroupConfig.from_configs(config.static),
@@ -234,6 +243,14 @@ class Node:
             OFFSETS_TOPIC: (self.offsets_log, self.coordinator)
         }
         """The internal topics whose leaders coordinate something, and who does it."""
+        self.txn_markers = TxnMarkers(
+            self.between_brokers,
+            self.replicas,
+            self.coordinator,
+            ports.clock,
+            ports.timers,
+            lambda: self.image,
+        )
         self.replicas.on_leadership = self._leadership_changed
         self.replicas.assignments.ask = self._ask_controller
         self.supported_features = self.quorum.supported_features

@@ -25,7 +25,7 @@ class OtherNodes:
         self._server = server
         self._node: Node | ControllerProcess | None = None
         self._was_controller = False
-        self.ports = PeerPorts(server.raft, server.controller, server.replication, port)
+        self.ports = PeerPorts(server.raft, server.controller, server.replication, server.brokers, port)
 
     @classmethod
     async def start(
@@ -61,6 +61,7 @@ class OtherNodes:
         self._server.controller.answer = node.quorum.answer
         if isinstance(node, Node):
             self._server.replication.accept = node.replication.accept
+            self._server.brokers.answer = node.between_brokers.answer
         node.quorum.add_publisher(self)
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.records import end_txn_marker
 
 if TYPE_CHECKING:
     from odradek.broker.metrics import TopicMetrics
     from odradek.broker.pending import Pending
+    from odradek.coordinator.runtime import Marker
     from odradek.replication.replica import Replica
     from odradek.storage.log import AppendResult, Log
 
@@ -150,11 +152,28 @@ class Partition:
         return result
 
     def append_internally(self, batches: memoryview, wall_ms: int) -> AppendResult:
-        """The same for what the cluster writes itself: a coordinator's records, which have keys and no sequences, and
-        markers.
-        """
+        """The same for a coordinator's records, which have keys and no sequences."""
+        return self._append_own(batches, wall_ms, 0)
+
+    def append_marker(self, marker: Marker, wall_ms: int) -> AppendResult:
+        """End a producer's transaction here. KafkaError INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED."""
+        batch = end_txn_marker(
+            *marker.producer,
+            commit=marker.commit,
+            coordinator_epoch=marker.coordinator_epoch,
+            base_offset=0,
+            timestamp=wall_ms,
+        )
+        return self._append_own(memoryview(batch), wall_ms, marker.transaction_version)
+
+    def _append_own(self, batches: memoryview, wall_ms: int, transaction_version: int) -> AppendResult:
         result = self.log.append_as_leader(
-            batches, self.leader_epoch, wall_ms, allow_control=True, trusted=True
+            batches,
+            self.leader_epoch,
+            wall_ms,
+            allow_control=True,
+            trusted=True,
+            transaction_version=transaction_version,
         )
         self._staged_bytes += len(batches)
         if not self.dirty:

@@ -22,7 +22,14 @@ from odradek.coordinator.group.group import GroupState
 from odradek.coordinator.group.shard import GroupShard
 from odradek.coordinator.group.state import GroupMetrics
 from odradek.coordinator.partitioning import partition_for
-from odradek.coordinator.runtime import CoordinatorRuntime, EventLog, NullLog, Outcome, PartitionWriter
+from odradek.coordinator.runtime import (
+    CoordinatorRuntime,
+    EventLog,
+    Marker,
+    NullLog,
+    Outcome,
+    PartitionWriter,
+)
 from odradek.ports.clock import Clock
 from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -128,6 +135,20 @@ class GroupCoordinator:
         for partition in self.runtime.partitions():
             if self.runtime.error_of(partition) is ErrorCode.NONE:
                 self.runtime.read(partition).on_topics_deleted(names, topic_ids or {})
+
+    def complete_transaction(self, partition: int, marker: Marker, done: Callable[[int], None]) -> None:
+        """A transaction ends in a partition of `__consumer_offsets`: the leader's part of WriteTxnMarkers."""
+
+        def failed(code: ErrorCode) -> None:
+            # Whoever writes the marker looks for the leader anew, or waits.
+            elsewhere = code in (
+                ErrorCode.NOT_COORDINATOR,
+                ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+                ErrorCode.COORDINATOR_NOT_AVAILABLE,
+            )
+            done(ErrorCode.NOT_LEADER_OR_FOLLOWER if elsewhere else code)
+
+        self.runtime.complete_transaction(partition, marker, lambda _none: done(ErrorCode.NONE), failed)
 
     # -- members -------------------------------------------------------------------------------------------------
 

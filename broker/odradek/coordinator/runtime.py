@@ -88,6 +88,23 @@ class TransactionalShard(Shard, Protocol):
         ...
 
 
+class Producer(NamedTuple):
+    """Whose transaction something is part of."""
+
+    id: int
+    epoch: int
+
+
+class Marker(NamedTuple):
+    """The end of a transaction in one partition."""
+
+    producer: Producer
+    coordinator_epoch: int
+    commit: bool
+    transaction_version: int = 0
+    """From 2 on its epoch must be above that of the transaction (KIP-890)."""
+
+
 class PartitionWriter(Protocol):
     """The log of the internal topic."""
 
@@ -114,15 +131,7 @@ class PartitionWriter(Protocol):
         """The same, as a batch of a transaction. Asked only by topics that take part in transactions."""
         ...
 
-    def append_marker(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        done: Callable[[int], None],
-    ) -> None:
+    def append_marker(self, partition: int, marker: Marker, done: Callable[[int], None]) -> None:
         """The same, of the marker that ends a transaction."""
         ...
 
@@ -145,21 +154,6 @@ class NullLog:
     def info(self, event: str, **fields: Any) -> None: ...
 
     def warning(self, event: str, **fields: Any) -> None: ...
-
-
-class Producer(NamedTuple):
-    """Whose transaction something is part of."""
-
-    id: int
-    epoch: int
-
-
-class Marker(NamedTuple):
-    """The end of a transaction in one partition."""
-
-    producer: Producer
-    coordinator_epoch: int
-    commit: bool
 
 
 @dataclass(slots=True)
@@ -449,9 +443,7 @@ class CoordinatorRuntime(Generic[S]):
         marker, transaction = outcome.marker, outcome.transaction
         if marker is not None:
             assert not records, "a marker is a batch of its own"
-            self._writer.append_marker(
-                partition, *marker.producer, marker.coordinator_epoch, marker.commit, written
-            )
+            self._writer.append_marker(partition, marker, written)
         elif transaction is not None:
             self._writer.append_transactional(partition, *transaction, records, written)
         else:

@@ -41,17 +41,26 @@ class Peers:
         self._host = process.machine.host
         self._network: Network = process.machine.cluster.network
         self.raft = RaftPort(process, self._refused)
-        self.controller = ControllerPort(process, self.watch)
+        self.controller = AskingPort(process, self.watch, "controller")
+        self.brokers = AskingPort(process, self.watch, "broker")
         self.replication = ReplicationPort(process, self.watch)
-        self.ports = PeerPorts(self.raft, self.controller, self.replication, INTERNAL_PORT)
+        self.ports = PeerPorts(self.raft, self.controller, self.replication, self.brokers, INTERNAL_PORT)
         self._was_controller = False
 
     def serve(self) -> None:
         """Let the others in; before the node starts, as a process that is refused counts as dead."""
         network, host = self._network, self._host
         network.listen(host, "internal", lambda _stream: _Deaf())
-        network.listen(host, "controller", lambda stream: _Asker(self._process, stream))
-        if self._process.replicates:
+        process = self._process
+        network.listen(
+            host, "controller", lambda stream: _Asker(process, stream, lambda: process.node.quorum.answer)
+        )
+        if process.replicates:
+            network.listen(
+                host,
+                "broker",
+                lambda stream: _Asker(process, stream, lambda: process.node.between_brokers.answer),
+            )
             network.listen(host, "replication", lambda stream: _Down(self._process, stream))
         self._process.node.quorum.add_publisher(self)
 
@@ -128,46 +137,48 @@ class RaftPort:
         cluster.network.send(process.machine.host, host_of(to.id), deliver, refused)
 
 
-class ControllerPort:
-    """The gateway's `ControllerChannel`: one stream to each controller, dialled when needed."""
+class AskingPort:
+    """A `NodeChannel`: one stream to each node that is asked, dialled when needed."""
 
-    def __init__(self, process: Process, watch: Callable[[int], None]) -> None:
+    def __init__(self, process: Process, watch: Callable[[int], None], service: str) -> None:
         self._process = process
         self._watch = watch
-        self._ways: dict[int, _ControllerWay] = {}
+        self._service = service
+        self._ways: dict[int, _Way] = {}
 
     def ask(
         self,
-        controller_id: int,
+        node_id: int,
         api_key: int,
         version: int,
         body: bytes,
         done: Callable[[bytes | None], None],
     ) -> None:
-        way = self._ways.get(controller_id)
+        way = self._ways.get(node_id)
         if way is None:
-            way = self._ways[controller_id] = _ControllerWay(self._process, controller_id, self._ended)
+            way = self._ways[node_id] = _Way(self._process, node_id, self._service, self._ended)
         way.ask(api_key, version, body, done)
 
-    def _ended(self, controller_id: int, reason: str) -> None:
-        del self._ways[controller_id]
+    def _ended(self, node_id: int, reason: str) -> None:
+        del self._ways[node_id]
         if reason != "connecting timed out":
-            self._watch(controller_id)
+            self._watch(node_id)
 
 
-class _ControllerWay:
+class _Way:
     """The asking end. Implements `network.Receiver`."""
 
-    def __init__(self, process: Process, controller_id: int, ended: Callable[[int, str], None]) -> None:
+    def __init__(
+        self, process: Process, node_id: int, service: str, ended: Callable[[int, str], None]
+    ) -> None:
         self._process = process
-        self._id = controller_id
+        self._id = node_id
+        self._service = service
         self._on_end = ended
         self._asked: dict[int, Callable[[bytes | None], None]] = {}
         self._next = 0
         cluster = process.machine.cluster
-        self._stream: Stream = cluster.network.connect(
-            process.machine.host, host_of(controller_id), "controller", self
-        )
+        self._stream: Stream = cluster.network.connect(process.machine.host, host_of(node_id), service, self)
 
     def ask(self, api_key: int, version: int, body: bytes, done: Callable[[bytes | None], None]) -> None:
         self._next += 1
@@ -183,10 +194,10 @@ class _ControllerWay:
 
     def received(self, item: Any) -> None:
         number, body = item
-        self._process.happen("controller answer", lambda: self._answer(number, body))
+        self._process.happen(f"{self._service} answer", lambda: self._answer(number, body))
 
     def closed(self, reason: str) -> None:
-        self._process.happen("controller lost", lambda: self._end(reason))
+        self._process.happen(f"{self._service} lost", lambda: self._end(reason))
 
     def _end(self, reason: str) -> None:
         self._on_end(self._id, reason)
@@ -198,9 +209,10 @@ class _ControllerWay:
 class _Asker:
     """The answering end. Implements `network.Receiver`."""
 
-    def __init__(self, process: Process, stream: Stream) -> None:
+    def __init__(self, process: Process, stream: Stream, answerer: Callable[[], Any]) -> None:
         self._process = process
         self._stream = stream
+        self._answerer = answerer
 
     def received(self, item: Any) -> None:
         number, api_key, version, body = item
@@ -208,15 +220,15 @@ class _Asker:
         def reply(response: bytes | None) -> None:
             network = self._process.machine.cluster.network
             if network.answers_lost and network.rng.random() < network.answers_lost:
-                network.trace.count("net: answer of the controller lost")
+                network.trace.count("net: answer lost")
                 self._stream.reset("reset by the network")
             else:
                 self._stream.send(1, (number, response))
 
         def answer() -> None:
-            self._process.node.quorum.answer(api_key, version, body, reply)
+            self._answerer()(api_key, version, body, reply)
 
-        self._process.happen(f"controller asked {api_key}", answer)
+        self._process.happen(f"asked {api_key}", answer)
 
     def closed(self, reason: str) -> None:
         """Answers go nowhere."""

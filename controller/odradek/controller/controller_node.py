@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from odradek.controller.gateway import (
     ANSWER_MARGIN_MS_MAX,
     AUTHORIZED,
-    ControllerChannel,
+    NodeChannel,
     ControllerGateway,
     Done,
 )
@@ -77,7 +77,7 @@ class MetadataQuorum:
         directory_id: bytes = ZERO_UUID,
         voters: Iterable[int | Voter] = (),
         transport: Transport | None = None,
-        channel: ControllerChannel | None = None,
+        channel: NodeChannel | None = None,
         warn: Callable[..., None] | None = None,
     ) -> None:
         self.stop_node: Callable[[str], None] = _stop_loudly

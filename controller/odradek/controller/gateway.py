@@ -1,7 +1,7 @@
 """The way of a request to the active controller, whichever node that is.
 
     ask ──► leader known? ── this node ──► its own controller ──► answered, or None: not the leader after all
-      ▲          │           another   ──► ControllerChannel  ──► answered, or None: not reached, not the leader
+      ▲          │           another   ──► NodeChannel  ──► answered, or None: not reached, not the leader
       │          no                                                     │
       └── wait for a leader, for the pause between tries, or the deadline ◄┘
 
@@ -39,19 +39,21 @@ Serve = Callable[[Message, int, int, Done], None]
 """(request, version, now_ms, done): done(None) if this node is not the active controller."""
 
 
-class ControllerChannel(Protocol):
-    """Carries requests to controllers, in Kafka's encodings; `MetadataQuorum.answer` is at the other end."""
+class NodeChannel(Protocol):
+    """Carries requests to controllers, in Kafka's encodings; `MetadataQuorum.answer` is at the other end. Another one
+    carries requests to brokers.
+    """
 
     def ask(
         self,
-        controller_id: int,
+        node_id: int,
         api_key: int,
         version: int,
         body: bytes,
         done: Callable[[bytes | None], None],
     ) -> None:
         """Ask once. `done`, once and never from within this: the response, or None if that node was not
-        reached, did not answer in time, or is not the active controller.
+        reached, did not answer in time, or is not the one who can.
         """
         ...
 
@@ -85,7 +87,7 @@ class ControllerGateway:
         serve: Serve,
         clock: Clock,
         timers: TimerQueue,
-        channel: ControllerChannel | None,
+        channel: NodeChannel | None,
         warn: Callable[..., None] | None,
     ) -> None:
         self._node_id = node_id

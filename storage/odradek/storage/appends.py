@@ -63,13 +63,13 @@ class LogAppends(LogReads):
 
     def append_as_leader(
         self, batches: memoryview, leader_epoch: int, wall_ms: int, *, allow_control: bool = False,
-        trusted: bool = False,
+        trusted: bool = False, transaction_version: int = 0,
     ) -> AppendResult:  # fmt: skip
         """Take one or more whole batches: assign offsets and leader epoch in place, stage them for `write_staged`.
 
         `batches` must be writable and stay untouched until `write_staged`. `allow_control`: the caller is the
         broker itself (markers, Raft control records, offset commits without sequences). `trusted`: its records
-        are known to have keys. KafkaError: nothing of it was staged.
+        are known to have keys. `transaction_version`: of a marker (KIP-890). KafkaError: nothing of it was staged.
         """
         size = len(batches)
         if HEADER_SIZE < size <= self._fast_limit:
@@ -94,7 +94,7 @@ class LogAppends(LogReads):
                         or entry.epoch != producer_epoch
                         or entry.transaction_start >= 0
                     ):
-                        return self._append_checked(batches, leader_epoch, wall_ms, allow_control, trusted)
+                        return self._append_checked(batches, leader_epoch, wall_ms, allow_control, trusted, 0)
                 segment = self._segments[-1]
                 base = self.log_end_offset
                 last = base + delta
@@ -126,11 +126,14 @@ class LogAppends(LogReads):
                             producer_epoch, sequence, (sequence + delta) & SEQUENCE_MAX, base, last, timestamp
                         )
                     return AppendResult(base, last)
-        return self._append_checked(batches, leader_epoch, wall_ms, allow_control, trusted)
+        return self._append_checked(
+            batches, leader_epoch, wall_ms, allow_control, trusted, transaction_version
+        )
 
     def _append_checked(
-        self, batches: memoryview, leader_epoch: int, wall_ms: int, allow_control: bool, trusted: bool
-    ) -> AppendResult:
+        self, batches: memoryview, leader_epoch: int, wall_ms: int, allow_control: bool, trusted: bool,
+        transaction_version: int,
+    ) -> AppendResult:  # fmt: skip
         """The same for everything: several batches, transactions, LogAppendTime, refusals, a segment to roll."""
         self._check_writable()
         if leader_epoch < self.epochs.latest:
@@ -143,7 +146,7 @@ class LogAppends(LogReads):
             check_batch(header, batch, self.config, wall_ms, allow_control=allow_control)
             if self.config.cleanup_compact and not trusted and not header.is_control:
                 check_keys(batch)
-        duplicate = self._check_producers(parsed, allow_control)
+        duplicate = self._check_producers(parsed, allow_control, transaction_version)
         if duplicate is not None:
             return duplicate
         stamp = wall_ms if self.config.timestamp_type == LOG_APPEND_TIME else -1
@@ -226,7 +229,9 @@ class LogAppends(LogReads):
                 f"The log of {self.topic}-{self.partition} is damaged at offset {self.readable_end} and takes no more.",
             )
 
-    def _check_producers(self, parsed: Sequence[Parsed], allow_control: bool) -> AppendResult | None:
+    def _check_producers(
+        self, parsed: Sequence[Parsed], allow_control: bool, transaction_version: int
+    ) -> AppendResult | None:
         """Idempotence and fencing for the whole set, on copies; a result if it is a duplicate."""
         updated: dict[int, ProducerEntry] = {}
         offset = self.log_end_offset
@@ -246,7 +251,7 @@ class LogAppends(LogReads):
                 where = f"at offset {offset} in partition {self.topic}-{self.partition}"
                 if header.is_control:
                     if (marker := end_transaction_marker(header, batch)) is not None:
-                        entry.check_marker(header, marker.coordinator_epoch, where)
+                        entry.check_marker(header, marker.coordinator_epoch, where, transaction_version)
                         entry.transaction_start = -1
                 else:
                     sequences = header.base_sequence >= 0 or not allow_control

@@ -105,11 +105,7 @@ class ProducerEntry:
         """
         epoch, sequence = header.producer_epoch, header.base_sequence
         if epoch < self.epoch:
-            raise KafkaError(
-                ErrorCode.INVALID_PRODUCER_EPOCH,
-                f"Epoch of producer {self.producer_id} {where} is {epoch}, which is smaller than the last seen "
-                f"epoch {self.epoch}",
-            )
+            raise self._stale(epoch, where, 0)
         if epoch != self.epoch:
             in_order = sequence == 0 or self.epoch == -1
         else:
@@ -127,20 +123,32 @@ class ProducerEntry:
                 f"Expected transactional write from producer {self.producer_id} {where}",
             )
 
-    def check_marker(self, header: BatchHeader, coordinator_epoch: int, where: str) -> None:
-        """Kafka's rules for an end-of-transaction marker that is not replicated."""
-        if header.producer_epoch < self.epoch:
-            raise KafkaError(
-                ErrorCode.INVALID_PRODUCER_EPOCH,
-                f"Epoch of producer {self.producer_id} {where} is {header.producer_epoch}, which is smaller than the "
-                f"last seen epoch {self.epoch}",
-            )
+    def check_marker(
+        self, header: BatchHeader, coordinator_epoch: int, where: str, transaction_version: int = 0
+    ) -> None:
+        """Kafka's rules for an end-of-transaction marker that is not replicated.
+
+        From transaction version 2 on a marker has a higher epoch than the transaction that it ends, so that a late one
+        of an earlier transaction ends none (KIP-890). The same once more, with nothing left to end, changes nothing.
+        """
+        epoch = header.producer_epoch
+        repeated = epoch == self.epoch and self.transaction_start < 0
+        if epoch < self.epoch or (transaction_version >= 2 and epoch == self.epoch and not repeated):
+            raise self._stale(epoch, where, transaction_version)
         if coordinator_epoch < self.coordinator_epoch:
             raise KafkaError(
                 ErrorCode.TRANSACTION_COORDINATOR_FENCED,
                 f"Invalid coordinator epoch for producer {self.producer_id} {where}: {coordinator_epoch} (zombie), "
                 f"{self.coordinator_epoch} (current)",
             )
+
+    def _stale(self, epoch: int, where: str, transaction_version: int) -> KafkaError:
+        rule = "<=" if transaction_version >= 2 else "<"
+        return KafkaError(
+            ErrorCode.INVALID_PRODUCER_EPOCH,
+            f"Epoch of producer {self.producer_id} {where} is {epoch}, which is {rule} the last seen epoch "
+            f"{self.epoch} (TV{transaction_version})",
+        )
 
 
 class ProducerStates:

@@ -6,6 +6,7 @@ from typing import Any
 
 from odradek.broker.coordinator_log import SLICE_NS, CoordinatorLog
 from odradek.broker.partition import Partition
+from odradek.coordinator.runtime import Marker, Producer
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
 from odradek.wire.messages.offset_commit import (
@@ -166,9 +167,9 @@ def test_a_load_hands_over_records_transactions_and_markers_in_log_order() -> No
     loading = Loading()
     loading.put(b"a", b"1")
     loading.log.append_transactional(0, 7, 2, [(b"b", b"2"), (b"c", None)], loading.answers.append)
-    loading.log.append_marker(0, 7, 2, 5, True, loading.answers.append)
+    loading.log.append_marker(0, Marker(Producer(7, 2), 5, True), loading.answers.append)
     loading.log.append_transactional(0, 8, 0, [(b"d", b"3")], loading.answers.append)
-    loading.log.append_marker(0, 8, 0, 5, False, loading.answers.append)
+    loading.log.append_marker(0, Marker(Producer(8, 0), 5, False), loading.answers.append)
     loading.node.settle()
     loading.log.load(loading.partition(), loading.owner)
     loading.node.advance(1000)

@@ -24,6 +24,7 @@ from odradek.broker.api import (
     metadata,
     offset_for_leader_epoch,
     produce,
+    write_txn_markers,
 )
 from odradek.broker.dispatch import Function, generic
 from odradek.wire.apis import APIS, ApiKey
@@ -48,6 +49,7 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions.describe_topic_partitions,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs.describe_log_dirs,
     ApiKey.DESCRIBE_PRODUCERS: describe_producers.describe_producers,
+    ApiKey.WRITE_TXN_MARKERS: write_txn_markers.write_txn_markers,
     **dict.fromkeys(forwarded.KEYS, forwarded.to_controller),
     **groups.FUNCTIONS,
 }

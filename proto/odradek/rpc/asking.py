@@ -1,7 +1,7 @@
-"""The way to the active controller over gRPC, and the service at the other end of it.
+"""One node asks another over gRPC: the way to the active controller, and from broker to broker.
 
-A request travels once, in Kafka's own encoding, and gets one answer or None: the controller could not be reached,
-did not answer in time, or has no answer. After None nobody knows whether the request was, or will be, carried out.
+A request travels once, in Kafka's own encoding, and gets one answer or None: the node could not be reached, did not
+answer in time, or has no answer. After None nobody knows whether the request was, or will be, carried out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from odradek.rpc.server import Method
 from odradek.rpc.streams import Call, LocalNode, Outbox, converse
 from odradek.rpc.v1.controller_pb2 import Answer, Question
 
-ASK = "/odradek.rpc.v1.Controller/Ask"
+CONTROLLER = "/odradek.rpc.v1.Controller/Ask"
+BROKER = "/odradek.rpc.v1.Broker/Ask"
 
 Done = Callable[[bytes | None], object]
 Answerer = Callable[[int, int, bytes, Callable[[bytes | None], None]], object]
@@ -29,63 +30,60 @@ _INT16_MAX = (1 << 15) - 1
 
 
 @dataclass(slots=True, eq=False)
-class _Controller:
-    """One controller that was asked."""
+class _Asked:
+    """One node that was asked."""
 
     dialer: Dialer
     waiting: dict[int, tuple[Done, asyncio.TimerHandle]] = field(default_factory=dict)
     """By correlation."""
 
 
-class GrpcControllerGateway:
-    """A ControllerChannel. Create on the running loop; set `answer` (of the MetadataQuorum) when it is there."""
+class GrpcAsking:
+    """A NodeChannel: `path` says for which service. Create on the running loop; set `answer` when it is there."""
 
-    def __init__(self, node: LocalNode, peers: Peers) -> None:
+    def __init__(self, node: LocalNode, peers: Peers, path: str) -> None:
         self.answer: Answerer = _nobody_answers
-        self.method = Method(ASK, self._serve)
+        self.method = Method(path, self._serve)
+        self._path = path
         self._node = node
         self._peers = peers
-        self._controllers: dict[int, _Controller] = {}
+        self._asked: dict[int, _Asked] = {}
         self._correlations = count(1)
         self._closed = False
 
     # -- asking --------------------------------------------------------------------------------------------
 
-    def ask(self, controller_id: int, api_key: int, version: int, body: bytes, done: Done) -> None:
-        """Ask node `controller_id` once. `done(body or None)` is called once, never from within this."""
+    def ask(self, node_id: int, api_key: int, version: int, body: bytes, done: Done) -> None:
+        """Ask node `node_id` once. `done(body or None)` is called once, never from within this."""
         loop = asyncio.get_running_loop()
-        controller = self._controller(controller_id)
+        asked = self._node_asked(node_id)
         settings = self._node.settings
-        if (
-            controller is None
-            or len(controller.waiting) >= settings.asks_in_flight_max
-            or controller.dialer.outbox.full
-        ):
+        if asked is None or len(asked.waiting) >= settings.asks_in_flight_max or asked.dialer.outbox.full:
             loop.call_soon(self._node.deliver, done, None)
             return
         correlation = next(self._correlations)
-        timer = loop.call_later(settings.ask_timeout_ms / 1000, self._settle, controller, correlation, None)
-        controller.waiting[correlation] = (done, timer)
+        timer = loop.call_later(settings.ask_timeout_ms / 1000, self._settle, asked, correlation, None)
+        asked.waiting[correlation] = (done, timer)
         question = Question(correlation=correlation, api_key=api_key, version=version, body=body)
-        controller.dialer.outbox.put(split(question.SerializeToString(), settings.message_bytes_max))
+        asked.dialer.outbox.put(split(question.SerializeToString(), settings.message_bytes_max))
 
-    def _controller(self, node_id: int) -> _Controller | None:
+    def _node_asked(self, node_id: int) -> _Asked | None:
         if self._closed or not self._peers.knows(node_id):
             return None
-        controller = self._controllers.get(node_id)
-        if controller is None:
+        asked = self._asked.get(node_id)
+        if asked is None:
 
             def begin(_peer: NodeIdentity) -> Callable[[bytes], None]:
-                return self._answers(self._controllers[node_id])
+                return self._answers(self._asked[node_id])
 
             def on_down(_reason: str) -> None:
-                self._fail(self._controllers[node_id])
+                self._fail(self._asked[node_id])
 
-            dialer = Dialer(self._node, self._peers, node_id, ASK, begin, on_down)
-            controller = self._controllers[node_id] = _Controller(dialer)
-        return controller
+            dialer = Dialer(self._node, self._peers, node_id, self._path, begin, on_down)
+            asked = self._asked[node_id] = _Asked(dialer)
+        return asked
 
-    def _answers(self, controller: _Controller) -> Callable[[bytes], None]:
+    def _answers(self, asked: _Asked) -> Callable[[bytes], None]:
         """Takes the messages of one stream."""
         assembler = Assembler(self._node.settings.frame_bytes_max)
 
@@ -96,21 +94,21 @@ class GrpcControllerGateway:
                 if whole is None:
                     return
                 answer = parse(Answer, whole)
-            self._settle(controller, answer.correlation, answer.body if answer.HasField("body") else None)
+            self._settle(asked, answer.correlation, answer.body if answer.HasField("body") else None)
 
         return arrived
 
-    def _settle(self, controller: _Controller, correlation: int, body: bytes | None) -> None:
+    def _settle(self, asked: _Asked, correlation: int, body: bytes | None) -> None:
         """An answer that nobody waits for any more is dropped."""
-        waiting = controller.waiting.pop(correlation, None)
+        waiting = asked.waiting.pop(correlation, None)
         if waiting is not None:
             done, timer = waiting
             timer.cancel()
             self._node.deliver(done, body)
 
-    def _fail(self, controller: _Controller) -> None:
-        for correlation in list(controller.waiting):
-            self._settle(controller, correlation, None)
+    def _fail(self, asked: _Asked) -> None:
+        for correlation in list(asked.waiting):
+            self._settle(asked, correlation, None)
 
     # -- answering -----------------------------------------------------------------------------------------
 
@@ -124,9 +122,9 @@ class GrpcControllerGateway:
     async def close(self) -> None:
         """Whoever waits for an answer is told that there is none."""
         self._closed = True
-        for controller in self._controllers.values():
-            self._fail(controller)
-        await asyncio.gather(*(controller.dialer.close() for controller in self._controllers.values()))
+        for asked in self._asked.values():
+            self._fail(asked)
+        await asyncio.gather(*(asked.dialer.close() for asked in self._asked.values()))
 
 
 class _Asker:
