@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
+MIGRATION_POLICIES = ("disabled", "downgrade", "upgrade", "bidirectional")
+CONSUMER_ASSIGNORS = ("uniform", "range")
 
 
 class ConfigError(ValueError):
@@ -25,6 +28,27 @@ class GroupConfig:
     """How long the first rebalance of an empty group waits for more members, each time one more arrives."""
     group_max_size: int = INT_MAX
     """Members that one classic group may have (else GROUP_MAX_SIZE_REACHED, KIP-389)."""
+    group_consumer_session_timeout_ms: int = 45_000
+    """How long a member of a consumer group (KIP-848) may be silent; a group may have its own."""
+    group_consumer_min_session_timeout_ms: int = 45_000
+    group_consumer_max_session_timeout_ms: int = 60_000
+    group_consumer_heartbeat_interval_ms: int = 5_000
+    """What members of consumer groups are told; a group may have its own."""
+    group_consumer_min_heartbeat_interval_ms: int = 5_000
+    group_consumer_max_heartbeat_interval_ms: int = 15_000
+    group_consumer_max_size: int = INT_MAX
+    """Members that one consumer group may have (else GROUP_MAX_SIZE_REACHED)."""
+    group_consumer_assignors: tuple[str, ...] = ("uniform", "range")
+    """What members may ask for; the first serves those that do not ask."""
+    group_consumer_migration_policy: str = "bidirectional"
+    """Which groups may change their protocol while they have members: disabled, upgrade (to consumer), downgrade,
+    bidirectional."""
+    group_consumer_assignment_interval_ms: int = 1_000
+    """Least time between two target assignments of one group: members that come together are assigned together."""
+    group_consumer_min_assignment_interval_ms: int = 0
+    group_consumer_max_assignment_interval_ms: int = 15_000
+    group_consumer_regex_refresh_interval_ms: int = 600_000
+    """How often the topics that an expression means are looked up without a reason."""
     offset_metadata_max_bytes: int = 4_096
     """Longest metadata string of a committed offset, in UTF-16 units as Kafka counts it."""
     offsets_retention_minutes: int = 7 * 24 * 60
@@ -43,6 +67,16 @@ class GroupConfig:
             raise ConfigError(
                 "group.min.session.timeout.ms must be less than or equal to group.max.session.timeout.ms"
             )
+        self._check_consumer_groups()
+
+    @property
+    def upgrade_allowed(self) -> bool:
+        """Whether a classic group with members may become a consumer group."""
+        return self.group_consumer_migration_policy in ("upgrade", "bidirectional")
+
+    @property
+    def downgrade_allowed(self) -> bool:
+        return self.group_consumer_migration_policy in ("downgrade", "bidirectional")
 
     @property
     def offsets_retention_ms(self) -> int:
@@ -51,14 +85,53 @@ class GroupConfig:
     @classmethod
     def from_configs(cls, configs: Mapping[str, str]) -> GroupConfig:
         """Take Kafka's keys out of `configs`, leave the rest alone. ConfigError names the key."""
-        values: dict[str, int] = {}
+        values: dict[str, Any] = {}
         for field in fields(cls):
             key = field.name.replace("_", ".")
             text = configs.get(key)
             if text is None:
                 continue
-            values[field.name] = _number(key, text)
+            if field.name == "group_consumer_assignors":
+                values[field.name] = tuple(name.strip() for name in text.split(",") if name.strip())
+            elif field.name == "group_consumer_migration_policy":
+                values[field.name] = text.strip().lower()
+            else:
+                values[field.name] = _number(key, text)
         return cls(**values)
+
+    def _check_consumer_groups(self) -> None:
+        self._at_least("group_consumer_max_size", 1)
+        for what in ("heartbeat_interval_ms", "session_timeout_ms", "assignment_interval_ms"):
+            self._check_range(what, 0 if what.startswith("assignment") else 1)
+        if self.group_consumer_heartbeat_interval_ms >= self.group_consumer_session_timeout_ms:
+            raise ConfigError(
+                "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms"
+            )
+        if self.group_consumer_migration_policy not in MIGRATION_POLICIES:
+            raise ConfigError(
+                f"Invalid value {self.group_consumer_migration_policy} for configuration "
+                f"group.consumer.migration.policy: String must be one of (case insensitive): "
+                f"{', '.join(name.upper() for name in MIGRATION_POLICIES)}"
+            )
+        unknown = [name for name in self.group_consumer_assignors if name not in CONSUMER_ASSIGNORS]
+        if unknown or not self.group_consumer_assignors:
+            raise ConfigError(
+                f"Invalid value {unknown or '[]'} for configuration group.consumer.assignors: "
+                f"only {' and '.join(CONSUMER_ASSIGNORS)} are there"
+            )
+
+    def _check_range(self, what: str, smallest: int) -> None:
+        """A default lies between its bounds."""
+        low, value, high = (f"group_consumer_{kind}{what}" for kind in ("min_", "", "max_"))
+        for name in (low, value, high):
+            self._at_least(name, smallest)
+        low_key, key, high_key = (name.replace("_", ".") for name in (low, value, high))
+        if getattr(self, high) < getattr(self, low):
+            raise ConfigError(f"{high_key} must be greater than or equal to {low_key}")
+        if getattr(self, value) < getattr(self, low):
+            raise ConfigError(f"{key} must be greater than or equal to {low_key}")
+        if getattr(self, value) > getattr(self, high):
+            raise ConfigError(f"{key} must be less than or equal to {high_key}")
 
     def _at_least(self, name: str, smallest: int) -> None:
         value: int = getattr(self, name)

@@ -17,6 +17,10 @@ from typing import Any, TypeVar
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.errors import client_error
 from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync
+from odradek.coordinator.group.consumer import heartbeat as consumer_heartbeat
+from odradek.coordinator.group.consumer.describe import describe_consumer_group
+from odradek.coordinator.group.consumer.settings import ConsumerSettings
+from odradek.coordinator.group.consumer.topics import TopicCatalog
 from odradek.coordinator.group.context import GroupContext, TopicResolver
 from odradek.coordinator.group.group import GroupState
 from odradek.coordinator.group.shard import GroupShard
@@ -33,6 +37,15 @@ from odradek.coordinator.runtime import (
 from odradek.ports.clock import Clock
 from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
+from odradek.wire.messages.consumer_group_describe import DescribedGroup as ConsumerDescribedGroup
+from odradek.wire.messages.consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+)
 from odradek.wire.messages.delete_groups import (
     DeletableGroupResult,
     DeleteGroupsRequest,
@@ -70,10 +83,13 @@ class GroupCoordinator:
         partition_count: int,
         *,
         topics: TopicResolver,
+        group_configs: Callable[[str], Mapping[str, str]] | None = None,
         log: EventLog | None = None,
         on_failed: Callable[[int], None] | None = None,
     ) -> None:
-        """`on_failed(partition)`: a write was lost, the partition must be loaded again."""
+        """`group_configs(group id)`: what a group has configured of its own. `on_failed(partition)`: a write was lost,
+        the partition must be loaded again.
+        """
         self.config = config
         self.timers = timers
         self.clock = clock
@@ -82,6 +98,8 @@ class GroupCoordinator:
         self.topics = topics
         self.log: EventLog = log or NullLog()
         self.metrics = GroupMetrics()
+        self.catalog = TopicCatalog(topics)
+        self.settings = ConsumerSettings(config, group_configs or _no_configs)
         self.runtime: CoordinatorRuntime[GroupShard] = CoordinatorRuntime(
             lambda partition: GroupShard(partition, self),
             writer,
@@ -127,6 +145,12 @@ class GroupCoordinator:
 
     def unload(self, partition: int, epoch: int | None = None) -> None:
         self.runtime.unload(partition, epoch)
+
+    def on_topics_changed(self, names: AbstractSet[str], *, created: bool) -> None:
+        """Topics were created (`created`), deleted, or changed: consumer groups that want them look at their next
+        heartbeats.
+        """
+        self.catalog.changed(names, created=created)
 
     def on_topics_deleted(
         self, names: AbstractSet[str], topic_ids: Mapping[str, bytes] | None = None
@@ -179,6 +203,7 @@ class GroupCoordinator:
         self._step(
             request.group_id,
             lambda shard: join.join_group(shard, context, request, respond),
+            respond,
             lambda code: respond(JoinGroupResponse(error_code=code)),
         )
 
@@ -197,6 +222,7 @@ class GroupCoordinator:
         self._step(
             request.group_id,
             lambda shard: sync.sync_group(shard, request, done),
+            done,
             lambda code: done(SyncGroupResponse(error_code=code)),
         )
 
@@ -213,6 +239,29 @@ class GroupCoordinator:
             done(HeartbeatResponse(error_code=ErrorCode.INVALID_GROUP_ID))
             return
         self._write(request.group_id, lambda shard: sync.heartbeat(shard, request), done, failed)
+
+    def consumer_group_heartbeat(
+        self,
+        context: GroupContext,
+        request: ConsumerGroupHeartbeatRequest,
+        done: Callable[[ConsumerGroupHeartbeatResponse], None],
+    ) -> None:
+        """The consumer protocol (KIP-848): joining, being there, leaving."""
+        try:
+            consumer_heartbeat.validate(request, context.api_version, self.config.group_consumer_assignors)
+        except KafkaError as error:
+            done(consumer_heartbeat.refusal(error))
+            return
+
+        def failed(code: ErrorCode) -> None:
+            done(consumer_heartbeat.refusal(KafkaError(code)))
+
+        self._write(
+            request.group_id,
+            lambda shard: consumer_heartbeat.heartbeat(shard, context, request),
+            done,
+            failed,
+        )
 
     def leave_group(
         self, context: GroupContext, request: LeaveGroupRequest, done: Callable[[LeaveGroupResponse], None]
@@ -305,6 +354,28 @@ class GroupCoordinator:
             response.groups.append(described)
         done(response)
 
+    def describe_consumer_groups(
+        self,
+        context: GroupContext,
+        request: ConsumerGroupDescribeRequest,
+        done: Callable[[ConsumerGroupDescribeResponse], None],
+    ) -> None:
+        """At once, in the order of the request."""
+        response = ConsumerGroupDescribeResponse()
+        for group_id in request.group_ids:
+            if not group_id:
+                described = ConsumerDescribedGroup(error_code=ErrorCode.INVALID_GROUP_ID)
+            else:
+                try:
+                    shard = self.runtime.read(self.partition_for(group_id))
+                    described = describe_consumer_group(shard, group_id)
+                except KafkaError as error:
+                    described = ConsumerDescribedGroup(group_id=group_id, error_code=client_error(error.code))
+            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
+                described.authorized_operations = context.authorized_operations
+            response.groups.append(described)
+        done(response)
+
     def list_groups(
         self, context: GroupContext, request: ListGroupsRequest, done: Callable[[ListGroupsResponse], None]
     ) -> None:
@@ -386,23 +457,32 @@ class GroupCoordinator:
     def _step(
         self,
         group_id: str,
-        operation: Callable[[GroupShard], Outcome[None]],
+        operation: Callable[[GroupShard], Outcome[R | None]],
+        done: Callable[[R], None],
         failed: Callable[[ErrorCode], None],
     ) -> None:
-        """A join or sync: it answers for itself unless it could not even be decided."""
-        decided = False
+        """A join or sync: it answers for itself unless it could not even be decided, or has a response."""
+        answers_itself = False
 
-        def decide(shard: GroupShard) -> Outcome[None]:
-            nonlocal decided
+        def decide(shard: GroupShard) -> Outcome[R | None]:
+            nonlocal answers_itself
             outcome = operation(shard)
-            decided = True
+            answers_itself = outcome.response is None
             return outcome
 
+        def written(response: R | None) -> None:
+            if response is not None:
+                done(response)
+
         def undecided(code: ErrorCode) -> None:
-            if not decided:
+            if not answers_itself:
                 failed(client_error(code))
 
-        self.runtime.write(self.partition_for(group_id), decide, _ignore, undecided)
+        self.runtime.write(self.partition_for(group_id), decide, written, undecided)
+
+
+def _no_configs(_group_id: str) -> Mapping[str, str]:
+    return {}
 
 
 def _ignore(_: object) -> None:

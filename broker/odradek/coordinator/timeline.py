@@ -13,7 +13,7 @@ Writes are numbered in log order by their owner (`CoordinatorRuntime`). A timeli
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
@@ -61,10 +61,16 @@ class TimelineDict(Generic[K, V]):
     """A dictionary with a latest and a committed view. Values are replaced, never changed in place (or, where they
     are objects with a life of their own, like a classic group, only their presence is versioned)."""
 
-    __slots__ = ("_committed", "_pending", "_timeline")
+    __slots__ = ("_committed", "_observer", "_pending", "_timeline")
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(
+        self, timeline: Timeline, observer: Callable[[K, V | None, V | None], None] | None = None
+    ) -> None:
+        """`observer(key, old, new)` hears of every change of the latest view, and of every change that is taken
+        back: what is derived from the entries stays true in both directions.
+        """
         self._timeline = timeline
+        self._observer = observer
         self._committed: dict[K, V] = {}
         self._pending: dict[K, deque[V | None]] = {}
 
@@ -75,6 +81,10 @@ class TimelineDict(Generic[K, V]):
 
     def get_committed(self, key: K) -> V | None:
         return self._committed.get(key)
+
+    def is_pending(self, key: K) -> bool:
+        """Whether the latest value is not committed yet."""
+        return key in self._pending
 
     def __len__(self) -> int:
         """How many entries are committed."""
@@ -114,6 +124,8 @@ class TimelineDict(Generic[K, V]):
 
     def _change(self, key: K, value: V | None) -> None:
         write = self._timeline.writing
+        if self._observer is not None:
+            self._observer(key, self.get(key), value)
         if write == REPLAYING:
             self._put_committed(key, value)
             return
@@ -135,6 +147,8 @@ class TimelineDict(Generic[K, V]):
 
     def _revert_newest(self, key: K) -> None:
         changes = self._pending[key]
-        changes.pop()
+        taken_back = changes.pop()
         if not changes:
             del self._pending[key]
+        if self._observer is not None:
+            self._observer(key, taken_back, self.get(key))

@@ -93,6 +93,7 @@ class Topics:
     """A metadata image of a few topics."""
 
     def __init__(self, **partitions: int) -> None:
+        self.version = 0
         self.partitions = partitions
         self.ids = {name: name.encode().ljust(16, b".")[:16] for name in partitions}
 
@@ -104,6 +105,18 @@ class Topics:
 
     def has_partition(self, name: str, partition: int) -> bool:
         return 0 <= partition < self.partitions.get(name, 0)
+
+    def partition_count(self, name: str) -> int:
+        return self.partitions.get(name, 0)
+
+    def partition_racks(self, name: str) -> list[list[str]]:
+        return [[] for _ in range(self.partitions[name])]
+
+    def topic_names(self) -> list[str]:
+        return list(self.partitions)
+
+    def metadata_version(self) -> int:
+        return self.version
 
 
 class Answer:

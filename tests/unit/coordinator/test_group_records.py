@@ -113,7 +113,7 @@ def test_tombstones_have_no_value() -> None:
 
 
 def test_record_types_of_other_kinds_of_group_are_skipped() -> None:
-    assert decode(b"\0\3\0\3grp", b"\0\0\0\0\0\0") is None
+    assert decode(b"\0\x0b\0\3grp", b"\0\0\0\0\0\0") is None  # a share group's
     assert decode(b"\x7f\xff", None) is None
 
 

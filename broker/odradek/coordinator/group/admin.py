@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.context import GroupContext
 from odradek.coordinator.group.group import DEAD, EMPTY, STABLE, ClassicGroup
-from odradek.coordinator.group.offsets import offset_tombstones
+from odradek.coordinator.group.offsets import offset_tombstones, tombstones_of
 from odradek.coordinator.group.rebalance import abandon
-from odradek.coordinator.group.records import GroupRecord, group_tombstone
+from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.state import ShardState
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode
@@ -21,18 +22,19 @@ from odradek.wire.messages.delete_groups import DeletableGroupResult
 from odradek.wire.messages.describe_groups import DescribedGroup, DescribedGroupMember
 from odradek.wire.messages.list_groups import ListedGroup
 
-CLASSIC_TYPE = "classic"
+CLASSIC_TYPE, CONSUMER_TYPE = "classic", "consumer"
 ERROR_ON_UNKNOWN_FROM = 6
 
 
 def describe_group(shard: ShardState, context: GroupContext, group_id: str) -> DescribedGroup:
     """One group with its members; what they are assigned, and subscribed to once the group is Stable."""
     group = shard.groups.get_committed(group_id)
-    if group is None:
+    if not isinstance(group, ClassicGroup):
         described = DescribedGroup(group_id=group_id, group_state=DEAD.value)
         if context.api_version >= ERROR_ON_UNKNOWN_FROM:
             described.error_code = ErrorCode.GROUP_ID_NOT_FOUND
-            described.error_message = f"Group {group_id} not found."
+            what = "not found" if group is None else "is not a classic group"
+            described.error_message = f"Group {group_id} {what}."
         return described
     stable = group.state is STABLE
     return DescribedGroup(
@@ -56,14 +58,17 @@ def describe_group(shard: ShardState, context: GroupContext, group_id: str) -> D
 
 def list_groups(shard: ShardState, states: Sequence[str], types: Sequence[str]) -> list[ListedGroup]:
     """The groups in these states and of these types; no filter means all. Case does not count."""
-    if types and CLASSIC_TYPE not in {name.lower() for name in types}:
-        return []
+    wanted_types = {name.lower() for name in types}
     wanted = {name.lower().strip() for name in states}
-    return [
-        ListedGroup(group_id, group.protocol_type or "", group.state.value, CLASSIC_TYPE)
-        for group_id, group in shard.groups.committed_items()
-        if not wanted or group.state.value.lower() in wanted
-    ]
+    listed: list[ListedGroup] = []
+    for group_id, group in shard.groups.committed_items():
+        kind = CONSUMER_TYPE if isinstance(group, ConsumerGroup) else CLASSIC_TYPE
+        if wanted_types and kind not in wanted_types:
+            continue
+        state = (group.committed_state if isinstance(group, ConsumerGroup) else group.state).value
+        if not wanted or state.lower() in wanted:
+            listed.append(ListedGroup(group_id, group.protocol_type or "", state, kind))
+    return listed
 
 
 def delete_groups(shard: ShardState, group_ids: Sequence[str]) -> Outcome[list[DeletableGroupResult]]:
@@ -80,8 +85,9 @@ def delete_groups(shard: ShardState, group_ids: Sequence[str]) -> Outcome[list[D
             error = ErrorCode.NON_EMPTY_GROUP
         else:
             records += offset_tombstones(shard, group_id)
-            records.append(group_tombstone(group_id))
-            deleted.append(group)
+            records += tombstones_of(group)
+            if isinstance(group, ClassicGroup):
+                deleted.append(group)
         results.append(DeletableGroupResult(group_id, error))
     return Outcome(results, records, written=partial(on_groups_deleted, shard, deleted))
 

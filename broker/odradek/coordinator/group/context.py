@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,3 +30,17 @@ class TopicResolver(Protocol):
     def topic_name(self, topic_id: bytes) -> str | None: ...
 
     def has_partition(self, name: str, partition: int) -> bool: ...
+
+    def partition_count(self, name: str) -> int:
+        """0 if there is no such topic."""
+        ...
+
+    def partition_racks(self, name: str) -> list[list[str]]:
+        """Of each partition the racks of its replicas' brokers, as far as they have one."""
+        ...
+
+    def topic_names(self) -> Iterable[str]: ...
+
+    def metadata_version(self) -> int:
+        """The offset of the metadata image."""
+        ...

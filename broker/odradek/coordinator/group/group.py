@@ -45,6 +45,9 @@ class GroupState(Enum):
     COMPLETING_REBALANCE = "CompletingRebalance"
     STABLE = "Stable"
     DEAD = "Dead"
+    ASSIGNING = "Assigning"
+    """Of consumer groups alone, as the next."""
+    RECONCILING = "Reconciling"
 
 
 EMPTY = GroupState.EMPTY
@@ -93,6 +96,13 @@ class ClassicGroup:
         self.sync_timer: Timer | None = None
 
     # -- what is known -------------------------------------------------------------------------------------------
+
+    @property
+    def is_simple(self) -> bool:
+        """Made by a commit, and never more: no record says that it is there."""
+        return (
+            self.state is EMPTY and self.protocol_type is None and self.generation == 0 and not self.members
+        )
 
     def is_leader(self, member_id: str) -> bool:
         return self.leader_id is not None and self.leader_id == member_id
@@ -167,6 +177,9 @@ class ClassicGroup:
             # The member knows the generation from its join; it has to sync before it may commit in it.
             raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS)
         return None
+
+    def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, latest: bool) -> None:
+        """Anybody may look at what a classic group has committed."""
 
     def is_subscribed_to(self, topic: str) -> bool:
         """When a consumer group's subscription is not known, it may be any topic."""

@@ -18,6 +18,8 @@ from functools import partial
 from random import Random
 
 from odradek.coordinator.errors import client_error
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.context import GroupContext
 from odradek.coordinator.group.group import (
     COMPLETING_REBALANCE,
@@ -28,6 +30,7 @@ from odradek.coordinator.group.group import (
     ClassicGroup,
 )
 from odradek.coordinator.group.member import Member, Protocols
+from odradek.coordinator.group.offsets import tombstones_of
 from odradek.coordinator.group.rebalance import (
     abandon,
     await_pending_join,
@@ -77,23 +80,37 @@ class _Joiner:
 
 def join_group(
     shard: ShardState, context: GroupContext, request: JoinGroupRequest, done: JoinDone
+) -> Outcome[JoinGroupResponse | None]:
+    """Decide on a join. `done` is called now or when the join phase ends; or, for a consumer group with members, there
+    is a response, for when what was decided is written.
+    """
+    group = shard.groups.get(request.group_id)
+    if isinstance(group, ConsumerGroup) and not group.is_empty:
+        return classic_members.join(shard, group, context, request)
+    outcome = _join_classic(shard, context, request, done)
+    return Outcome(None, outcome.records, outcome.replay, outcome.written)
+
+
+def _join_classic(
+    shard: ShardState, context: GroupContext, request: JoinGroupRequest, done: JoinDone
 ) -> Outcome[None]:
-    """Decide on a join. `done` is called now or when the join phase ends."""
     protocols: dict[str, bytes] = {}
     for protocol in request.protocols:
         protocols.setdefault(protocol.name, protocol.metadata)
     joiner = _Joiner(context, request, list(protocols.items()), partial(shard.answer, done))
-    group = shard.groups.get(request.group_id)
-    if group is not None:
-        return _join_known_group(shard, group, joiner)
+    known = shard.groups.get(request.group_id)
+    if isinstance(known, ClassicGroup):
+        return _join_known_group(shard, known, joiner)
     if request.member_id:
         return _refuse(joiner, ErrorCode.UNKNOWN_MEMBER_ID, request.member_id)
+    # Also a consumer group without members: it becomes a classic one.
+    former = [] if known is None else tombstones_of(known)
     group = ClassicGroup(request.group_id, EMPTY, shard.wall_ms())
     shard.groups[request.group_id] = group
     outcome = _join_known_group(shard, group, joiner)
     assert not outcome.records, "a first join writes nothing by itself"
     written = partial(_on_group_written, shard, group)
-    return Outcome(None, [new_group_record(group)], replay=False, written=written)
+    return Outcome(None, [*former, new_group_record(group)], replay=False, written=written)
 
 
 def _join_known_group(shard: ShardState, group: ClassicGroup, joiner: _Joiner) -> Outcome[None]:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.group import (
     COMPLETING_REBALANCE,
     PREPARING_REBALANCE,
@@ -27,6 +29,8 @@ from odradek.wire.messages.leave_group import (
 def leave_group(shard: ShardState, request: LeaveGroupRequest) -> Outcome[LeaveGroupResponse]:
     """Take the members of a request in the form of version 3 out of their group, and rebalance once."""
     group = shard.groups.get(request.group_id)
+    if isinstance(group, ConsumerGroup):
+        return classic_members.leave(shard, group, request)
     answers = [_remove(group, member) for member in request.members]
     response = LeaveGroupResponse(members=answers)
     gone = [answer.member_id for answer in answers if answer.error_code == ErrorCode.NONE]

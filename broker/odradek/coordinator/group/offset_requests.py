@@ -220,11 +220,11 @@ def _fetch_group(
         runtime.write(index, lambda shard: Outcome(fetch_offsets(shard, known, latest=True)), respond, failed)
         return
     try:
-        shard = runtime.read(index)
+        result = fetch_offsets(runtime.read(index), known, latest=False)
     except KafkaError as error:
         failed(error.code)
         return
-    respond(fetch_offsets(shard, known, latest=False))
+    respond(result)
 
 
 def _groups_of(context: GroupContext, request: OffsetFetchRequest) -> list[OffsetFetchRequestGroup]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
+from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.consumer.records import group_tombstones
 from odradek.coordinator.group.context import GroupContext
 from odradek.coordinator.group.group import (
     CONSUMER_PROTOCOL_TYPE,
@@ -20,8 +22,9 @@ from odradek.coordinator.group.group import (
     PartitionCheck,
 )
 from odradek.coordinator.group.rebalance import keep_session
-from odradek.coordinator.group.records import GroupRecord, group_tombstone, offset_record, offset_tombstone
-from odradek.coordinator.group.state import Offsets, ShardState, TopicPartition
+from odradek.coordinator.group.record import GroupRecord
+from odradek.coordinator.group.records import group_tombstone, offset_record, offset_tombstone
+from odradek.coordinator.group.state import AnyGroup, Offsets, ShardState, TopicPartition
 from odradek.coordinator.partitioning import utf16_length
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -59,7 +62,7 @@ def commit_offsets(
     """Write the offsets. KafkaError refuses the whole request; metadata that is too long refuses its partition."""
     group = shard.groups.get(request.group_id)
     check = _validate_commit(group, context, request)
-    if group is not None and group.state in (STABLE, PREPARING_REBALANCE):
+    if isinstance(group, ClassicGroup) and group.state in (STABLE, PREPARING_REBALANCE):
         keep_session(shard, group, group.members[request.member_id])
     wall_ms = shard.wall_ms()
     expire_ms = -1 if request.retention_time_ms == -1 else wall_ms + request.retention_time_ms
@@ -85,7 +88,7 @@ def commit_offsets(
 
 
 def _validate_commit(
-    group: ClassicGroup | None, context: GroupContext, request: OffsetCommitRequest
+    group: AnyGroup | None, context: GroupContext, request: OffsetCommitRequest
 ) -> PartitionCheck | None:
     generation = request.generation_id_or_member_epoch
     if group is None:
@@ -121,7 +124,11 @@ def fetch_offsets(
     """The offsets of one group, all of them if no topics are named. `latest` looks at what is not committed yet too
     (for `require_stable`, whose answer then waits for it), and at open transactions: what one of them holds an offset
     of is UNSTABLE_OFFSET_COMMIT."""
-    known = shard.offsets.get(request.group_id) if _exists(shard, request.group_id, latest) else None
+    groups = shard.groups
+    group = groups.get(request.group_id) if latest else groups.get_committed(request.group_id)
+    if group is not None:
+        group.validate_offset_fetch(request.member_id, request.member_epoch, latest=latest)
+    known = None if group is None else shard.offsets.get(request.group_id)
     if request.topics is None:
         topics = [] if known is None else _all_offsets(known, latest)
         if latest:
@@ -154,11 +161,6 @@ def _refuse_unstable(shard: ShardState, group_id: str, topics: list[OffsetFetchR
                 partition.committed_offset = partition.committed_leader_epoch = -1
                 partition.metadata = ""
                 partition.error_code = ErrorCode.UNSTABLE_OFFSET_COMMIT
-
-
-def _exists(shard: ShardState, group_id: str, latest: bool) -> bool:
-    groups = shard.groups
-    return (groups.get(group_id) if latest else groups.get_committed(group_id)) is not None
 
 
 def _lookup(known: Offsets | None, key: TopicPartition, latest: bool) -> OffsetCommitValue | None:
@@ -250,7 +252,12 @@ def expired(shard: ShardState) -> Iterator[GroupRecord]:
                 else:
                     left += 1
         if left == 0 and group.state is EMPTY:
-            yield group_tombstone(group_id)
+            yield from tombstones_of(group)
+
+
+def tombstones_of(group: AnyGroup) -> list[GroupRecord]:
+    """The end of a group without members."""
+    return group_tombstones(group) if isinstance(group, ConsumerGroup) else [group_tombstone(group.group_id)]
 
 
 def drop_void(shard: ShardState) -> None:
@@ -260,11 +267,11 @@ def drop_void(shard: ShardState) -> None:
         del shard.offsets[group_id]
 
 
-def _is_expired(shard: ShardState, group: ClassicGroup, topic: str, value: OffsetCommitValue) -> bool:
+def _is_expired(shard: ShardState, group: AnyGroup, topic: str, value: OffsetCommitValue) -> bool:
     """Retention runs from the commit, or from when the group lost its last member. While a group has members, only
     offsets of topics it is known not to want expire."""
     since_ms = value.commit_timestamp
-    if group.protocol_type is not None:
+    if isinstance(group, ClassicGroup) and group.protocol_type is not None:
         if group.state is EMPTY:
             since_ms = (
                 value.commit_timestamp if group.state_since_wall_ms is None else group.state_since_wall_ms

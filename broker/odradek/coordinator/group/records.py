@@ -2,17 +2,19 @@
 
 A key is its type (int16) and the key message in version 0; a value is its version (int16) and the value message.
 Written as Kafka 4.3 writes them: offsets in version 4 (version 1 when a client asked for its own retention, which
-only version 1 can hold), group metadata in version 3. Every version is read, the old type 0 of offset keys included;
-types of other kinds of group are skipped, as Kafka skips types it does not know.
+only version 1 can hold), group metadata in version 3, the records of consumer groups (`consumer/records.py`) in
+version 0. Every version is read, the old type 0 of offset keys included; types of share and streams groups are
+skipped, as Kafka skips types it does not know.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from odradek.coordinator.group.consumer.records import KEYS
 from odradek.coordinator.group.group import EMPTY, STABLE, ClassicGroup
 from odradek.coordinator.group.member import Member
+from odradek.coordinator.group.record import GroupRecord
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.messages.group_metadata_key import GroupMetadataKey
 from odradek.wire.messages.group_metadata_value import GroupMetadataValue, MemberMetadata
@@ -21,33 +23,11 @@ from odradek.wire.messages.legacy_offset_commit_value import LegacyOffsetCommitV
 from odradek.wire.messages.offset_commit_key import OffsetCommitKey
 from odradek.wire.messages.offset_commit_value import OffsetCommitValue
 
-GROUP_METADATA_VERSION = 3
-OFFSET_VERSION = 4
-OFFSET_VERSION_WITH_EXPIRY = 1
-
 _INT16 = struct.Struct(">h")
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRecord:
-    """One decoded record. A None value is a tombstone."""
-
-    key: OffsetCommitKey | GroupMetadataKey
-    value: OffsetCommitValue | GroupMetadataValue | None
-
-    def encode(self) -> tuple[bytes, bytes | None]:
-        key = bytearray(_INT16.pack(self.key.RECORD_TYPE))
-        self.key.write(key, 0)
-        if self.value is None:
-            return bytes(key), None
-        version = _version_of(self.value)
-        value = bytearray(_INT16.pack(version))
-        self.value.write(value, version)
-        return bytes(key), bytes(value)
-
-
 def decode(key: bytes, value: bytes | None) -> GroupRecord | None:
-    """The record, or None if its type is not one of classic groups. MalformedMessage if it is damaged."""
+    """The record, or None if its type is of no group that is known here. MalformedMessage if it is damaged."""
     record_type, key_bytes = _split(key)
     if record_type == OffsetCommitKey.RECORD_TYPE:
         offset_key = OffsetCommitKey.decode(key_bytes, 0)
@@ -59,7 +39,14 @@ def decode(key: bytes, value: bytes | None) -> GroupRecord | None:
     if record_type == GroupMetadataKey.RECORD_TYPE:
         group_key = GroupMetadataKey.decode(key_bytes, 0)
         return GroupRecord(group_key, None if value is None else _read_group(value))
-    return None
+    kind = KEYS.get(record_type)
+    if kind is None:
+        return None
+    decoded_key = kind[0].decode(key_bytes, 0)
+    if value is None:
+        return GroupRecord(decoded_key, None)
+    version, body = _split(value)
+    return GroupRecord(decoded_key, kind[1].decode(body, version))
 
 
 def offset_record(group_id: str, topic: str, partition: int, value: OffsetCommitValue) -> GroupRecord:
@@ -132,12 +119,6 @@ def group_from_record(group_id: str, value: GroupMetadataValue) -> ClassicGroup:
         group.add(member)
     group.learn_subscriptions()
     return group
-
-
-def _version_of(value: OffsetCommitValue | GroupMetadataValue) -> int:
-    if isinstance(value, GroupMetadataValue):
-        return GROUP_METADATA_VERSION
-    return OFFSET_VERSION if value.expire_timestamp == -1 else OFFSET_VERSION_WITH_EXPIRY
 
 
 def _timestamp(wall_ms: int | None) -> int:

@@ -8,15 +8,19 @@ from functools import partial
 from itertools import islice
 
 from odradek.coordinator.group.admin import on_groups_deleted
+from odradek.coordinator.group.consumer.fence import fence
+from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.consumer.loading import resume_consumer_group
 from odradek.coordinator.group.group import ClassicGroup
 from odradek.coordinator.group.offsets import drop_void, expired, tombstones_of_topics
 from odradek.coordinator.group.rebalance import abandon, resume
-from odradek.coordinator.group.records import GroupRecord
+from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.ports.timers import Timer
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.group_metadata_key import GroupMetadataKey
+from odradek.wire.messages.offset_commit_key import OffsetCommitKey
 
 TOMBSTONES_MAX = 1_000
 """Tombstones written in one batch; more follow when it is committed."""
@@ -32,14 +36,22 @@ class GroupShard(ShardState):
 
     def on_loaded(self) -> None:
         for group in self.groups.values():
-            resume(self, group)
+            if isinstance(group, ConsumerGroup):
+                resume_consumer_group(self, group)
+            else:
+                resume(self, group)
         self._schedule_sweep(self.partition * SWEEP_STAGGER_MS)
 
     def on_unloaded(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
+        self.consumer_timers.close()
         for group in self.groups.values():
-            abandon(self, group, ErrorCode.NOT_COORDINATOR)
+            if isinstance(group, ClassicGroup):
+                abandon(self, group, ErrorCode.NOT_COORDINATOR)
+
+    def fence(self, group_id: str, member_id: str, reason: str) -> None:
+        self.submit(partial(fence, group_id=group_id, member_id=member_id, reason=reason))
 
     def on_topics_deleted(self, names: AbstractSet[str], topic_ids: Mapping[str, bytes]) -> None:
         """Forget what was committed for deleted topics."""
@@ -66,14 +78,15 @@ def _tombstones(shard: ShardState, source: Callable[[ShardState], Iterator[Group
     for record in records:
         if isinstance(record.key, GroupMetadataKey):
             group = shard.groups.get(record.key.group)
-            assert group is not None
+            assert isinstance(group, ClassicGroup)
             deleted.append(group)
 
     def written(error: ErrorCode) -> None:
         on_groups_deleted(shard, deleted, error)
         if error is ErrorCode.NONE:
             if source is expired:
-                shard.metrics.offset_expired += len(records) - len(deleted)
+                offsets = sum(1 for record in records if isinstance(record.key, OffsetCommitKey))
+                shard.metrics.offset_expired += offsets
             if len(records) == TOMBSTONES_MAX:
                 # Through the queue of answers: after this step, not inside it.
                 shard.answer(shard.submit, partial(_tombstones, source=source))

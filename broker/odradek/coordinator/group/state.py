@@ -9,6 +9,7 @@ log, and a group's record is written when a generation is complete, so that the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -16,13 +17,21 @@ from sys import intern
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from odradek.coordinator.config import GroupConfig
+from odradek.coordinator.group.consumer import records as consumer_records
+from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.consumer.settings import ConsumerSettings
+from odradek.coordinator.group.consumer.timers import ConsumerTimers
+from odradek.coordinator.group.consumer.topics import TopicCatalog
 from odradek.coordinator.group.group import EMPTY, ClassicGroup
 from odradek.coordinator.group.pending import PendingOffsets
-from odradek.coordinator.group.records import GroupRecord, decode, group_from_record
+from odradek.coordinator.group.record import GroupRecord
+from odradek.coordinator.group.records import decode, group_from_record
 from odradek.coordinator.runtime import EventLog, Outcome
 from odradek.coordinator.timeline import Timeline, TimelineDict
 from odradek.ports.clock import Clock
 from odradek.ports.timers import Timer, TimerQueue
+from odradek.wire.errors import MalformedMessage
+from odradek.wire.messages.group_metadata_key import GroupMetadataKey
 from odradek.wire.messages.group_metadata_value import GroupMetadataValue
 from odradek.wire.messages.offset_commit_key import OffsetCommitKey
 from odradek.wire.messages.offset_commit_value import OffsetCommitValue
@@ -30,6 +39,7 @@ from odradek.wire.messages.offset_commit_value import OffsetCommitValue
 R = TypeVar("R")
 TopicPartition: TypeAlias = tuple[str, int]
 Offsets: TypeAlias = TimelineDict[TopicPartition, OffsetCommitValue]
+AnyGroup: TypeAlias = ClassicGroup | ConsumerGroup
 
 
 def nothing() -> Outcome[None]:
@@ -56,6 +66,8 @@ class ShardHost(Protocol):
     rng: Random
     log: EventLog
     metrics: GroupMetrics
+    catalog: TopicCatalog
+    settings: ConsumerSettings
 
     def answer(self, done: Callable[[R], None], response: R) -> None:
         """Answer a request once the state machine is at rest."""
@@ -66,7 +78,7 @@ class ShardHost(Protocol):
         ...
 
 
-class ShardState:
+class ShardState(ABC):
     """See the module."""
 
     def __init__(self, partition: int, host: ShardHost) -> None:
@@ -76,7 +88,10 @@ class ShardState:
         self.log = host.log
         self.metrics = host.metrics
         self.timeline = Timeline()
-        self.groups: TimelineDict[str, ClassicGroup] = TimelineDict(self.timeline)
+        self.topics = host.catalog
+        self.settings = host.settings
+        self.consumer_timers = ConsumerTimers(self, self.fence)
+        self.groups: TimelineDict[str, AnyGroup] = TimelineDict(self.timeline)
         self.offsets: dict[str, Offsets] = {}
         """By group id. An entry may be void (everything deleted); the retention sweep drops those."""
         self.pending = PendingOffsets(self.timeline)
@@ -96,11 +111,13 @@ class ShardState:
         if isinstance(key, OffsetCommitKey):
             assert value is None or isinstance(value, OffsetCommitValue)
             self._replay_offset(key, value)
+        elif not isinstance(key, GroupMetadataKey):
+            self._replay_consumer(record)
         elif value is None:
             self.groups.remove(key.group)
         else:
             assert isinstance(value, GroupMetadataValue)
-            self.groups[key.group] = group_from_record(key.group, value)
+            self.groups[key.group] = record.live or group_from_record(key.group, value)
 
     def load_transactional(
         self, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
@@ -122,6 +139,26 @@ class ShardState:
         for group_id, where, value in self.pending.end(producer_id, commit):
             self._need_group(group_id)
             self._offsets_of(group_id)[where] = value
+
+    def _replay_consumer(self, record: GroupRecord) -> None:
+        """A record of a consumer group. The first one makes it, also where a commit has made a simple group before;
+        tombstones of what is not there mean nothing.
+        """
+        group_id: str = record.key.group_id  # type: ignore[attr-defined]  # all their keys have it
+        group = self.groups.get(group_id)
+        if not isinstance(group, ConsumerGroup):
+            if record.value is None:
+                return
+            if group is not None and not group.is_simple:
+                raise MalformedMessage(f"group {group_id} is classic, and has a record of a consumer group")
+            group = self.groups[group_id] = ConsumerGroup(group_id, self.timeline)
+        consumer_records.apply(group, record)
+        if consumer_records.is_group_tombstone(record):
+            self.groups.remove(group_id)
+
+    @abstractmethod
+    def fence(self, group_id: str, member_id: str, reason: str) -> None:
+        """Give up a member of a consumer group, as an operation of its own."""
 
     def _replay_offset(self, key: OffsetCommitKey, value: OffsetCommitValue | None) -> None:
         topic_partition = (intern(key.topic), key.partition)

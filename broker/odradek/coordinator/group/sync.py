@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 from odradek.coordinator.errors import client_error
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.group import (
     COMPLETING_REBALANCE,
     EMPTY,
@@ -34,9 +36,22 @@ from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 SyncDone = Callable[[SyncGroupResponse], None]
 
 
-def sync_group(shard: ShardState, request: SyncGroupRequest, done: SyncDone) -> Outcome[None]:
-    """Decide on a sync. `done` is called now or when the leader's assignments are stored."""
+def sync_group(
+    shard: ShardState, request: SyncGroupRequest, done: SyncDone
+) -> Outcome[SyncGroupResponse | None]:
+    """Decide on a sync. `done` is called now or when the leader's assignments are stored; or, for a consumer group,
+    there is a response.
+    """
     group = shard.groups.get(request.group_id)
+    if isinstance(group, ConsumerGroup):
+        return classic_members.sync(shard, group, request)
+    outcome = _sync_classic(shard, group, request, done)
+    return Outcome(None, outcome.records, outcome.replay, outcome.written)
+
+
+def _sync_classic(
+    shard: ShardState, group: ClassicGroup | None, request: SyncGroupRequest, done: SyncDone
+) -> Outcome[None]:
     try:
         if group is None or group.state is EMPTY:
             raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
@@ -100,6 +115,8 @@ def heartbeat(shard: ShardState, request: HeartbeatRequest) -> Outcome[Heartbeat
     group = shard.groups.get(request.group_id)
     if group is None:
         raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
+    if isinstance(group, ConsumerGroup):
+        return classic_members.heartbeat(shard, group, request)
     group.validate_member(request.member_id, request.group_instance_id)
     if request.generation_id != group.generation:
         raise KafkaError(ErrorCode.ILLEGAL_GENERATION)
