@@ -20,7 +20,8 @@ from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
-from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicCreation
+from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
+from odradek.broker.transactions import transaction_coordinator
 from odradek.broker.txn_markers import TxnMarkers
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
@@ -251,6 +252,15 @@ class Node:
             ports.timers,
             lambda: self.image,
         )
+        transactions_log = self._coordinator_log(TRANSACTIONS_TOPIC)
+        self.transactions = transaction_coordinator(
+            self,
+            transactions_log,
+            self.txn_markers,
+            Topics(self),
+            on_failed=lambda index: self._reload(TRANSACTIONS_TOPIC, index),
+        )
+        self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions)
         self.replicas.on_leadership = self._leadership_changed
         self.replicas.assignments.ask = self._ask_controller
         self.supported_features = self.quorum.supported_features

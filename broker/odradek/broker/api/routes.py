@@ -19,11 +19,11 @@ from odradek.broker.api import (
     find_coordinator,
     forwarded,
     groups,
-    init_producer_id,
     list_offsets,
     metadata,
     offset_for_leader_epoch,
     produce,
+    transactions,
     write_txn_markers,
 )
 from odradek.broker.dispatch import Function, generic
@@ -42,7 +42,6 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.LIST_OFFSETS: list_offsets.list_offsets,
     ApiKey.FIND_COORDINATOR: find_coordinator.find_coordinator,
     ApiKey.DELETE_RECORDS: delete_records.delete_records,
-    ApiKey.INIT_PRODUCER_ID: init_producer_id.init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch.offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs.describe_configs,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster.describe_cluster,
@@ -52,6 +51,7 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.WRITE_TXN_MARKERS: write_txn_markers.write_txn_markers,
     **dict.fromkeys(forwarded.KEYS, forwarded.to_controller),
     **groups.FUNCTIONS,
+    **transactions.FUNCTIONS,
 }
 VERSIONS: dict[int, range] = {
     # 0-2 are told so that librdkafka compresses (KAFKA-18659) and refused when used.

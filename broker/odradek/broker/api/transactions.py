@@ -1,8 +1,8 @@
 """The APIs of the transaction coordinator: producers that FindCoordinator sent here, brokers, and tools.
 
 InitProducerId 22 (0-5, without a transactional id from any broker), AddPartitionsToTxn 24 (0-5; from 4 on of brokers),
-AddOffsetsToTxn 25 (0-4), EndTxn 26 (0-5), DescribeTransactions 65 (0), ListTransactions 66 (0-2). Everything is decided by
-the transaction coordinator; here requests only find their way to it.
+AddOffsetsToTxn 25 (0-4), EndTxn 26 (0-5), DescribeTransactions 65 (0), ListTransactions 66 (0-2). Everything is
+decided by the transaction coordinator; here requests only find their way to it.
 """
 
 from __future__ import annotations
