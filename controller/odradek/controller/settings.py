@@ -12,6 +12,7 @@ from odradek.raft.config import RaftConfig
 
 METADATA_VERSION = "metadata.version"
 ELR_VERSION = "eligible.leader.replicas.version"
+TRANSACTION_VERSION = "transaction.version"
 
 METADATA_VERSION_LEVEL = 30
 """4.3-IV0."""
@@ -34,10 +35,11 @@ SUPPORTED_FEATURES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
         METADATA_VERSION: (METADATA_VERSION_LEVEL, METADATA_VERSION_LEVEL),
         ELR_VERSION: (1, 1),
+        TRANSACTION_VERSION: (0, 2),
     }
 )
 """What is really served, lowest and highest level: clients decide by the finalized levels. group.version
-(the consumer protocol of KIP-848) and transaction.version join when they are served.
+(the consumer protocol of KIP-848) joins when it is served.
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 from odradek.controller import quorum_controller, topics
 from odradek.controller.quorum_controller import handler_of
 from odradek.controller.responses import error_response
+from odradek.controller.settings import SUPPORTED_FEATURES
 from odradek.controller.state import ControllerState, Decision
 from odradek.metadata.records import RemoveTopicRecord
 from odradek.wire.apis import ApiKey, request_class
@@ -45,7 +46,8 @@ def harness() -> Harness:
 
 def test_an_empty_log_begins_with_the_feature_levels_and_min_insync_replicas() -> None:
     harness = Harness(static_configs={"min.insync.replicas": "2"})
-    assert harness.image.features == {"metadata.version": 30, "eligible.leader.replicas.version": 1}
+    assert harness.image.features == {name: high for name, (_, high) in SUPPORTED_FEATURES.items()}
+    assert harness.image.features["transaction.version"] == 2
     assert harness.image.config(4, "") == {"min.insync.replicas": "2"}
     offset = harness.log.end_offset
     harness.controller.on_resign()
