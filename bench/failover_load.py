@@ -64,6 +64,11 @@ class Load(threading.Thread):
         if left:
             raise BenchError(f"{left} records were not delivered")
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether every partition has acknowledged something."""
+        return all(self.acknowledged)
+
     def flows_since(self, moment: float) -> bool:
         """Whether every partition has been acknowledged lately, and has been for a while since `moment`."""
         now = time.monotonic()
@@ -80,8 +85,6 @@ class Load(threading.Thread):
 
 
 def longest_gap(times: list[float], moment: float) -> float:
-    """Seconds between two of `times`, ascending, of which the second is behind `moment`; counted from `moment`."""
-    recent = [when for when in times if when > moment - 1.0]
-    return max(
-        (after - max(before, moment) for before, after in pairwise(recent) if after > moment), default=0.0
-    )
+    """Seconds, counted from `moment`, between two of `times` (ascending)."""
+    later = [moment, *(when for when in times if when > moment)]
+    return max((after - before for before, after in pairwise(later)), default=0.0)

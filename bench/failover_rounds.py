@@ -37,6 +37,7 @@ class Trial:
             admin.create_topic(TOPIC, PARTITIONS, [], replicas=len(self.cluster.nodes))
         load = Load(self.cluster.bootstrap, TOPIC, PARTITIONS)
         load.start()
+        until(lambda: load.has_begun, "no acknowledgements", PATIENCE_S)
         return load
 
     def leaders(self) -> list[int] | None:
