@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,9 @@ class Cluster:
     def is_broker(self, node_id: int) -> bool:
         return not self.scenario.controllers or node_id > self.scenario.controllers
 
+    def is_voter(self, node_id: int) -> bool:
+        return node_id <= (self.scenario.controllers or self.scenario.nodes)
+
     def _settings(self, node_id: int) -> dict[str, str]:
         """Of one node; a cluster of one is what `odradek start` begins with."""
         scenario = self.scenario
@@ -158,7 +162,13 @@ class Cluster:
 
     def may_lose_power(self, machine: Machine) -> bool:
         """Whether the promises would still cover everything, where the scenario asks for that."""
-        return not self.scenario.within_promises or self.invariants.survives_power_loss(machine)
+        return not self.scenario.within_promises or self.invariants.survives_loss(machine)
+
+    def may_lose_disk(self, machine: Machine) -> bool:
+        return not self.scenario.within_promises or self.invariants.survives_loss(machine, all_of_it=True)
+
+    def may_rot(self, machine: Machine, key: Key) -> bool:
+        return not self.scenario.within_promises or self.invariants.survives_loss_of(machine, key)
 
     def expects_refusal(self, machine: Machine, error: Exception) -> bool:
         return bool(machine.disk_faults)
@@ -227,8 +237,8 @@ class Cluster:
                 found += [f"{machine.host}: {reason}" for reason in machine.node.readiness()[1]]
         for key, partition in self.invariants.metadata.partitions():
             model = self.invariants.models.get(key)
-            if partition.leader < 0:
-                found.append(f"{model.name if model else key} has no leader: {partition}")
+            if partition.leader < 0 or len(partition.isr) < len(partition.replicas):
+                found.append(f"{model.name if model else key}: {replace(partition, directories=())}")
         for producer in self.producers:
             found += producer.unfinished()
         return "; ".join(found[:12])
@@ -253,6 +263,9 @@ class Cluster:
             lambda: last.done,
             "not every partition takes writes after the faults ended",
         )
+        self._wait(
+            self.scenario.heal_ms, self._all_in_sync, "not everybody gets in sync after the faults ended"
+        )
         users: list[Committer | GroupMember] = [*self.committers, *self.members]
         for user in users:
             user.finish()
@@ -268,6 +281,9 @@ class Cluster:
             lambda: all(consumer.lag() == 0 for consumer in self.consumers),
             "consumers do not reach the end after the faults ended",
         )
+
+    def _all_in_sync(self) -> bool:
+        return all(len(each.isr) == len(each.replicas) for _, each in self.invariants.metadata.partitions())
 
     def _last_writer(self) -> Producer:
         """acks=all works on every partition."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from odradek.simulation.damage import DiskDamage
 from odradek.simulation.disk import DiskSpeed
 from odradek.simulation.network import Weather
 from odradek.simulation.scheduler import MS
@@ -56,6 +57,12 @@ class Nemesis:
             "quiet loss": self._quiet_loss,
             "slow link": self._slow_link,
             "power loss while writing": self._power_loss_unsynced,
+        }
+        damage = DiskDamage(cluster, rng, self._note, self._later)
+        self._faults |= {
+            "files lost": damage.lose_files,
+            "disk replaced": damage.replace,
+            "rot": damage.rot,
         }
         self._waits_for_unsynced = False
         self._waits_for_vote = False

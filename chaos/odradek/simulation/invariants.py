@@ -52,6 +52,8 @@ class Invariants:
         self._replicas: dict[Process, dict[tuple[str, int], Replica]] = {}
         self._tainted: dict[Key, dict[int, int]] = {}
         """Replicas that lost power, and the broker epoch they had then, until they are in the ISR again."""
+        self._rotten: dict[tuple[Key, int], int] = {}
+        """(partition, node) → the lowest offset at which its log is damaged, until it was cut there."""
 
     # -- lives ---------------------------------------------------------------------------------------------------
 
@@ -71,26 +73,54 @@ class Invariants:
     def power_lost(self, machine: Machine) -> None:
         """Note what the promises still cover: D2 up to min.insync.replicas - 1 of the replicas, D3 any number."""
         for key, model in self.models.items():
-            found = self.metadata.partition(key)
-            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
-                continue
-            broker = self.metadata.image.brokers.get(machine.id)
-            tainted = self._tainted.setdefault(key, {})
-            tainted[machine.id] = broker.epoch if broker is not None else -1
-            if len(tainted) >= self._cluster.min_isr(model.topic, len(found.replicas)):
-                model.loss_allowed = True
-                self._cluster.trace.count("more power lost than the promises cover")
+            if not self._cluster.flushes(model.topic):
+                self._taint(machine, key, model)
 
-    def survives_power_loss(self, machine: Machine) -> bool:
-        """Whether nothing acknowledged may be lost if this machine loses power now (D2)."""
+    def disk_lost(self, machine: Machine) -> None:
+        """Everything on it, flushed or not."""
         for key, model in self.models.items():
-            found = self.metadata.partition(key)
-            if found is None or machine.id not in found.replicas or self._cluster.flushes(model.topic):
-                continue
-            lost = {machine.id, *self._tainted.get(key, ())}
-            if len(lost) >= self._cluster.min_isr(model.topic, len(found.replicas)):
-                return False
-        return True
+            self._rotten.pop((key, machine.id), None)
+            self._taint(machine, key, model)
+        self.raft.forget_disk(machine.id)
+
+    def rotten(self, machine: Machine, topic_id: bytes, index: int, offset: int) -> None:
+        """A batch at this offset is damaged on one machine."""
+        key = topic_id, index
+        self._rotten[key, machine.id] = min(offset, self._rotten.get((key, machine.id), offset))
+        self._taint(machine, key, self.models[key])
+
+    def given_up(self, partition: Partition) -> None:
+        """Its only replica is damaged where somebody wants to read."""
+        self.models[partition.topic_id, partition.index].dead = True
+
+    def is_rotten(self, machine: Machine) -> bool:
+        return any(node == machine.id for _, node in self._rotten)
+
+    def _taint(self, machine: Machine, key: Key, model: PartitionModel) -> None:
+        found = self.metadata.partition(key)
+        if found is None or machine.id not in found.replicas:
+            return
+        broker = self.metadata.image.brokers.get(machine.id)
+        tainted = self._tainted.setdefault(key, {})
+        tainted[machine.id] = broker.epoch if broker is not None else -1
+        if len(tainted) >= self._cluster.min_isr(model.topic, len(found.replicas)):
+            model.loss_allowed = True
+            self._cluster.trace.count("more lost than the promises cover")
+
+    def survives_loss(self, machine: Machine, *, all_of_it: bool = False) -> bool:
+        """Whether nothing acknowledged may be lost if this machine loses power now (D2), or `all_of_it`."""
+        return all(
+            self.survives_loss_of(machine, key)
+            for key, model in self.models.items()
+            if all_of_it or not self._cluster.flushes(model.topic)
+        )
+
+    def survives_loss_of(self, machine: Machine, key: Key) -> bool:
+        found = self.metadata.partition(key)
+        if found is None or machine.id not in found.replicas:
+            return True
+        lost = {machine.id, *self._tainted.get(key, ())}
+        return len(lost) < self._cluster.min_isr(self.models[key].topic, len(found.replicas))
 
     def on_message(self, process: Process, to: ReplicaKey, message: Message) -> None:
         self.raft.on_message(process, to, message)
@@ -151,9 +181,16 @@ class Invariants:
         if partition.leader_epoch >= 0 and not model.loss_allowed:
             self._check_local(process, replica)
         if mirror.truncated:
+            self._cut(process, replica)
             process.machine.cluster.trace.count("log truncated")
             process.machine.cluster.trace.note(process.machine.host, "truncated", model.name, mirror.end)
             self.check_members(partition.topic_id, partition.index, model)
+
+    def _cut(self, process: Process, replica: Replica) -> None:
+        """What is damaged is gone with the rest."""
+        rotten = (replica.partition.topic_id, replica.model.index), process.machine.id
+        if replica.mirror.end <= self._rotten.get(rotten, -1):
+            del self._rotten[rotten]
 
     def _check_local(self, process: Process, replica: Replica) -> None:
         """P4: what a replica takes for committed is committed, and it has it."""
@@ -286,6 +323,8 @@ class Invariants:
             return
         for member in list(tainted):
             broker = self.metadata.image.brokers.get(member)
+            if (key, member) in self._rotten:
+                continue
             if member in partition.isr and broker is not None and broker.epoch > tainted[member]:
                 del tainted[member]
 

@@ -52,9 +52,17 @@ class Scenario:
 
 
 _ONE = {"plain": TopicPlan(2), "flushed": TopicPlan(2, configs={"flush.messages": "1"})}
+_BRIEF = {"flushed": TopicPlan(2, configs={"flush.messages": "1"})}
 _FLUSHED = {"flushed": TopicPlan(3, configs={"flush.messages": "1"})}
 _THREE = {"three": TopicPlan(2, 3), "flushed": TopicPlan(1, 3, {"flush.messages": "1"})}
 _SAFE = {"min.insync.replicas": "2"}
+_HASTY = {
+    **_SAFE,
+    "replica.lag.time.max.ms": "600",
+    "replica.fetch.wait.max.ms": "300",
+    "broker.session.timeout.ms": "900",
+    "broker.heartbeat.interval.ms": "150",
+}
 _CRASHES = {
     "kill": 6,
     "kill all": 1,
@@ -64,6 +72,9 @@ _CRASHES = {
     "clock jump": 1,
     "cut streams": 3,
 }
+_AWAY = {"isolate leader": 3, "pause": 2, "kill": 4, "power loss": 4}
+_VIOLENT = {**_AWAY, "cut streams": 4, "lossy controller": 3, "one-way partition": 2, "slow disk": 1}
+_DAMAGE = {"rot": 8, "files lost": 7, "disk replaced": 6}
 _PARTITIONS = {
     "slow link": 3,
     "partition": 4,
@@ -85,6 +96,25 @@ _PROCESS = {
 SCENARIOS: dict[str, Scenario] = {
     each.name: each
     for each in (
+        *(
+            Scenario(
+                f"brief-{name}",
+                f"one node for a second, {about}: many different runs in little time",
+                topics=_BRIEF,
+                producers=1,
+                committers=1,
+                group_members=1,
+                chaos_ms=900,
+                faults=faults,
+                fault_interval_ms=(30, 300),
+                settings={"log.flush.interval.messages": "1"},
+            )
+            for name, about, faults in (
+                ("kill", "killed", {"kill": 6, "restart": 3, "pause": 2, "files lost": 2, "clock jump": 1}),
+                ("power", "power lost", {"power loss": 6, "kill": 2, "restart": 1, "slow disk": 2}),
+                ("disk", "its disk full or failing", {"disk full": 3, "disk error": 3, "fsync error": 4}),
+            )
+        ),
         Scenario(
             "one-kill",
             "one node: kill -9, restarts, pauses, jumping clocks; nothing acknowledged is lost (D1)",
@@ -103,6 +133,12 @@ SCENARIOS: dict[str, Scenario] = {
             "one node: full and failing disks; no partial acknowledgement, nothing lost",
             topics=_ONE,
             faults={"kill": 2, "disk full": 4, "disk error": 4, "slow disk": 3, "fsync error": 4},
+        ),
+        Scenario(
+            "one-rot",
+            "one node: bits flip, indexes, snapshots and checkpoints vanish; nothing wrong is served",
+            topics={"plain": TopicPlan(3, configs={"segment.ms": "400"}), "flushed": _ONE["flushed"]},
+            faults={"kill": 3, "restart": 2, "files lost": 6, "rot": 1, "power loss": 1},
         ),
         Scenario(
             "one-groups",
@@ -143,6 +179,19 @@ SCENARIOS: dict[str, Scenario] = {
             within_promises=True,
         ),
         Scenario(
+            "disks",
+            "a controller and three brokers: bits flip, files vanish, disks are replaced (D2)",
+            nodes=3,
+            controllers=1,
+            topics={"three": TopicPlan(2, 3, {"segment.ms": "400"}), "flushed": _THREE["flushed"]},
+            committers=1,
+            group_members=2,
+            chaos_ms=6_000,
+            faults={**_DAMAGE, **_CRASHES, "kill all": 0, "power loss": 1},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
             "three-groups",
             "three nodes: group coordinators fail over under members and committers (G1 to G4)",
             nodes=3,
@@ -166,6 +215,33 @@ SCENARIOS: dict[str, Scenario] = {
             admin=True,
             faults={**_CRASHES, **_PARTITIONS, "power loss": 3, "disk error": 1, "fsync error": 1},
             settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "isr-violent",
+            "three nodes, short and violent: leaders cut off, paused and killed while the ISR moves",
+            nodes=3,
+            topics={"three": TopicPlan(2, 3)},
+            committers=0,
+            chaos_ms=8_000,
+            faults=_VIOLENT,
+            fault_interval_ms=(100, 900),
+            settings=_HASTY,
+            within_promises=True,
+        ),
+        Scenario(
+            "isr-any",
+            "a controller and three brokers: whatever goes wrong just when the ISR changes, under writes in bursts",
+            nodes=3,
+            controllers=1,
+            topics={"three": TopicPlan(1, 3)},
+            producers=1,
+            committers=0,
+            bursts=True,
+            chaos_ms=9_000,
+            faults={"at growth": 8, "at shrink": 8, "dance": 4, **_AWAY},
+            fault_interval_ms=(100, 700),
+            settings=_HASTY,
             within_promises=True,
         ),
         *(
