@@ -39,7 +39,9 @@ class BrokerConfig:
     listeners: tuple[Listener, ...]
     """What the broker binds, controller listeners left out."""
     controller_listeners: tuple[Listener, ...]
-    """What the controller binds; empty in a quorum of one, which stays in the process."""
+    """What the controller binds; without any, the quorum is this process alone."""
+    controller_advertised: tuple[Listener, ...]
+    """Where other nodes reach the controller; a port of 0 stands for the port really bound."""
     advertised: tuple[Listener, ...]
     """What clients are told to connect to; a port of 0 stands for the port really bound."""
     controller_listener_names: tuple[str, ...]
@@ -197,9 +199,24 @@ class BrokerConfig:
 
     @property
     def alone(self) -> bool:
-        """Whether this process is the whole cluster: a quorum of one, and the broker with it."""
-        others = [voter for voter in self.voters if voter.node_id != self.node_id]
-        return self.roles == {"broker", "controller"} and not others
+        """Whether this process is the whole cluster: both roles, and no address where others could join."""
+        return self.roles == {"broker", "controller"} and not self.controller_listeners
+
+    @property
+    def standalone(self) -> bool:
+        """Whether this controller, where its log names no voters, is the first and only one.
+
+        Its own address may be the one of `controller.quorum.bootstrap.servers`, as in the file that comes with Kafka.
+        """
+        own = {(each.host, each.port) for each in (*self.controller_advertised, *self.controller_listeners)}
+        ports = {port for _, port in own}
+        here = ("localhost", "127.0.0.1", "::1")
+        strangers = [
+            (host, port)
+            for host, port in self.bootstrap_servers
+            if (host, port) not in own and not (host in here and port in ports)
+        ]
+        return "controller" in self.roles and not self.voters and not strangers
 
     @property
     def internal_address(self) -> tuple[str, int]:
@@ -230,6 +247,7 @@ _NOT_KEYS = frozenset(
             "cluster_id",
             "listeners",
             "controller_listeners",
+            "controller_advertised",
             "advertised",
             "controller_listener_names",
         ),

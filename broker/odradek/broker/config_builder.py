@@ -158,9 +158,9 @@ class _Builder:
         values["cluster_id"] = self.cluster_id(cluster_id)
         values |= self.directories()
         values |= self.quorum(values["node_id"], values["roles"])
-        values |= self.addresses(
-            values["roles"], alone=self.alone(values["node_id"], values), hostname=hostname
-        )
+        others = [voter for voter in values["voters"] if voter.node_id != values["node_id"]]
+        alone = values["roles"] == {"broker", "controller"} and not others and not values["bootstrap_servers"]
+        values |= self.addresses(values["roles"], may_be_alone=alone, hostname=hostname)
         values["ip_connections"] = self.ip_connections()
         self.judge_together()
         self.let_defaults_give_way(values)
@@ -258,12 +258,8 @@ class _Builder:
             )
         return {"voters": voters, "bootstrap_servers": bootstrap}
 
-    def alone(self, node_id: int, values: Mapping[str, Any]) -> bool:
-        """Whether the quorum is this process and nobody else, so that the controller needs no address."""
-        others = [voter for voter in values["voters"] if voter.node_id != node_id]
-        return values["roles"] == {"broker", "controller"} and not others
-
-    def addresses(self, roles: frozenset[str], *, alone: bool, hostname: str) -> dict[str, Any]:
+    def addresses(self, roles: frozenset[str], *, may_be_alone: bool, hostname: str) -> dict[str, Any]:
+        """`may_be_alone`: nothing says that there are other nodes, so the controller needs no address."""
         names = tuple(name.upper() for name in self.words("controller.listener.names") or ["CONTROLLER"])
         entries = self.words("listeners")
         self.key = "listener.security.protocol.map"
@@ -277,7 +273,7 @@ class _Builder:
         bound = parse_listeners(entries, protocols, distinct_ports=True)
         controller = tuple(each for each in bound if each.name in names)
         broker = tuple(each for each in bound if each.name not in names)
-        self.judge_controller_listeners(roles, names, bound, controller, alone)
+        self.judge_controller_listeners(roles, names, bound, controller, may_be_alone and not controller)
         advertised = self.advertised(protocols, names, broker, hostname) if "broker" in roles else ()
         for each in (*broker, *advertised, *controller):
             self.require(
@@ -288,7 +284,8 @@ class _Builder:
             )
         return {
             "listeners": broker,
-            "controller_listeners": () if alone else controller,
+            "controller_listeners": controller,
+            "controller_advertised": self.controller_advertised(protocols, controller, hostname),
             "advertised": advertised,
             "controller_listener_names": names,
             "inter_broker_listener": self.inter_broker(protocols, advertised) if "broker" in roles else "",
@@ -330,6 +327,15 @@ class _Builder:
                 f"The listeners config must only contain KRaft controller listeners from {key} when "
                 "process.roles=controller",
             )
+
+    def controller_advertised(
+        self, protocols: Mapping[str, str], controller: tuple[Listener, ...], hostname: str
+    ) -> tuple[Listener, ...]:
+        """Of each controller listener, its entry in advertised.listeners if it has one."""
+        told = parse_listeners(self.words("advertised.listeners"), protocols, distinct_ports=False)
+        by_name = {each.name: each for each in told}
+        found = (by_name.get(each.name, each) for each in controller)
+        return tuple(each._replace(host=each.host or hostname) for each in found)
 
     def advertised(
         self,

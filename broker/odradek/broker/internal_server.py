@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say comes as errors, and is logged here
@@ -19,6 +19,7 @@ from odradek.broker.broker_lifecycle import REPLICATION_LISTENER
 from odradek.raft.grpc_transport import GrpcRaftTransport
 from odradek.replication.grpc_transport import GrpcReplicationTransport
 from odradek.rpc.asking import BROKER, CONTROLLER, GrpcAsking
+from odradek.rpc.discovery import Discovery
 from odradek.rpc.identity import NodeIdentity
 from odradek.rpc.peers import Peers
 from odradek.rpc.server import NodeServer
@@ -37,7 +38,8 @@ class InternalServer:
     `replication.accept`, `stop`.
 
     `after` is called after everything that has arrived from another node, and flushes the node. `on_refused(node_id)`
-    is told of a peer whose process is gone: nobody listens at its address; it may be told often.
+    is told of a peer whose process is gone: nobody listens at its address; it may be told often. `on_mismatch(peer,
+    text)` is told how handshakes with controllers go: what is wrong, or None for nothing.
     """
 
     def __init__(
@@ -47,11 +49,15 @@ class InternalServer:
         warn: Warn,
         after: Callable[[], object],
         on_refused: Callable[[int], object],
+        on_mismatch: Callable[[int | str, str | None], object] = lambda _peer, _text: None,
         settings: RpcSettings | None = None,
     ) -> None:
         self._me = me
-        node = LocalNode(me, warn, after, settings or RpcSettings())
+        self._on_mismatch = on_mismatch
+        self._discovery: Discovery | None = None
+        node = self._local = LocalNode(me, warn, after, settings or RpcSettings())
         self._control = Peers(node, on_refused)
+        self._control.on_mismatch = on_mismatch
         self._bulk = Peers(node, on_refused, bulk=True)
         self._brokers = Peers(node, on_refused)
         self.raft = GrpcRaftTransport(node, self._control)
@@ -70,8 +76,13 @@ class InternalServer:
 
     def set_controller(self, node_id: int, host: str, port: int) -> None:
         """Of `controller.quorum.voters`, or as it becomes known."""
-        if node_id != self._me.node_id:
-            self._control.set_address(node_id, host, port)
+        self.raft.set_address(node_id, host, port)
+
+    def discover(
+        self, addresses: Iterable[tuple[str, int]], on_found: Callable[[int, str, int], object]
+    ) -> None:
+        """Find out who is at these addresses: those of `controller.quorum.bootstrap.servers`."""
+        self._discovery = Discovery(self._local, self._control, addresses, on_found, self._on_mismatch)
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """A MetadataPublisher: registrations say where brokers are."""
@@ -100,6 +111,8 @@ class InternalServer:
         """After the node: sends what it said last, then ends every stream. Takes less than a second."""
         try:
             async with asyncio.timeout(STOP_S_MAX):
+                if self._discovery is not None:
+                    await self._discovery.close()
                 await asyncio.gather(
                     self.raft.close(), self.controller.close(), self.replication.close(), self.brokers.close()
                 )

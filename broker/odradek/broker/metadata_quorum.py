@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from odradek.broker.quorum_members import first_voters
 from odradek.controller.controller_node import MetadataQuorum
 from odradek.wire.uuid import ZERO_UUID
 
@@ -19,6 +20,7 @@ def metadata_quorum(
     """Not started. `metadata_dir` is an absolute path; its directory id is that of the log directory it is in."""
     peers = ports.peers
     directory_ids = [each.directory_id for each in logs.dirs if each.path == metadata_dir]
+    directory_id = directory_ids[0] if directory_ids else ZERO_UUID
     return MetadataQuorum(
         disk=ports.disk,
         dir=metadata_dir,
@@ -29,8 +31,8 @@ def metadata_quorum(
         node_id=config.node_id,
         cluster_id=logs.cluster_id,
         config=config,
-        directory_id=directory_ids[0] if directory_ids else ZERO_UUID,
-        voters=[voter.node_id for voter in config.voters],
+        directory_id=directory_id,
+        voters=first_voters(config, directory_id, peers.port if peers is not None else 0),
         transport=peers.raft if peers is not None else None,
         channel=peers.controller if peers is not None else None,
         warn=ports.log.warning,

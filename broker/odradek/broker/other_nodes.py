@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.node import Node, PeerPorts
+from odradek.broker.refusals import Refusals
 
 if TYPE_CHECKING:
     from random import Random
@@ -14,15 +16,21 @@ if TYPE_CHECKING:
     from odradek.broker.internal_server import InternalServer
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
+    from odradek.raft.voters import VoterSet
     from odradek.storage.manager import LogManager
 
 
 class OtherNodes:
     """Create by `start`, before the node; `serve` it; `stop` after it."""
 
-    def __init__(self, config: BrokerConfig, server: InternalServer, port: int) -> None:
+    def __init__(self, config: BrokerConfig, server: InternalServer, port: int, log: Any) -> None:
+        self.on_expelled: Callable[[str], object] = lambda _reason: None
+        """Told why this node cannot be one of this cluster, by most of the other controllers."""
         self._config = config
         self._server = server
+        self._log = log
+        self._refusals = Refusals()
+        self._was_voter = True
         self._node: Node | ControllerProcess | None = None
         self._was_controller = False
         self.ports = PeerPorts(server.raft, server.controller, server.replication, server.brokers, port)
@@ -43,6 +51,7 @@ class OtherNodes:
             warn=log.limited_warning,
             after=lambda: found[0]._settle(),
             on_refused=lambda node_id: found[0]._refused(node_id),
+            on_mismatch=lambda peer, text: found[0]._mismatch(peer, text),
         )
         host, port = config.internal_address
         try:
@@ -51,7 +60,9 @@ class OtherNodes:
             raise StartupError(f"cannot listen for other nodes on {host or '*'}:{port}: {error}") from error
         for voter in config.voters:
             server.set_controller(voter.node_id, voter.host, voter.port)
-        found.append(cls(config, server, port))
+        for listener in config.controller_advertised[:1]:
+            server.raft.own_address = listener.host, listener.port or port
+        found.append(cls(config, server, port, log))
         return found[0]
 
     def serve(self, node: Node | ControllerProcess) -> None:
@@ -63,6 +74,9 @@ class OtherNodes:
             self._server.replication.accept = node.replication.accept
             self._server.brokers.answer = node.between_brokers.answer
         node.quorum.add_publisher(self)
+        node.quorum.raft.on_voters = self._on_voters
+        if self._config.bootstrap_servers and not self._config.standalone:
+            self._server.discover(self._config.bootstrap_servers, self._found)
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """A metadata publisher: where the others are, and, for a new active controller, whether they live."""
@@ -73,6 +87,41 @@ class OtherNodes:
                 if node_id != self._config.node_id:
                     self._server.watch(node_id)
         self._was_controller = is_controller
+
+    def _found(self, node_id: int, host: str, port: int) -> None:
+        """A bootstrap server: it may know who leads."""
+        assert self._node is not None
+        if node_id not in self._node.quorum.raft.voters.ids:  # where voters are, the log says
+            self._server.set_controller(node_id, host, port)
+        self._node.quorum.raft.contact(node_id)
+
+    def _on_voters(self, voters: VoterSet) -> None:
+        """Where the controllers are; and a person may have to know that this one is none of them."""
+        assert self._node is not None
+        for voter in voters.voters:
+            for endpoint in voter.endpoints[:1]:
+                self._server.set_controller(voter.id, endpoint.host, endpoint.port)
+        me = self._node.quorum.raft.me
+        is_voter = voters.contains(me)
+        if "controller" in self._config.roles and len(voters) and self._was_voter and not is_voter:
+            self._log.warning(
+                "this controller is no voter, it only observes: kafka-metadata-quorum add-controller makes it one",
+                controller=str(me),
+                voters=str(voters),
+            )
+        self._was_voter = is_voter or not len(voters)
+
+    def _mismatch(self, peer: int | str, text: str | None) -> None:
+        """How the handshake with a controller went."""
+        if self._node is None:
+            return
+        now_ms = self._node.ports.clock.monotonic_ms()
+        self._refusals.heard(peer, text, now_ms)
+        ids = {*self._node.quorum.raft.voters.ids} - {self._config.node_id}
+        addresses = {f"{host}:{port}" for host, port in self._config.bootstrap_servers}
+        reason = self._refusals.verdict(ids or addresses, now_ms)
+        if reason is not None:
+            self.on_expelled(f"the controllers refuse this node: {reason}")
 
     def _settle(self) -> None:
         if self._node is not None:

@@ -26,6 +26,7 @@ from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.broker.other_nodes import OtherNodes
+from odradek.broker.quorum_members import require_formatted
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
 from odradek.storage.data_dir import DataDirError
@@ -202,6 +203,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     others = None
     if not config.alone:
         others = await OtherNodes.start(config, logs, metadata_dir, rng, log)
+        others.on_expelled = lambda why: None if fatal.done() else fatal.set_result(StartupError(why))
         ports = replace(ports, peers=others.ports)
     kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
     node = kind(config, ports, logs, metrics, metadata_dir)
@@ -248,6 +250,8 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
             await others.stop()
     if http is not None:
         await http.close()
+    if isinstance(error, StartupError):
+        raise error
     if error is not None:
         log.error("the node stops after a fatal error", exc_info=error)
         return 1
@@ -351,6 +355,7 @@ def _open_logs(
     log: Any,
 ) -> LogManager:
     """Take the data directories and recover what is in them."""
+    require_formatted(config, os.path.exists)
     directories = [os.path.abspath(path) for path in config.log_dirs]
     logs = LogManager(disk, syncer, directories, rng=rng, open_files_max=open_files_max)
     try:

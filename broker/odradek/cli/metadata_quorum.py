@@ -1,4 +1,4 @@
-"""`kafka-metadata-quorum describe`: status and replication of the metadata log."""
+"""`kafka-metadata-quorum`: status and replication of the metadata log; its voters added and removed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: list[str]) -> int:
     """Parse and execute."""
     options = build_parser().parse(argv)
+    if options.bootstrap_controller and not options.bootstrap_server:
+        raise ToolError("--bootstrap-controller: the controllers speak to nodes only; use --bootstrap-server")
     if options.command != "describe":
-        raise ToolError(
-            f"{options.command}: the voters of the metadata quorum cannot be changed in this release"
-        )
+        return change(options)
     if options.status == options.replication:
         both = "Only one of --status or --replication should be specified with describe sub-command"
         raise ToolError(
@@ -36,8 +36,6 @@ def run(argv: list[str]) -> int:
         )
     if options.status and options.human_readable:
         raise ToolError("The option --human-readable is only supported along with --replication")
-    if options.bootstrap_controller and not options.bootstrap_server:
-        raise ToolError("--bootstrap-controller: the controllers speak to nodes only; use --bootstrap-server")
     from odradek.cli.admin import connect
 
     with connect(options.bootstrap_server, options.command_config) as admin:
@@ -52,6 +50,26 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def change(options: argparse.Namespace) -> int:
+    """add-controller, remove-controller."""
+    from odradek.cli import raft_voters
+    from odradek.cli.admin import connect
+
+    adding = options.command == "add-controller"
+    if adding and options.command_config is None:
+        raise ToolError(
+            "You must supply the configuration file of the controller you are adding when using add-controller."
+        )
+    # The file of add-controller is a node's, not a client's.
+    with connect(options.bootstrap_server, None if adding else options.command_config) as admin:
+        if adding:
+            raft_voters.add_controller(admin, options.command_config, options.dry_run)
+        else:
+            node_id, directory_id = options.controller_id, options.controller_directory_id
+            raft_voters.remove_controller(admin, node_id, directory_id, options.dry_run)
+    return 0
+
+
 def build_parser() -> ToolParser:
     parser = ToolParser(
         prog=program_name("odradek metadata-quorum"),
@@ -63,18 +81,38 @@ def build_parser() -> ToolParser:
     parser.add_argument(
         "--command-config",
         metavar="FILE",
-        help="Property file containing configs to be passed to Admin Client.",
+        help="Property file containing configs to be passed to Admin Client. For add-controller, the file is used to "
+        "specify the controller properties as well.",
     )
     parser.add_version()
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{describe}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{describe,add-controller,remove-controller}"
+    )
     describe = commands.add_parser("describe", help="Describe the metadata quorum info")
     describe.add_argument("--status", action="store_true", help="A short summary of the quorum status.")
     describe.add_argument("--replication", action="store_true", help="The status of each replica.")
     describe.add_argument(
         "--human-readable", action="store_true", help="With --replication: times as distances from now."
     )
-    for name in ("add-controller", "remove-controller"):
-        commands.add_parser(name)
+    add = commands.add_parser("add-controller", help="Add a controller to the KRaft controller cluster")
+    remove = commands.add_parser(
+        "remove-controller", help="Remove a controller from the KRaft controller cluster"
+    )
+    remove.add_argument(
+        "--controller-id", "-i", type=int, required=True, help="The id of the controller to remove."
+    )
+    remove.add_argument(
+        "--controller-directory-id",
+        "-d",
+        required=True,
+        help="The directory ID of the controller to remove.",
+    )
+    for command in (add, remove):
+        command.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="True if we should print what would be done, but not do it.",
+        )
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from odradek.cli.options import ToolError, ToolParser, program_name, run_tool
 
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
+    from odradek.raft.voters import Voter
 
 METADATA_VERSION = "4.3-IV0"
 
@@ -55,9 +57,24 @@ def build_parser() -> ToolParser:
     )
     voters = form.add_mutually_exclusive_group()
     voters.add_argument(
-        "--standalone", "-s", action="store_true", help="Accepted for a single node, which is always that."
+        "--standalone",
+        "-s",
+        action="store_true",
+        help="Used to initialize a controller as a single-node dynamic quorum.",
     )
-    voters.add_argument("--no-initial-controllers", "-N", action="store_true", help=argparse.SUPPRESS)
+    voters.add_argument(
+        "--no-initial-controllers",
+        "-N",
+        action="store_true",
+        help="Used to initialize a server without a dynamic quorum topology.",
+    )
+    voters.add_argument(
+        "--initial-controllers",
+        "-I",
+        metavar="CONTROLLERS",
+        help="Used to initialize a server with a specific dynamic quorum topology. The argument is a comma-separated "
+        "list of id@hostname:port:directory. The same values must be used to format all nodes.",
+    )
     commands.add_parser("random-uuid", help="Print a random UUID.")
     return parser
 
@@ -80,12 +97,73 @@ def directories(config: BrokerConfig) -> list[str]:
     return sorted({*config.log_dirs, config.metadata_dir})
 
 
+def initial_voters(config: BrokerConfig, options: argparse.Namespace) -> list[Voter]:
+    """The first voters of a dynamic quorum, as the options say; none for static voters, or for a node that joins."""
+    from odradek.broker.quorum_members import own_endpoints
+    from odradek.raft.voters import ReplicaKey, Voter
+    from odradek.wire.uuid import random_uuid
+
+    if config.voters and (options.standalone or options.initial_controllers):
+        raise ToolError(
+            "You cannot use --standalone or --initial-controllers while controller.quorum.voters is set: its voters "
+            "are static. Leave it out, and set controller.quorum.bootstrap.servers."
+        )
+    if options.initial_controllers:
+        return parse_initial_controllers(options.initial_controllers, config.controller_listener_names[0])
+    if options.standalone:
+        if "controller" not in config.roles:
+            raise ToolError("You can only use --standalone on a controller.")
+        if not config.controller_advertised:
+            return []  # a node for everything, which has no address for others
+        key = ReplicaKey(config.node_id, random_uuid(random.SystemRandom()))
+        return [Voter(key, own_endpoints(config, 0))]
+    needed = "controller" in config.roles and not config.voters and not config.alone and not config.standalone
+    if needed and not options.no_initial_controllers:
+        raise ToolError(
+            "Because controller.quorum.voters is not set on this controller, you must specify one of the following: "
+            "--standalone, --initial-controllers, or --no-initial-controllers."
+        )
+    return []
+
+
+def parse_initial_controllers(text: str, listener: str) -> list[Voter]:
+    """`0@example.com:8082:JEXY6aqzQY-32P5TStzaFg,…`. ToolError in Kafka's words."""
+    from odradek.broker.listeners import parse_host_port
+    from odradek.raft.voters import Endpoint, ReplicaKey, Voter
+    from odradek.wire.uuid import uuid_from_string
+
+    found: dict[int, Voter] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        number, at, rest = entry.partition("@")
+        if not at:
+            raise ToolError("No @ found in dynamic voter string.")
+        if not number.isascii() or not number.isdecimal():
+            raise ToolError("Failed to parse node id in dynamic voter string.")
+        address, _, directory = rest.rpartition(":")
+        where = parse_host_port(address)
+        if where is None:
+            raise ToolError("No colon following port could be found.")
+        try:
+            key = ReplicaKey(int(number), uuid_from_string(directory))
+        except ValueError as error:
+            raise ToolError("Failed to parse directory ID in dynamic voter string.") from error
+        if key.id in found:
+            raise ToolError(f"Node id {key.id} was specified more than once.")
+        found[key.id] = Voter(key, (Endpoint(listener, *where),))
+    if not found:
+        raise ToolError("No voters given.")
+    return list(found.values())
+
+
 def format_dirs(config: BrokerConfig, options: argparse.Namespace) -> int:
     """Write meta.properties into each directory; nothing is written when one of them is in use or another's."""
+    from odradek.raft.metadata_log import write_bootstrap_voters
+    from odradek.raft.voters import VoterSet
     from odradek.storage.data_dir import DataDir, DataDirError
     from odradek.storage.real_disk import RealDisk
 
     disk = RealDisk()
+    voters = initial_voters(config, options)
     opened: list[tuple[DataDir, str | None]] = []
     try:
         for path in directories(config):
@@ -108,8 +186,16 @@ def format_dirs(config: BrokerConfig, options: argparse.Namespace) -> int:
             print("All of the log directories are already formatted.")
         for directory in fresh:
             kind = "metadata" if directory.path == os.path.abspath(config.metadata_dir) else "data"
+            if kind == "metadata":
+                chosen = any(voter.id == config.node_id for voter in voters)
+                kind = "dynamic metadata voter" if chosen else "dynamic metadata" if voters else kind
             print(f"Formatting {kind} directory {directory.path} with metadata.version {METADATA_VERSION}.")
+            own = next((voter.key.directory_id for voter in voters if voter.id == config.node_id), None)
+            if directory.path == os.path.abspath(config.metadata_dir) and own is not None:
+                directory.directory_id = own
             directory.write_meta(config.node_id, options.cluster_id, random.SystemRandom())
+            if directory.path == os.path.abspath(config.metadata_dir) and voters:
+                write_bootstrap_voters(disk, directory.path, VoterSet.of(voters), int(time.time() * 1000))
     except DataDirError as error:
         raise ToolError(str(error)) from error
     finally:

@@ -55,11 +55,12 @@ ACCUSATION_PAUSE_MS = 500
 class MetadataQuorum:
     """Create, add publishers, `start`; then `handle` requests until `close`.
 
-    `dir` exists and is locked by the caller. `voters` are the controllers, or their ids, this node alone by
-    default. `directory_id` is that of `dir` in meta.properties. `transport` and `channel` lead to the other
-    nodes: for Raft, and for requests to the active controller. `warn(text, **details)` is told of errors in
-    callbacks of clients, which must not stop the node. `stop_node(reason)` is called when the node must
-    stop: the metadata log failed, or a committed record cannot be applied; set it before `start`.
+    `dir` exists and is locked by the caller. `voters` are the first controllers, or their ids: by default this
+    node alone, and none for a node that observes until the log names some. `directory_id` is that of `dir` in
+    meta.properties. `transport` and `channel` lead to the other nodes: for Raft, and for requests to the active
+    controller. `warn(text, **details)` is told of errors in callbacks of clients, which must not stop the node.
+    `stop_node(reason)` is called when the node must stop: the metadata log failed, or a committed record cannot
+    be applied; set it before `start`.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class MetadataQuorum:
         cluster_id: str,
         config: NodeConfig,
         directory_id: bytes = ZERO_UUID,
-        voters: Iterable[int | Voter] = (),
+        voters: Iterable[int | Voter] | None = None,
         transport: Transport | None = None,
         channel: NodeChannel | None = None,
         warn: Callable[..., None] | None = None,
@@ -88,8 +89,10 @@ class MetadataQuorum:
         self._config = ControllerConfig.of_node(node_id, cluster_id, config)
         self._loader = MetadataLoader(cluster_id)
         self._warn = warn
-        first = [Voter(ReplicaKey(each)) if isinstance(each, int) else each for each in voters]
-        self._voters = VoterSet.of(first or [Voter(ReplicaKey(node_id))])
+        first = [
+            Voter(ReplicaKey(each)) if isinstance(each, int) else each
+            for each in ([node_id] if voters is None else voters)
+        ]
         self._raft = RaftDriver(
             disk,
             dir,
@@ -98,7 +101,7 @@ class MetadataQuorum:
             timers,
             rng,
             ReplicaKey(node_id, directory_id),
-            self._voters,
+            VoterSet.of(first),
             self,
             config=raft_config(config),
             transport=transport,
@@ -257,7 +260,7 @@ class MetadataQuorum:
             from odradek.controller import quorum
 
             asked = cast("DescribeQuorumRequest", request)
-            done(quorum.describe_quorum(asked, version, self._raft.describe_quorum(), self._voters))
+            done(quorum.describe_quorum(asked, version, self._raft.describe_quorum(), self._raft.voters))
         elif request.API_KEY in VOTER_CHANGES:
             from odradek.controller import voters
 

@@ -18,11 +18,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from odradek.rpc.identity import Mismatch, NodeIdentity, check_callee, read_identity
+from odradek.rpc.identity import Mismatch, NodeIdentity, check_callee, check_caller, read_identity
 from odradek.rpc.settings import client_options
 from odradek.rpc.streams import LocalNode, reason_of, spawn
 
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+
+GREET = "/odradek.rpc.v1.Raft/Greet"
 
 _WATCH_PAUSES_S = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """When a peer whose stream broke is looked at: a dying process closes its sockets within milliseconds, but not all in
@@ -55,6 +57,8 @@ class Peers:
         self._channels: dict[int, _Channel] = {}
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_mismatch: Callable[[int, str | None], object] = lambda _id, _text: None
+        """Told how the handshake with a peer went: what is wrong with it or with this node, or None."""
         self._said: dict[int, str] = {}
         """The last mismatch per peer that was logged: one line, not one per attempt."""
         self._closed = False
@@ -71,6 +75,9 @@ class Peers:
 
     def knows(self, node_id: int) -> bool:
         return node_id in self._addresses
+
+    def address(self, node_id: int) -> tuple[str, int] | None:
+        return self._addresses.get(node_id)
 
     # -- streams -------------------------------------------------------------------------------------------
 
@@ -91,30 +98,58 @@ class Peers:
         except Mismatch as mismatch:
             stream.cancel()
             self._say(node_id, str(mismatch))
+            self._node.deliver(self.on_mismatch, node_id, str(mismatch))
             raise
         except BaseException:
             stream.cancel()
             raise
         self._said.pop(node_id, None)
+        self._node.deliver(self.on_mismatch, node_id, None)
         self.seen(node_id)
         return stream, peer
 
-    async def _shake_hands(self, node_id: int, stream: Stream) -> NodeIdentity:
+    async def greet(self, address: tuple[str, int]) -> NodeIdentity:
+        """Who is at an address, this node itself perhaps. Unreachable, Mismatch."""
+        where = f"{address[0]}:{address[1]}"
         settings = self._node.settings
         try:
-            async with asyncio.timeout(settings.handshake_timeout_ms / 1000):
-                metadata = await stream.initial_metadata()
-                if (
-                    len(metadata) == 0
-                ):  # a call that was refused has none, and its status may be a moment behind
-                    await _raise_outcome(stream)
+            async with asyncio.timeout(settings.connect_timeout_ms / 1000):
+                target = await _connect(*address)
+        except OSError as error:  # TimeoutError as well
+            raise Unreachable(f"{where}: {error or 'no answer'}") from error
+        async with grpc.aio.insecure_channel(target, options=self._options) as channel:
+            stream: Stream = channel.stream_stream(GREET)(
+                metadata=self._node.me.metadata(), wait_for_ready=True
+            )
+            try:
+                peer = await self._identity(stream)
+            except TimeoutError as error:
+                raise Unreachable(f"{where} does not say who it is") from error
+            except grpc.RpcError as error:
+                raise Unreachable(reason_of(error)) from error
+            finally:
+                stream.cancel()
+        if peer.incarnation != self._node.me.incarnation:
+            check_caller(self._node.me, peer)
+        return peer
+
+    async def _identity(self, stream: Stream) -> NodeIdentity:
+        """What the peer says of itself. TimeoutError, grpc.RpcError, Unreachable, Mismatch."""
+        async with asyncio.timeout(self._node.settings.handshake_timeout_ms / 1000):
+            metadata = await stream.initial_metadata()
+            if len(metadata) == 0:  # a call that was refused has none, and its status may be a moment behind
+                await _raise_outcome(stream)
+        return read_identity(metadata)
+
+    async def _shake_hands(self, node_id: int, stream: Stream) -> NodeIdentity:
+        try:
+            peer = await self._identity(stream)
         except TimeoutError as error:
             self._discard_channel(node_id)
             raise Unreachable(f"node {node_id} does not say who it is") from error
         except grpc.RpcError as error:
             self._discard_channel(node_id)
             raise Unreachable(reason_of(error)) from error
-        peer = read_identity(metadata)
         check_callee(self._node.me, peer, node_id)
         return peer
 

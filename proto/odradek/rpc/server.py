@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from odradek.rpc.callers import Callers
 from odradek.rpc.framing import MalformedFrame
-from odradek.rpc.identity import Mismatch, NodeIdentity, check_caller, read_identity
+from odradek.rpc.identity import Mismatch, NodeIdentity, read_identity
+from odradek.rpc.peers import GREET
 from odradek.rpc.settings import server_options
 from odradek.rpc.streams import Call, LocalNode, StreamBroken
 
@@ -45,13 +46,11 @@ class NodeServer:
         on_lost: Callable[[int], object] = lambda _id: None,
     ) -> None:
         self._node = node
-        self._methods = methods
+        self._methods = [*methods, Method(GREET, _greet)]
         self._on_caller = on_caller
         self._on_lost = on_lost
         self._server: grpc.aio.Server | None = None
-        self._directories: dict[int, bytes] = {}
-        """Directory id of every caller that has streams open."""
-        self._streams: Counter[int] = Counter()
+        self._callers = Callers(node.me)
         self._stopping = False
 
     async def start(self, host: str, port: int) -> int:
@@ -82,15 +81,16 @@ class NodeServer:
     def _handler(self, serve: Serve) -> Any:
         async def handle(_requests: object, context: _Context) -> None:
             try:
-                caller = self._admit(context)
+                caller = read_identity(context.invocation_metadata() or ())
+                self._callers.admit(caller)
             except Mismatch as mismatch:
-                self._node.warn("another node was refused", peer=context.peer(), reason=str(mismatch))
+                if self._callers.is_news(str(mismatch), asyncio.get_running_loop().time()):
+                    self._node.warn("another node was refused", peer=context.peer(), reason=str(mismatch))
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(mismatch))
-            self._directories[caller.node_id] = caller.directory_id
-            self._streams[caller.node_id] += 1
             try:
                 await context.send_initial_metadata(self._node.me.metadata())
-                self._on_caller(caller.node_id)
+                if caller.node_id != self._node.me.node_id:
+                    self._on_caller(caller.node_id)
                 await serve(caller, context)
             except MalformedFrame as mistake:
                 self._node.warn(
@@ -104,24 +104,12 @@ class NodeServer:
                     {"message": "a stream of another node was not served", "exception": error}
                 )
             finally:
-                self._ended(caller.node_id)
+                self._callers.ended(caller)
+                if not self._stopping and caller.node_id != self._node.me.node_id:
+                    asyncio.get_running_loop().call_soon(self._on_lost, caller.node_id)
 
         return handle
 
-    def _admit(self, context: _Context) -> NodeIdentity:
-        caller = read_identity(context.invocation_metadata() or ())
-        check_caller(self._node.me, caller)
-        known = self._directories.get(caller.node_id)
-        if known is not None and known != caller.directory_id:
-            raise Mismatch(
-                f"{caller} calls while node {caller.node_id} with another directory is connected: two nodes have "
-                f"node.id={caller.node_id}; give each node an id of its own"
-            )
-        return caller
 
-    def _ended(self, node_id: int) -> None:
-        self._streams[node_id] -= 1
-        if not self._streams[node_id]:
-            del self._streams[node_id], self._directories[node_id]
-        if not self._stopping:
-            asyncio.get_running_loop().call_soon(self._on_lost, node_id)
+async def _greet(_caller: NodeIdentity, _call: Call) -> None:
+    """The handshake was all."""

@@ -26,6 +26,8 @@ from odradek.wire.errors import ErrorCode
 from odradek.wire.uuid import UUID_SIZE
 
 EXCHANGE = "/odradek.rpc.v1.Raft/Exchange"
+TOLD_MAX = 32
+"""Nodes whose address is taken from what others say."""
 
 
 class GrpcRaftTransport:
@@ -37,6 +39,10 @@ class GrpcRaftTransport:
         self._node = node
         self._peers = peers
         self._dialers: dict[int, Dialer] = {}
+        self.own_address: tuple[str, int] | None = None
+        """Where this node is as a voter, told to those who do not know."""
+        self._told: set[int] = set()
+        """Nodes whose address others told."""
         self._callers: dict[int, tuple[Outbox, Served]] = {}
         """The newest stream that each peer has opened."""
         self._closed = False
@@ -47,7 +53,32 @@ class GrpcRaftTransport:
             return
         while outbox.full:
             outbox.drop_oldest()
-        outbox.put(split(encode(message), self._node.settings.message_bytes_max))
+        data = encode(message, self._leader_address(message))
+        outbox.put(split(data, self._node.settings.message_bytes_max))
+
+    def _leader_address(self, message: Message) -> tuple[str, int] | None:
+        """What a response says of the leader: a replica without voters knows it by its id only."""
+        if not isinstance(message, Response) or message.leader_id < 0:
+            return None
+        if message.leader_id == self._node.me.node_id:
+            return self.own_address
+        return self._peers.address(message.leader_id)
+
+    def _learn_leader(self, frame: pb.RaftFrame) -> None:
+        """The leader's address, unless it is known from a better source: the configuration, or the voters."""
+        leader_id, address = frame.leader_id, (frame.leader_host, frame.leader_port)
+        if not frame.leader_host or leader_id == self._node.me.node_id or not 0 < frame.leader_port < 1 << 16:
+            return
+        if leader_id in self._told or (not self._peers.knows(leader_id) and len(self._told) < TOLD_MAX):
+            self._told.add(leader_id)
+            if self._peers.address(leader_id) != address:
+                self._peers.set_address(leader_id, *address)
+
+    def set_address(self, node_id: int, host: str, port: int) -> None:
+        """From the configuration, or the voters in force."""
+        self._told.discard(node_id)
+        if node_id != self._node.me.node_id and self._peers.address(node_id) != (host, port):
+            self._peers.set_address(node_id, host, port)
 
     def _outbox(self, node_id: int, is_response: bool) -> Outbox | None:
         if self._closed:
@@ -88,6 +119,7 @@ class GrpcRaftTransport:
                     return
                 frame = parse(pb.RaftFrame, whole)
             message = decode(frame, sender)
+            self._learn_leader(frame)
             if not self._closed:
                 self._node.deliver(self.receive, message)
 
@@ -106,9 +138,11 @@ def _nobody_listens(_message: Message) -> None:
 # Encoding
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, leader_address: tuple[str, int] | None = None) -> bytes:
     """The frame of a message, without its sender."""
     frame = pb.RaftFrame(epoch=message.epoch, request_id=message.request_id)
+    if leader_address is not None:
+        frame.leader_host, frame.leader_port = leader_address
     if isinstance(message, Response):
         frame.leader_id, frame.error = message.leader_id, message.error
     match message:

@@ -354,3 +354,14 @@ def _read_quorum_state(disk: Disk, path: str) -> QuorumState:
             f"{name} cannot be read ({error}). What this node voted is not known: remove {path} so that it joins the "
             f"quorum anew as another voter, or restore the file."
         ) from error
+
+
+def write_bootstrap_voters(disk: Disk, metadata_dir: str, voters: VoterSet, wall_ms: int) -> None:
+    """Format a directory with the first voters: a snapshot that ends at 0 (KIP-853)."""
+    path = f"{metadata_dir}/{METADATA_LOG_DIR}"
+    if not disk.isdir(path):
+        disk.makedirs(path)
+        disk.sync_dir(metadata_dir)
+    first = SnapshotId(0, 0)
+    data = b"".join(snapshots.encode(first, voters, (), wall_ms))
+    disk.write_file_atomic(f"{path}/{first.file_name}", data, durable=True)

@@ -66,7 +66,7 @@ def test_the_sample_file_of_kafka_starts_a_node() -> None:
     assert config.metadata_dir == "/tmp/kraft-combined-logs"
     assert config.static["log.retention.hours"] == "168"
     assert config.warnings == ()
-    assert config.alone
+    assert not config.alone  # others may join at the controller listener
 
 
 def test_an_override_beats_the_environment_beats_the_file_beats_the_default() -> None:

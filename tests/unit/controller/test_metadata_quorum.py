@@ -71,7 +71,7 @@ class MetadataNode:
             node_id=0,
             cluster_id=CLUSTER,
             config=self.config,
-            voters=voters,
+            voters=voters or None,
             warn=lambda text, **details: self.warnings.append(text),
         )
         self.quorum.stop_node = self.fatal.append

@@ -2,7 +2,8 @@
 
 CreateTopics 19 (2-7), DeleteTopics 20 (1-6), CreatePartitions 37 (0-3), AlterConfigs 33 (0-2),
 IncrementalAlterConfigs 44 (0-1), ElectLeaders 43 (0-2), AlterPartitionReassignments 45 (0-1),
-ListPartitionReassignments 46 (0), UpdateFeatures 57 (0-2), DescribeQuorum 55 (0-2), UnregisterBroker 64 (0).
+ListPartitionReassignments 46 (0), UpdateFeatures 57 (0-2), DescribeQuorum 55 (0-2), UnregisterBroker 64 (0),
+AddRaftVoter 80 (0-1), RemoveRaftVoter 81 (0).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ KEYS = (
     ApiKey.UPDATE_FEATURES,
     ApiKey.DESCRIBE_QUORUM,
     ApiKey.UNREGISTER_BROKER,
+    ApiKey.ADD_RAFT_VOTER,
+    ApiKey.REMOVE_RAFT_VOTER,
 )
 
 

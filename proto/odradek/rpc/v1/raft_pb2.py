@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from odradek.rpc.v1 import common_pb2 as odradek_dot_rpc_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19odradek/rpc/v1/raft.proto\x12\x0eodradek.rpc.v1\x1a\x1bodradek/rpc/v1/common.proto\"\xa4\x06\n\tRaftFrame\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\x05\x12\x33\n\x0cvote_request\x18\x05 \x01(\x0b\x32\x1b.odradek.rpc.v1.VoteRequestH\x00\x12\x35\n\rvote_response\x18\x06 \x01(\x0b\x32\x1c.odradek.rpc.v1.VoteResponseH\x00\x12M\n\x1a\x62\x65gin_quorum_epoch_request\x18\x07 \x01(\x0b\x32\'.odradek.rpc.v1.BeginQuorumEpochRequestH\x00\x12O\n\x1b\x62\x65gin_quorum_epoch_response\x18\x08 \x01(\x0b\x32(.odradek.rpc.v1.BeginQuorumEpochResponseH\x00\x12I\n\x18\x65nd_quorum_epoch_request\x18\t \x01(\x0b\x32%.odradek.rpc.v1.EndQuorumEpochRequestH\x00\x12K\n\x19\x65nd_quorum_epoch_response\x18\n \x01(\x0b\x32&.odradek.rpc.v1.EndQuorumEpochResponseH\x00\x12\x35\n\rfetch_request\x18\x0b \x01(\x0b\x32\x1c.odradek.rpc.v1.FetchRequestH\x00\x12\x37\n\x0e\x66\x65tch_response\x18\x0c \x01(\x0b\x32\x1d.odradek.rpc.v1.FetchResponseH\x00\x12\x46\n\x16\x66\x65tch_snapshot_request\x18\r \x01(\x0b\x32$.odradek.rpc.v1.FetchSnapshotRequestH\x00\x12H\n\x17\x66\x65tch_snapshot_response\x18\x0e \x01(\x0b\x32%.odradek.rpc.v1.FetchSnapshotResponseH\x00\x12$\n\x04part\x18\x0f \x01(\x0b\x32\x14.odradek.rpc.v1.PartH\x00\x42\x06\n\x04\x62ody\".\n\nReplicaKey\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"/\n\x0eOffsetAndEpoch\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"i\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12,\n\x04last\x18\x02 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x1a\n\x12voter_directory_id\x18\x03 \x01(\x0c\"1\n\x0cVoteResponse\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"\x19\n\x17\x42\x65ginQuorumEpochRequest\"\x1a\n\x18\x42\x65ginQuorumEpochResponse\"G\n\x15\x45ndQuorumEpochRequest\x12.\n\nsuccessors\x18\x01 \x03(\x0b\x32\x1a.odradek.rpc.v1.ReplicaKey\"\x18\n\x16\x45ndQuorumEpochResponse\"X\n\x0c\x46\x65tchRequest\x12\x14\n\x0c\x66\x65tch_offset\x18\x01 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x02 \x01(\x05\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\"\x9d\x01\n\rFetchResponse\x12\x16\n\x0ehigh_watermark\x18\x01 \x01(\x03\x12\x31\n\tdiverging\x18\x02 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x0c\"Z\n\x14\x46\x65tchSnapshotRequest\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x10\n\x08position\x18\x02 \x01(\x03\"w\n\x15\x46\x65tchSnapshotResponse\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32L\n\x04Raft\x12\x44\n\x08\x45xchange\x12\x19.odradek.rpc.v1.RaftFrame\x1a\x19.odradek.rpc.v1.RaftFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19odradek/rpc/v1/raft.proto\x12\x0eodradek.rpc.v1\x1a\x1bodradek/rpc/v1/common.proto\"\xce\x06\n\tRaftFrame\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\x03\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\x05\x12\x33\n\x0cvote_request\x18\x05 \x01(\x0b\x32\x1b.odradek.rpc.v1.VoteRequestH\x00\x12\x35\n\rvote_response\x18\x06 \x01(\x0b\x32\x1c.odradek.rpc.v1.VoteResponseH\x00\x12M\n\x1a\x62\x65gin_quorum_epoch_request\x18\x07 \x01(\x0b\x32\'.odradek.rpc.v1.BeginQuorumEpochRequestH\x00\x12O\n\x1b\x62\x65gin_quorum_epoch_response\x18\x08 \x01(\x0b\x32(.odradek.rpc.v1.BeginQuorumEpochResponseH\x00\x12I\n\x18\x65nd_quorum_epoch_request\x18\t \x01(\x0b\x32%.odradek.rpc.v1.EndQuorumEpochRequestH\x00\x12K\n\x19\x65nd_quorum_epoch_response\x18\n \x01(\x0b\x32&.odradek.rpc.v1.EndQuorumEpochResponseH\x00\x12\x35\n\rfetch_request\x18\x0b \x01(\x0b\x32\x1c.odradek.rpc.v1.FetchRequestH\x00\x12\x37\n\x0e\x66\x65tch_response\x18\x0c \x01(\x0b\x32\x1d.odradek.rpc.v1.FetchResponseH\x00\x12\x46\n\x16\x66\x65tch_snapshot_request\x18\r \x01(\x0b\x32$.odradek.rpc.v1.FetchSnapshotRequestH\x00\x12H\n\x17\x66\x65tch_snapshot_response\x18\x0e \x01(\x0b\x32%.odradek.rpc.v1.FetchSnapshotResponseH\x00\x12$\n\x04part\x18\x0f \x01(\x0b\x32\x14.odradek.rpc.v1.PartH\x00\x12\x13\n\x0bleader_host\x18\x10 \x01(\t\x12\x13\n\x0bleader_port\x18\x11 \x01(\x05\x42\x06\n\x04\x62ody\".\n\nReplicaKey\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"/\n\x0eOffsetAndEpoch\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"i\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12,\n\x04last\x18\x02 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x1a\n\x12voter_directory_id\x18\x03 \x01(\x0c\"1\n\x0cVoteResponse\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"\x19\n\x17\x42\x65ginQuorumEpochRequest\"\x1a\n\x18\x42\x65ginQuorumEpochResponse\"G\n\x15\x45ndQuorumEpochRequest\x12.\n\nsuccessors\x18\x01 \x03(\x0b\x32\x1a.odradek.rpc.v1.ReplicaKey\"\x18\n\x16\x45ndQuorumEpochResponse\"X\n\x0c\x46\x65tchRequest\x12\x14\n\x0c\x66\x65tch_offset\x18\x01 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x02 \x01(\x05\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\"\x9d\x01\n\rFetchResponse\x12\x16\n\x0ehigh_watermark\x18\x01 \x01(\x03\x12\x31\n\tdiverging\x18\x02 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x0c\"Z\n\x14\x46\x65tchSnapshotRequest\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x10\n\x08position\x18\x02 \x01(\x03\"w\n\x15\x46\x65tchSnapshotResponse\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.odradek.rpc.v1.OffsetAndEpoch\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\x8f\x01\n\x04Raft\x12\x44\n\x08\x45xchange\x12\x19.odradek.rpc.v1.RaftFrame\x1a\x19.odradek.rpc.v1.RaftFrame(\x01\x30\x01\x12\x41\n\x05Greet\x12\x19.odradek.rpc.v1.RaftFrame\x1a\x19.odradek.rpc.v1.RaftFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'odradek.rpc.v1.raft_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RAFTFRAME']._serialized_start=75
-  _globals['_RAFTFRAME']._serialized_end=879
-  _globals['_REPLICAKEY']._serialized_start=881
-  _globals['_REPLICAKEY']._serialized_end=927
-  _globals['_OFFSETANDEPOCH']._serialized_start=929
-  _globals['_OFFSETANDEPOCH']._serialized_end=976
-  _globals['_VOTEREQUEST']._serialized_start=978
-  _globals['_VOTEREQUEST']._serialized_end=1083
-  _globals['_VOTERESPONSE']._serialized_start=1085
-  _globals['_VOTERESPONSE']._serialized_end=1134
-  _globals['_BEGINQUORUMEPOCHREQUEST']._serialized_start=1136
-  _globals['_BEGINQUORUMEPOCHREQUEST']._serialized_end=1161
-  _globals['_BEGINQUORUMEPOCHRESPONSE']._serialized_start=1163
-  _globals['_BEGINQUORUMEPOCHRESPONSE']._serialized_end=1189
-  _globals['_ENDQUORUMEPOCHREQUEST']._serialized_start=1191
-  _globals['_ENDQUORUMEPOCHREQUEST']._serialized_end=1262
-  _globals['_ENDQUORUMEPOCHRESPONSE']._serialized_start=1264
-  _globals['_ENDQUORUMEPOCHRESPONSE']._serialized_end=1288
-  _globals['_FETCHREQUEST']._serialized_start=1290
-  _globals['_FETCHREQUEST']._serialized_end=1378
-  _globals['_FETCHRESPONSE']._serialized_start=1381
-  _globals['_FETCHRESPONSE']._serialized_end=1538
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1540
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1630
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1632
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1751
-  _globals['_RAFT']._serialized_start=1753
-  _globals['_RAFT']._serialized_end=1829
+  _globals['_RAFTFRAME']._serialized_end=921
+  _globals['_REPLICAKEY']._serialized_start=923
+  _globals['_REPLICAKEY']._serialized_end=969
+  _globals['_OFFSETANDEPOCH']._serialized_start=971
+  _globals['_OFFSETANDEPOCH']._serialized_end=1018
+  _globals['_VOTEREQUEST']._serialized_start=1020
+  _globals['_VOTEREQUEST']._serialized_end=1125
+  _globals['_VOTERESPONSE']._serialized_start=1127
+  _globals['_VOTERESPONSE']._serialized_end=1176
+  _globals['_BEGINQUORUMEPOCHREQUEST']._serialized_start=1178
+  _globals['_BEGINQUORUMEPOCHREQUEST']._serialized_end=1203
+  _globals['_BEGINQUORUMEPOCHRESPONSE']._serialized_start=1205
+  _globals['_BEGINQUORUMEPOCHRESPONSE']._serialized_end=1231
+  _globals['_ENDQUORUMEPOCHREQUEST']._serialized_start=1233
+  _globals['_ENDQUORUMEPOCHREQUEST']._serialized_end=1304
+  _globals['_ENDQUORUMEPOCHRESPONSE']._serialized_start=1306
+  _globals['_ENDQUORUMEPOCHRESPONSE']._serialized_end=1330
+  _globals['_FETCHREQUEST']._serialized_start=1332
+  _globals['_FETCHREQUEST']._serialized_end=1420
+  _globals['_FETCHRESPONSE']._serialized_start=1423
+  _globals['_FETCHRESPONSE']._serialized_end=1580
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1582
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1672
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1674
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1793
+  _globals['_RAFT']._serialized_start=1796
+  _globals['_RAFT']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

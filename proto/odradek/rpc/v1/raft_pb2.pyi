@@ -38,11 +38,16 @@ class RaftFrame(_message.Message):
     FETCH_SNAPSHOT_REQUEST_FIELD_NUMBER: _builtins.int
     FETCH_SNAPSHOT_RESPONSE_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    LEADER_HOST_FIELD_NUMBER: _builtins.int
+    LEADER_PORT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     request_id: _builtins.int
     leader_id: _builtins.int
     """Of responses: the leader of `epoch` as far as the sender knows, or -1; a Kafka error code."""
     error: _builtins.int
+    leader_host: _builtins.str
+    """Of responses: where `leader_id` is; empty and 0 where the sender does not know."""
+    leader_port: _builtins.int
     @_builtins.property
     def vote_request(self) -> Global___VoteRequest: ...
     @_builtins.property
@@ -83,10 +88,12 @@ class RaftFrame(_message.Message):
         fetch_snapshot_request: Global___FetchSnapshotRequest | None = ...,
         fetch_snapshot_response: Global___FetchSnapshotResponse | None = ...,
         part: _common_pb2.Part | None = ...,
+        leader_host: _builtins.str = ...,
+        leader_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_quorum_epoch_request", b"begin_quorum_epoch_request", "begin_quorum_epoch_response", b"begin_quorum_epoch_response", "body", b"body", "end_quorum_epoch_request", b"end_quorum_epoch_request", "end_quorum_epoch_response", b"end_quorum_epoch_response", "fetch_request", b"fetch_request", "fetch_response", b"fetch_response", "fetch_snapshot_request", b"fetch_snapshot_request", "fetch_snapshot_response", b"fetch_snapshot_response", "part", b"part", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_quorum_epoch_request", b"begin_quorum_epoch_request", "begin_quorum_epoch_response", b"begin_quorum_epoch_response", "body", b"body", "end_quorum_epoch_request", b"end_quorum_epoch_request", "end_quorum_epoch_response", b"end_quorum_epoch_response", "epoch", b"epoch", "error", b"error", "fetch_request", b"fetch_request", "fetch_response", b"fetch_response", "fetch_snapshot_request", b"fetch_snapshot_request", "fetch_snapshot_response", b"fetch_snapshot_response", "leader_id", b"leader_id", "part", b"part", "request_id", b"request_id", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_quorum_epoch_request", b"begin_quorum_epoch_request", "begin_quorum_epoch_response", b"begin_quorum_epoch_response", "body", b"body", "end_quorum_epoch_request", b"end_quorum_epoch_request", "end_quorum_epoch_response", b"end_quorum_epoch_response", "epoch", b"epoch", "error", b"error", "fetch_request", b"fetch_request", "fetch_response", b"fetch_response", "fetch_snapshot_request", b"fetch_snapshot_request", "fetch_snapshot_response", b"fetch_snapshot_response", "leader_host", b"leader_host", "leader_id", b"leader_id", "leader_port", b"leader_port", "part", b"part", "request_id", b"request_id", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["vote_request", "vote_response", "begin_quorum_epoch_request", "begin_quorum_epoch_response", "end_quorum_epoch_request", "end_quorum_epoch_response", "fetch_request", "fetch_response", "fetch_snapshot_request", "fetch_snapshot_response", "part"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Kafka messages that the client library does not have, in its own form."""

@@ -1,0 +1,154 @@
+"""Voters of the metadata quorum that come and go (KIP-853), and one controller with several brokers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from integration.clients import TOPIC, Writer, create_topic, verify
+from integration.conftest import MakeCluster
+from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually, tool
+from odradek.cli.cluster_view import ask_quorum
+from odradek.wire.uuid import random_uuid, uuid_from_string, uuid_to_string
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def formatted(cluster: Cluster, voters: list[int]) -> Cluster:
+    """A dynamic quorum whose first voters these nodes are; the others are formatted to join."""
+    import random
+
+    nodes = [cluster.layout.node(node_id) for node_id in cluster.ids]
+    servers = ",".join(f"127.0.0.1:{node.internal_port}" for node in nodes if node.id in voters)
+    dynamic = {"controller.quorum.voters": "", "controller.quorum.bootstrap.servers": servers}
+    cluster.layout = replace(cluster.layout, overrides={**cluster.layout.overrides, **dynamic})
+    cluster.layout.write()
+    first = ",".join(
+        f"{node.id}@127.0.0.1:{node.internal_port}:{uuid_to_string(random_uuid(random.SystemRandom()))}"
+        for node in nodes
+        if node.id in voters
+    )
+    for node in nodes:
+        how = ["--initial-controllers", first] if node.id in voters else ["--no-initial-controllers"]
+        file = str(cluster.layout.properties_file(node))
+        done = tool("storage", "format", "-t", cluster.layout.cluster_id, "-c", file, *how)
+        assert done.returncode == 0, done.stderr.decode()
+    return cluster
+
+
+def directory_id(cluster: Cluster, node_id: int) -> str:
+    lines = (cluster.data(node_id) / "meta.properties").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("directory.id="))
+
+
+def voters(cluster: Cluster) -> list[int]:
+    """As the active controller says."""
+    quorum = eventually(
+        lambda: ask_quorum(cluster.layout.node(cluster.controller())),
+        PATIENCE_S,
+        "nobody describes the quorum",
+    )
+    return sorted(voter.replica_id for voter in quorum.current_voters)
+
+
+def quorum_tool(cluster: Cluster, *args: str) -> str:
+    """Standard output of `kafka-metadata-quorum`, which succeeds."""
+    done = tool("metadata-quorum", "--bootstrap-server", cluster.bootstrap, *args)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_a_voter_is_added_the_leader_removed_and_all_restarted(make_cluster: MakeCluster) -> None:
+    cluster = formatted(make_cluster(nodes=5), voters=[1, 2, 3])
+    cluster.start(1, 2, 3)
+    assert voters(cluster) == [1, 2, 3]
+    create_topic(cluster)
+    writer = Writer(cluster)
+    writer.await_more()
+
+    cluster.start(4)
+    cluster.await_logged(4, "this controller is no voter")
+    file = str(cluster.layout.properties_file(cluster.layout.node(4)))
+    own = directory_id(cluster, 4)
+    said = quorum_tool(cluster, "--command-config", file, "add-controller")
+    port = cluster.layout.node(4).internal_port
+    assert (
+        said == f"Added controller 4 with directory id {own} and endpoints: CONTROLLER://127.0.0.1:{port}\n"
+    )
+    assert voters(cluster) == [1, 2, 3, 4]
+    again = tool(
+        "metadata-quorum", "--bootstrap-server", cluster.bootstrap, "--command-config", file, "add-controller"
+    )
+    assert again.returncode == 1
+    assert b"is already part of the set of voters" in again.stderr
+
+    leader = cluster.controller()
+    gone = directory_id(cluster, leader)
+    said = quorum_tool(cluster, "remove-controller", "-i", str(leader), "-d", gone)
+    assert said == f"Removed  KRaft controller {leader} with directory id {gone}\n"
+    eventually(lambda: cluster.controller() != leader, PATIENCE_S, "the removed leader goes on")
+    left = sorted({1, 2, 3, 4} - {leader})
+    assert voters(cluster) == left
+    writer.await_more()
+
+    cluster.kill(1, 2, 3, 4)
+    cluster.start(1, 2, 3, 4)
+    assert voters(cluster) == left
+    cluster.kill(cluster.controller())
+    eventually(lambda: cluster.controller() in left, PATIENCE_S, "two of three voters elect nobody")
+    writer.await_more()
+    writer.finish()
+    verify(cluster, writer)
+
+
+def test_a_wiped_voter_is_another_one_and_says_so(make_cluster: MakeCluster) -> None:
+    cluster = formatted(make_cluster(nodes=3), voters=[1, 2, 3])
+    cluster.start()
+    victim = next(node for node in cluster.ids if node != cluster.controller())
+    before = directory_id(cluster, victim)
+    cluster.stop(victim)
+    cluster.wipe(victim)
+    cluster.start(victim, ready=False)
+    cluster.await_end_of(victim)
+    assert "run kafka-storage format" in cluster.log(victim).strip().splitlines()[-1]
+
+    file = str(cluster.layout.properties_file(cluster.layout.node(victim)))
+    done = tool("storage", "format", "-N", "-t", cluster.layout.cluster_id, "-c", file)
+    assert done.returncode == 0, done.stderr.decode()
+    cluster.start(victim)
+    cluster.await_logged(victim, "this controller is no voter")
+    quorum_tool(cluster, "remove-controller", "-i", str(victim), "-d", before)
+    quorum_tool(cluster, "--command-config", file, "add-controller")
+    assert voters(cluster) == [1, 2, 3]
+    found = ask_quorum(cluster.layout.node(cluster.controller()))
+    assert found is not None
+    assert uuid_from_string(directory_id(cluster, victim)) != uuid_from_string(before)
+
+
+def test_one_combined_controller_and_two_brokers(make_cluster: MakeCluster) -> None:
+    """The first node is the quorum; the others find it through controller.quorum.bootstrap.servers."""
+    cluster = make_cluster(nodes=3)
+    first, *others = [cluster.layout.node(node_id) for node_id in cluster.ids]
+    nodes = [first, *(replace(node, roles=("broker",)) for node in others)]
+    dynamic = {
+        "controller.quorum.voters": "",
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{first.internal_port}",
+    }
+    cluster.layout = replace(cluster.layout, nodes=tuple(nodes), overrides=dynamic)
+    cluster.layout.write()
+    cluster.start()
+    create_topic(cluster, partitions=3)
+    writer = Writer(cluster, partitions=3)
+    writer.await_more()
+    cluster.kill(2)
+    writer.await_more()
+    cluster.start(2)
+    cluster.await_isr(TOPIC, 3, partitions=3)
+    cluster.kill(1)
+    cluster.start(1)
+    assert voters(cluster) == [1]
+    writer.await_more()
+    writer.finish()
+    verify(cluster, writer)
