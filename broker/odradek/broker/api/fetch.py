@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from odradek.broker.partition import Partition
     from odradek.broker.pending import Part
     from odradek.ports.timers import Timer
-    from odradek.storage.log import Log
+    from odradek.storage.log import Location, Log
 
 SESSIONS_FROM = 7
 FLEXIBLE_FROM = 12
@@ -88,8 +88,8 @@ class _Operation:
     """One fetch, from the first look to its answer."""
 
     __slots__ = (
-        "began_ns", "bytes_max", "connection", "context", "correlation_id", "deadline_ms", "missing", "node", "pending",
-        "read_committed", "request", "timer", "version", "warm_tries", "watched",
+        "began_ns", "bytes_max", "cold", "connection", "context", "correlation_id", "deadline_ms", "missing", "node",
+        "pending", "read_committed", "request", "timer", "version", "warm_tries", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -116,11 +116,12 @@ class _Operation:
         self.timer: Timer | None = None
         self.watched: dict[Partition, int] = {}
         self.warm_tries = 0
+        self.cold: list[Location] = []
 
     def begin(self) -> Response | Pending:
+        served, size, urgent = self._read_all()
         if self._warm():
             return self._later()
-        served, size, urgent = self._read_all()
         if (
             urgent
             or size >= self.request.min_bytes
@@ -136,8 +137,14 @@ class _Operation:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _read_all(self) -> tuple[list[Served], int, bool]:
-        """What every wanted partition has now; the bytes; whether the answer must not wait (an error)."""
+        """What every wanted partition has now; the bytes; whether the answer must not wait (an error).
+
+        What is only on the medium is left out and put into `cold`.
+        """
         served = []
+        cold = self.cold
+        cold.clear()
+        seen = 0
         room = left = self._room()
         urgent = False
         nothing_yet = room > 0
@@ -148,6 +155,9 @@ class _Operation:
             elif entry.data:
                 nothing_yet = False
                 left = max(0, left - len(entry.data))
+            elif len(cold) > seen:
+                seen += 1
+                left = max(0, left - cold[-1].length)
             served.append(entry)
         return served, room - left, urgent
 
@@ -175,7 +185,6 @@ class _Operation:
                 raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
             if offset < limit and (left > 0 or min_one):
                 entry.data = self._records(log, offset, min(left, wanted.max_bytes), limit, min_one)
-                partition.metrics.bytes_out += len(entry.data)
         except KafkaError as error:
             if error.code == ErrorCode.CORRUPT_MESSAGE:  # the client cannot do anything about it
                 self.node.ports.log.limited_warning("a damaged batch is not served", reason=error.message)
@@ -191,6 +200,11 @@ class _Operation:
             found = log.read_range(offset, bytes_max, end_offset=end_offset)
             if found is not None:
                 return found.data
+        if self.warm_tries < WARM_TRIES_MAX:
+            where = log.locate(offset, bytes_max, end_offset)
+            if not where.cached:
+                self.cold.append(where)
+                return b""
         return log.read(offset, bytes_max, end_offset=end_offset, min_one=min_one).data
 
     def _partition(self, wanted: Wanted) -> Partition:
@@ -205,36 +219,20 @@ class _Operation:
         return partition
 
     def _warm(self) -> bool:
-        """Whether the disk thread first has to bring this fetch's bytes into the page cache."""
-        if self.warm_tries >= WARM_TRIES_MAX:
-            return False
-        cold = []
-        left = self._room()
-        for wanted in self.context.wanted:
-            if left <= 0:
-                break
-            try:
-                partition = self._partition(wanted)
-            except KafkaError:
-                continue
-            if wanted.fetch_offset >= partition.high_watermark:
-                continue
-            where = partition.log.locate(
-                wanted.fetch_offset, min(left, wanted.max_bytes), partition.high_watermark
-            )
-            if not where.cached:
-                cold.append(where.warm)
-                left -= where.length
-        if not cold:
+        """Whether the disk thread first has to bring in what the last look found only on the medium."""
+        if not self.cold:
             return False
         self.warm_tries += 1
-        self.node.warm(cold, self._warmed)
+        cold, self.cold = self.cold, []
+        self.node.warm([where.warm for where in cold], self._warmed)
         return True
 
     def _warmed(self) -> None:
-        if self.pending is None or self.pending.done or self._warm():
+        if self.pending is None or self.pending.done:
             return
         served, size, urgent = self._read_all()
+        if self._warm():
+            return
         if urgent or size >= self.request.min_bytes:
             self.pending.complete(self._answer(served))
         else:
@@ -270,6 +268,7 @@ class _Operation:
     def _finish(self) -> None:
         self._leave()
         if self.pending is not None and not self.pending.done:
+            self.warm_tries = WARM_TRIES_MAX  # its time is over: in place, page cache or not
             served, _, _ = self._read_all()
             self.pending.complete(self._answer(served))
 
@@ -295,6 +294,7 @@ class _Operation:
             metrics = self.node.topic_metrics_of(entry.wanted.topic)
             if metrics is not None:
                 metrics.fetch_requests += 1
+                metrics.bytes_out += len(entry.data)
                 metrics.failed_fetch += entry.error != 0
         self.node.metrics.api(ApiKey.FETCH).observe(self.node.clock.monotonic_ns() - self.began_ns)
         return _encode(self.node, self.version, self.correlation_id, ErrorCode.NONE, self.context, served)
