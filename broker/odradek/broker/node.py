@@ -57,6 +57,9 @@ AUTO_CREATE_WAIT_MS = 1_000
 """How long a request waits for a topic that it makes come into being. Longer, and a client whose other requests
 follow on the same connection would read nothing while the controllers have no majority.
 """
+SAVE_EPOCHS_MS = 100
+SAVE_EPOCHS = 8
+"""Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
 FORGET_CHECKS_MS = 300_000
@@ -275,6 +278,8 @@ class Node:
         self.quorum.add_publisher(self)
         self.quorum.start(self.monotonic_ms())
         self.lifecycle.start(bound_ports)
+        self.logs.on_unsaved_epochs = self._save_epochs_soon
+        self._save_epochs_soon()
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
         self._every(1000, self.replicas.tick)
@@ -325,6 +330,13 @@ class Node:
                 work()
 
         self.timers.at(self.monotonic_ms() + interval_ms, run)
+
+    def _save_epochs_soon(self) -> None:
+        self.timers.at(self.monotonic_ms() + SAVE_EPOCHS_MS, self._save_epochs)
+
+    def _save_epochs(self, _now_ms: int) -> None:
+        if not self.stopping and self.logs.save_epochs(SAVE_EPOCHS):
+            self._save_epochs_soon()
 
     def _checkpoint(self) -> None:
         self.logs.checkpoint(self.replicas.high_watermarks())

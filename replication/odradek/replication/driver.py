@@ -15,6 +15,7 @@ Pure: everything happens on the caller's thread, in calls of the broker, of the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from odradek.storage.log import Log
     from odradek.storage.reads import ReadResult
 
+SERVED_AT_ONCE: Final = 50
+"""Partitions that begin to be led within SERVE_MS while everybody else waits; the rest take turns with other events."""
+SERVE_MS: Final = 10
 TURNS_PER_EVENT: Final = 4
 """Messages that one session sends in one event; about a millisecond each if they are full."""
 
@@ -90,6 +94,11 @@ class ReplicationDriver:
         self._flushing = False
         self._memos: list[Replica] = []
         self._leading: dict[Replica, None] = {}
+        self._noted: deque[tuple[Replica, int, int]] = deque()
+        """(replica, leader epoch, start): durable, and to be served."""
+        self._serve_timer: Timer | None = None
+        self._served_from_ms = 0
+        self._served = 0
         self._later: Timer | None = None
         self._linger: Timer | None = None
         self._lag_timer: Timer | None = None
@@ -265,7 +274,7 @@ class ReplicationDriver:
         for session in list(self._accepted):
             session.end()
         self._proposals.close()
-        for timer in (self._later, self._linger, self._lag_timer):
+        for timer in (self._later, self._linger, self._lag_timer, self._serve_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -324,15 +333,40 @@ class ReplicationDriver:
 
         def noted(error: OSError | None) -> None:
             now = replica.state
-            if replica.role is not Role.STARTING or now is None or now.leader_epoch != state.leader_epoch:
-                return
             if error is not None:
-                self.failed(replica, error)
+                if replica.role is Role.STARTING and now is not None:
+                    self.failed(replica, error)
                 return
-            self._serve(replica, start)
-            self.flush()
+            self._noted.append((replica, state.leader_epoch, start))
+            self._serve_soon()
 
         log.assign_epoch(state.leader_epoch, self.syncer, noted)
+
+    def _serve_soon(self) -> None:
+        """Now, while it is not many at once: after a failover it is thousands."""
+        now_ms = self.now_ms()
+        if now_ms >= self._served_from_ms + SERVE_MS:
+            self._served_from_ms, self._served = now_ms, 0
+        self._served += 1
+        if self._serve_timer is None:
+            if self._served <= SERVED_AT_ONCE:
+                self._serve_noted(now_ms)
+            else:
+                self._serve_timer = self.timers.at(now_ms, self._serve_noted)
+
+    def _serve_noted(self, now_ms: int) -> None:
+        self._serve_timer = None
+        end_ms = now_ms + SERVE_MS
+        while self._noted:
+            replica, leader_epoch, start = self._noted.popleft()
+            state = replica.state
+            if replica.role is Role.STARTING and state is not None and state.leader_epoch == leader_epoch:
+                self._serve(replica, start)
+            if self.now_ms() >= end_ms:
+                break
+        if self._noted and not self.closed:
+            self._serve_timer = self.timers.at(self.now_ms(), self._serve_noted)
+        self.flush()
 
     def _serve(self, replica: Replica, start: int) -> None:
         state = replica.state
@@ -382,7 +416,7 @@ class ReplicationDriver:
         log = replica.log
         try:
             log.truncate_to(min(log.readable_end, log.log_end_offset))  # also writes what is staged
-            log.epochs.truncate_from_end(log.log_end_offset)
+            log.epochs.truncate_from_end(log.log_end_offset, durable=False)
         except (KafkaError, OSError) as error:
             if isinstance(error, OSError):
                 log.fail(error)

@@ -8,6 +8,7 @@ from random import Random
 from odradek.ports.disk import Disk
 from odradek.storage import checkpoints, layout
 from odradek.storage.checkpoints import CheckpointError, TopicPartition
+from odradek.storage.epoch_starts import EpochStarts, Starts
 from odradek.wire.uuid import ZERO_UUID, random_uuid, uuid_from_string, uuid_to_string
 
 
@@ -19,8 +20,8 @@ class DataDir:
     """A path that this process owns while it holds the lock."""
 
     __slots__ = (
-        "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "directory_id", "high_watermarks",
-        "log_start_offsets", "notes", "offline", "path", "recovery_points",
+        "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "directory_id", "epoch_starts",
+        "high_watermarks", "known_starts", "log_start_offsets", "notes", "offline", "path", "recovery_points",
         "unopened",
     )  # fmt: skip
 
@@ -41,6 +42,9 @@ class DataDir:
         self.cleaner_offsets: dict[TopicPartition, int] = {}
         """Up to where each log has been compacted."""
         self.high_watermarks: dict[TopicPartition, int] = {}
+        self.epoch_starts = EpochStarts(disk, self._file(layout.EPOCH_STARTS))
+        self.known_starts: Mapping[TopicPartition, Starts] = {}
+        """As earlier processes noted them; for those who open logs."""
         self.unopened: set[TopicPartition] = set()
         """Logs that are there but could not be opened."""
         self.notes: list[str] = []
@@ -136,6 +140,7 @@ class DataDir:
         self.log_start_offsets = self._read_offsets(layout.LOG_START_OFFSET_CHECKPOINT)
         self.cleaner_offsets = self._read_offsets(layout.CLEANER_CHECKPOINT)
         self.high_watermarks = self._read_offsets(layout.HIGH_WATERMARK_CHECKPOINT)
+        self.known_starts = self.epoch_starts.load()
         marker = self._file(layout.CLEAN_SHUTDOWN_MARKER)
         self.clean = self._disk.exists(marker)
         if not self.clean:

@@ -24,11 +24,14 @@ CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
 META_PROPERTIES = "meta.properties"
 REGISTRATION = "odradek-registration"
 """Ours: the epoch in which this node is registered, and the boot of the machine in which it is."""
+EPOCH_STARTS = "odradek-epoch-starts"
+"""Ours: where leader epochs of the logs here began (epoch_starts.py)."""
 LOCK_FILE = ".lock"
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
-     META_PROPERTIES, REGISTRATION, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found", ".DS_Store")
+     META_PROPERTIES, REGISTRATION, EPOCH_STARTS, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found",
+     ".DS_Store")
 )  # fmt: skip
 """What may lie beside the log directories without being foreign."""
 

@@ -15,6 +15,7 @@ from odradek.storage import layout
 from odradek.storage.appends import AppendResult, LogAppends
 from odradek.storage.batch import Damage
 from odradek.storage.config import UNLIMITED, LogConfig
+from odradek.storage.epoch_starts import Starts
 from odradek.storage.producers import ProducerEntry
 from odradek.storage.reads import Location, ReadResult
 from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment, overwrite
@@ -39,13 +40,14 @@ class Log(LogAppends):
     def open(
         cls, disk: Disk, directory: str, config: LogConfig, *, topic: str, partition: int, wall_ms: int,
         recovery_point: int = 0, log_start_offset: int = 0, compacted_below: int = 0, clean: bool = False,
-        pool: FilePool | None = None, syncer: Syncer | None = None,
+        pool: FilePool | None = None, syncer: Syncer | None = None, epoch_starts: Starts = (),
     ) -> Log:  # fmt: skip
         """Open or create the log in `directory`.
 
         With `clean` (the last stop wrote its marker) nothing is read but names and sizes; otherwise every segment
         from `recovery_point` on is scanned, a torn tail cut and all derived files rebuilt. `syncer` flushes rolled
-        segments in the background; without it they wait for the next `sync`. OSError if the disk fails.
+        segments in the background; without it they wait for the next `sync`. `epoch_starts`: what was noted of them
+        elsewhere. OSError if the disk fails.
         """
         from odradek.storage.recovery import open_log
 
@@ -58,7 +60,10 @@ class Log(LogAppends):
             syncer=syncer,
         )
         log.compacted_below = compacted_below
-        open_log(log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean)
+        open_log(
+            log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean,
+            epoch_starts=epoch_starts,
+        )  # fmt: skip
         return log
 
     # Segments ---------------------------------------------------------------------------------------------------
@@ -150,7 +155,7 @@ class Log(LogAppends):
             one_done(error)
 
         if paths or dirs:
-            syncer.run(partial(_sync_paths, self._pool.disk, paths, dirs), one_done)
+            syncer.run(partial(sync_paths, self._pool.disk, paths, dirs), one_done)
         for segment in dirty:
             segment.dirty = False
             try:
@@ -197,7 +202,7 @@ class Log(LogAppends):
             for segment in dirty:
                 (segment.file or self._pool.open(segment)).sync()
                 segment.dirty = False
-            _sync_paths(self._pool.disk, self._derived_paths(dirty), [])
+            sync_paths(self._pool.disk, self._derived_paths(dirty), [])
             self._sync_dirs_now()
         except OSError as error:
             self.fail(error)
@@ -358,7 +363,7 @@ class Log(LogAppends):
 
     def _sync_dirs_now(self) -> None:
         dirs, self._dirs_to_sync = self._dirs_to_sync, []
-        _sync_paths(self._pool.disk, [], dirs)
+        sync_paths(self._pool.disk, [], dirs)
 
     def _drop_staged(self) -> None:
         if self.offline:
@@ -482,10 +487,12 @@ class Log(LogAppends):
     def assign_epoch(self, epoch: int, syncer: Syncer, done: Done) -> None:
         """This replica leads from here on: note (epoch, log end) and call `done` once that is durable.
 
-        The same as `epochs.assign`, without blocking for the fsync; many partitions become leader at a time.
+        The same as `epochs.assign`, without blocking for the fsync; many partitions become leader at a time, and those
+        that share a data directory share an fsync.
         """
+        start = self.log_end_offset
         try:
-            news = self.epochs.assign(epoch, self.log_end_offset, durable=False)
+            news = self.epochs.assign(epoch, start, durable=False)
         except OSError as error:
             self.fail(error)
             done(error)
@@ -493,14 +500,17 @@ class Log(LogAppends):
         if not news:
             done(None)
             return
-        path = f"{self.dir}/{layout.LEADER_EPOCH_CHECKPOINT}"
 
         def written(error: OSError | None) -> None:
             if error is not None:
                 self.fail(error)
             done(error)
 
-        syncer.run(partial(_sync_paths, self._pool.disk, [path], [self.dir]), written)
+        if self.epoch_starts is not None:
+            self.epoch_starts.note(self.key, epoch, start, syncer, written)
+        else:
+            path = f"{self.dir}/{layout.LEADER_EPOCH_CHECKPOINT}"
+            syncer.run(partial(sync_paths, self._pool.disk, [path], [self.dir]), written)
 
     def batch_base_before(self, offset: int) -> int:
         """Base offset of the batch that holds `offset`; for those who must cut at a batch boundary."""
@@ -517,7 +527,7 @@ def unlink_all(disk: Disk, paths: list[str]) -> None:
             continue
 
 
-def _sync_paths(disk: Disk, paths: list[str], dirs: list[str]) -> None:
+def sync_paths(disk: Disk, paths: list[str], dirs: list[str]) -> None:
     """fsync files by name, then directories. A file that is gone was removed by retention meanwhile."""
     for path in paths:
         try:

@@ -21,7 +21,8 @@ from odradek.storage import layout
 from odradek.storage.checkpoints import TopicPartition
 from odradek.storage.config import LogConfig
 from odradek.storage.data_dir import DataDir, DataDirError
-from odradek.storage.log import Log, unlink_all
+from odradek.storage.epochs import ALL_SAVED
+from odradek.storage.log import Log, sync_paths, unlink_all
 from odradek.storage.segment import FilePool
 from odradek.storage.state import NO_LIMIT, LogState
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -30,6 +31,8 @@ from odradek.wire.uuid import random_uuid, uuid_to_string
 Progress = Callable[[int, int, str], None]
 """(logs opened, logs in all, name of the last one)."""
 ConfigFor = Callable[[str], LogConfig]
+TRIM_LOGS = 32
+"""Logs whose epochs are made durable in one piece of background work."""
 
 
 class OpenReport:
@@ -71,6 +74,9 @@ class LogManager:
         """(deadline in wall ms, paths, whether they are directories), ascending."""
         self._wall_ms = 0
         self._boot_id = ""
+        self.on_unsaved_epochs: Callable[[], None] | None = None
+        """Called when there is something for `save_epochs` to do, after there was not."""
+        self._unsaved: dict[Log, None] = {}
 
     # Start ------------------------------------------------------------------------------------------------------
 
@@ -213,12 +219,16 @@ class LogManager:
             partition=partition, wall_ms=self._wall_ms, recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
             compacted_below=data_dir.cleaner_offsets.get(key, 0), clean=clean, pool=self._pool,
-            syncer=self._syncer,
+            syncer=self._syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
         log.dir_id = data_dir.directory_id
         log.on_failure = self._log_failed
         log.on_removed = self._files_removed
         log.on_truncated = self._log_truncated
+        log.epoch_starts = data_dir.epoch_starts
+        log.epochs.on_unsaved = partial(self._epochs_unsaved, log)
+        if log.epochs.unsaved_from != ALL_SAVED:
+            self._epochs_unsaved(log)
         self.logs[key] = log
         return log
 
@@ -266,6 +276,7 @@ class LogManager:
         log = self.logs.pop((topic, partition), None)
         if log is None:
             return False
+        self._unsaved.pop(log, None)
         unique = random_uuid(self._rng).hex()
         doomed = layout.marked_dir_name(topic, partition, unique, layout.DELETE_DIR_SUFFIX)
         path = f"{log.dir.rpartition('/')[0]}/{doomed}"
@@ -292,10 +303,62 @@ class LogManager:
                 else partial(unlink_all, self._disk, paths)
             )
             self._syncer.run(work, _ignore)
+        for data_dir in self.dirs:
+            if data_dir.epoch_starts.is_large and not data_dir.offline:
+                self._trim_epoch_starts(data_dir)
         for log in self.logs.values():
             if log.flush_is_due(wall_ms) and not log.offline:
                 log.last_flush_ms = wall_ms
                 log.sync(self._syncer, _ignore)
+
+    def _epochs_unsaved(self, log: Log) -> None:
+        self._unsaved[log] = None
+        if len(self._unsaved) == 1 and self.on_unsaved_epochs is not None:
+            self.on_unsaved_epochs()
+
+    def save_epochs(self, count: int) -> bool:
+        """Write `leader-epoch-checkpoint` of so many logs that have other epochs now; whether there are more.
+
+        In slices, and some time after they changed: after a failover it is thousands of files.
+        """
+        while self._unsaved and count > 0:
+            log = next(iter(self._unsaved))
+            del self._unsaved[log]
+            if log.offline or log.epochs.unsaved_from == ALL_SAVED:
+                continue
+            count -= 1
+            try:
+                log.epochs.write(durable=False)
+            except OSError as error:
+                log.fail(error)
+        return bool(self._unsaved)
+
+    def _trim_epoch_starts(self, data_dir: DataDir) -> None:
+        """The file has grown large: have what it tells in the files of the logs, durably, and begin it anew."""
+        data_dir.epoch_starts.begin_anew()
+        logs = deque(log for log in self.logs.values() if log.dir_id == data_dir.directory_id)
+        self._make_epochs_durable(data_dir, logs, None)
+
+    def _make_epochs_durable(self, data_dir: DataDir, left: deque[Log], error: OSError | None) -> None:
+        if error is not None:
+            self._dir_failed(data_dir, error)
+        if data_dir.offline:
+            return
+        some = [left.popleft() for _ in range(min(TRIM_LOGS, len(left)))]
+        some = [log for log in some if self.logs.get(log.key) is log]
+        try:
+            for log in some:
+                if log.epochs.unsaved_from != ALL_SAVED:
+                    log.epochs.write(durable=False)
+            if not left and not some and data_dir.epoch_starts.is_idle:
+                data_dir.epoch_starts.finish()
+                return
+        except OSError as failure:
+            self._dir_failed(data_dir, failure)
+            return
+        paths = [f"{log.dir}/{layout.LEADER_EPOCH_CHECKPOINT}" for log in some]
+        work = partial(sync_paths, self._disk, paths, [log.dir for log in some])
+        self._syncer.run(work, partial(self._make_epochs_durable, data_dir, left))
 
     def delete_old_segments(
         self, wall_ms: int, high_watermarks: Mapping[TopicPartition, int] | None = None
@@ -331,7 +394,7 @@ class LogManager:
         self, data_dir: DataDir, high_watermarks: Mapping[TopicPartition, int] | None, *, durable: bool
     ) -> None:
         logs = [log for log in self.logs.values() if log.dir_id == data_dir.directory_id]
-        points = {log.key: log.recovery_point for log in logs}
+        points = {log.key: min(log.recovery_point, log.epochs.unsaved_from) for log in logs}
         starts = {
             log.key: log.log_start_offset for log in logs if log.log_start_offset > log.first_base_offset
         }
@@ -352,6 +415,7 @@ class LogManager:
         (directory, reason) of those that could not be left clean; they are recovered at the next start.
         """
         unclean: list[tuple[str, str]] = []
+        self.save_epochs(len(self._unsaved))
         # In three passes over all logs: an fsync of one must not wait for what another has just created.
         for step in (Log.save_derived, None, Log.flush_blocking):
             if step is None:
@@ -374,6 +438,7 @@ class LogManager:
                     data_dir.mark_clean(broker_epoch if broker_epoch >= 0 else data_dir.broker_epoch)
             except OSError as error:
                 unclean.append((data_dir.path, str(error)))
+            data_dir.epoch_starts.close()
             data_dir.release()
         self.logs.clear()
         return unclean

@@ -15,6 +15,7 @@ from functools import partial
 
 from odradek.storage import layout
 from odradek.storage.batch import Damage, scan_batches, walk_headers
+from odradek.storage.epoch_starts import Starts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
 from odradek.storage.producers import SnapshotError
@@ -27,7 +28,9 @@ _SEARCH_CHUNK = 1 << 20
 _LEFTOVERS = (layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, layout.TEMPORARY_SUFFIX)
 
 
-def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool) -> None:
+def open_log(
+    log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool, epoch_starts: Starts
+) -> None:
     """Fill `log` from its directory, creating that if it is not there."""
     disk = log._pool.disk
     log.last_flush_ms = wall_ms
@@ -60,6 +63,7 @@ def open_log(log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: i
     _set_log_start(log, log_start_offset, wall_ms)
     if not log.epochs.is_complete and log.size_bytes:
         _rebuild_epochs(log)
+    _restore_epochs(log, epoch_starts)
     log.epochs.truncate_from_end(log.log_end_offset, write=False)
     log.epochs.truncate_from_start(log.log_start_offset, write=False)
     rebuild_producers(log, names, without_producers)
@@ -170,6 +174,19 @@ def _rebuild_epochs(log: Log) -> None:
             break
     if log.epochs:
         log.epochs.write(durable=False)
+
+
+def _restore_epochs(log: Log, starts: Starts) -> None:
+    """What was noted durably of epochs, and is missing in the log's own file: if the batches agree."""
+    for epoch, start in starts:
+        if not log.log_start_offset <= start < log.log_end_offset or log.epochs.epoch_at(start) == epoch:
+            continue
+        try:
+            found = log._segments[log._segment_index(start)].header_at(log._pool, start)
+        except Damage:
+            continue
+        if found is not None and (found[1].base_offset, found[1].leader_epoch) == (start, epoch):
+            log.epochs.restore(epoch, start)
 
 
 # What lies in the directory --------------------------------------------------------------------------------------

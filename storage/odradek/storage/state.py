@@ -8,6 +8,7 @@ from typing import Final
 
 from odradek.ports.disk import Buffer, Syncer
 from odradek.storage.config import CREATE_TIME, UNLIMITED, LogConfig
+from odradek.storage.epoch_starts import EpochStarts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.producers import ProducerStates
 from odradek.storage.segment import FilePool, Segment
@@ -53,6 +54,7 @@ class LogState:
         "corrupt_offset",
         "dir",
         "dir_id",
+        "epoch_starts",
         "epochs",
         "foreign_files",
         "last_flush_ms",
@@ -110,6 +112,8 @@ class LogState:
         self.foreign_files: list[str] = []
         """Names in the directory that no log has; left alone."""
         self.epochs = LeaderEpochCache(pool.disk, directory)
+        self.epoch_starts: EpochStarts | None = None
+        """Where `assign_epoch` makes a start durable; without it, in the log's own file."""
         self.producers = ProducerStates()
         self.on_failure: Callable[[LogState, OSError], None] | None = None
         self.on_removed: Callable[[LogState, list[str]], None] | None = None
