@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +23,10 @@ from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
 from odradek.broker.transactions import transaction_coordinator
 from odradek.broker.txn_markers import TxnMarkers
+from odradek.controller.settings import GROUP_VERSION
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group_coordinator import GroupCoordinator
+from odradek.metadata.configs import ResourceType
 from odradek.replication.config import ReplicationConfig
 from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
@@ -149,6 +151,24 @@ class Topics:
         topic = self._node.image.topics.get(name)
         return topic is not None and partition in topic.partitions
 
+    def partition_count(self, name: str) -> int:
+        topic = self._node.image.topics.get(name)
+        return 0 if topic is None else len(topic.partitions)
+
+    def partition_racks(self, name: str) -> list[list[str]]:
+        image = self._node.image
+        brokers = (
+            [image.brokers[broker_id] for broker_id in partition.replicas if broker_id in image.brokers]
+            for partition in image.topics[name].partitions.values()
+        )
+        return [[broker.rack for broker in each if broker.rack is not None] for each in brokers]
+
+    def topic_names(self) -> Iterable[str]:
+        return self._node.image.topics
+
+    def metadata_version(self) -> int:
+        return self._node.image.offset
+
 
 class Node:
     """Owns the parts and wires them; implements `connection.Host`."""
@@ -240,6 +260,7 @@ class Node:
             rng=ports.rng,
             partition_count=config.offsets_topic_num_partitions,
             topics=Topics(self),
+            group_configs=lambda group_id: self.image.config(ResourceType.GROUP, group_id),
             log=ports.log,
             on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
         )
@@ -266,6 +287,8 @@ class Node:
         self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions)
         self.replicas.on_leadership = self._leadership_changed
         self.replicas.assignments.ask = self._ask_controller
+        protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
+        self._consumer_protocol = "consumer" in {name.strip() for name in protocols}
         self.supported_features = self.quorum.supported_features
         self.advertised, self.handlers = routes.build(self)
         self._produce_metrics = metrics.api(ApiKey.PRODUCE)
@@ -408,6 +431,9 @@ class Node:
         self.replicas.on_metadata(delta, image)
         if self.doubts:
             self.doubts.image_changed()
+        changed = delta.topics_created | delta.topics_changed | delta.topics_deleted.keys()
+        if changed:
+            self.coordinator.on_topics_changed(changed, created=bool(delta.topics_created))
         if delta.topics_deleted:
             self.coordinator.on_topics_deleted(
                 set(delta.topics_deleted), {name: topic.id for name, topic in delta.topics_deleted.items()}
@@ -439,6 +465,11 @@ class Node:
             self._leadership_changed(partition, True)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
+
+    @property
+    def serves_consumer_protocol(self) -> bool:
+        """KIP-848: by the finalized feature, and unless this broker's configuration leaves it out."""
+        return self._consumer_protocol and self.image.features.get(GROUP_VERSION, 0) >= 1
 
     def topic_name(self, topic_id: bytes) -> str | None:
         return self.image.topic_names.get(topic_id)

@@ -5,7 +5,7 @@ Behaviour and texts are Kafka 4.3's (ConfigAdminManager, ConfigurationControlMan
 a whole or not at all, a value of a broker is written even if it is the present one, and with eligible
 leader replicas on (they always are) min.insync.replicas is set for the cluster or for topics, never for one
 broker. Left out: that a change for one broker must come to that broker is for the broker to say;
-BROKER_LOGGER, CLIENT_METRICS and GROUP are not served.
+BROKER_LOGGER and CLIENT_METRICS are not served.
 
 What definitions and rules there are is in odradek.metadata.configs.
 """
@@ -35,6 +35,7 @@ from odradek.metadata.configs import (
     validate_broker_configs,
     validate_topic_configs,
 )
+from odradek.metadata.group_configs import GROUPS, validate_group_configs
 from odradek.metadata.records import ConfigRecord, PartitionChangeRecord, Record
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages import alter_configs as legacy
@@ -208,7 +209,7 @@ def _alter(
         try:
             if counts[resource] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
-            if resource.type not in (ResourceType.TOPIC, ResourceType.BROKER):
+            if resource.type not in (ResourceType.TOPIC, ResourceType.BROKER, ResourceType.GROUP):
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {resource.type}")
             records += _change(state, resource, changes_of(each))
             errors.append((ErrorCode.NONE, None))
@@ -222,17 +223,21 @@ def _change(state: ControllerState, resource: Resource, changes: Changes) -> lis
     present = state.image.config(*resource)
     for name, value in changes.items():
         _check_length(value)
-        if not resource.is_topic and name == MIN_ISR:
+        if resource.type == ResourceType.BROKER and name == MIN_ISR:
             _check_broker_min_isr(resource, value)
     after = {name: value for name, value in ({**present, **changes}).items() if value is not None}
     if resource.is_topic:
         _check_topic(state, resource.name, after)
+    elif resource.type == ResourceType.GROUP:
+        if not resource.name:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "Default group resources are not allowed.")
+        validate_group_configs(after, state.layers())
     else:
         _check_broker(state, resource.name, after)
     return [
         ConfigRecord(resource.type, resource.name, name, value)
         for name, value in changes.items()
-        if value != present.get(name) or not resource.is_topic
+        if value != present.get(name) or resource.type == ResourceType.BROKER
     ]
 
 
@@ -296,7 +301,7 @@ def _result(type_: int, config: incremental.AlterableConfig, present: Mapping[st
         return None
     if operation is Operation.SET:
         return config.value
-    if not is_list(config.name, type_):
+    if type_ == ResourceType.GROUP or not is_list(config.name, type_):
         raise KafkaError(ErrorCode.INVALID_CONFIG, _not_a_list(type_, operation, config.name))
     definition = (TOPICS if type_ == ResourceType.TOPIC else BROKERS)[config.name]
     items = _items(present.get(config.name, definition.default))
@@ -311,7 +316,7 @@ def _items(value: str | None) -> list[str]:
 
 
 def _not_a_list(type_: int, operation: Operation, name: str) -> str:
-    if type_ == ResourceType.TOPIC:
+    if type_ == ResourceType.TOPIC or (type_ == ResourceType.GROUP and name in GROUPS):
         return f"Can't {operation.name} to key {name} because its type is not LIST."
     if name not in BROKERS:
         return f"Unknown config name: {name}"

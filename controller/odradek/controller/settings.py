@@ -11,6 +11,8 @@ from odradek.metadata.configs import BrokerLayers
 from odradek.raft.config import RaftConfig
 
 METADATA_VERSION = "metadata.version"
+GROUP_VERSION = "group.version"
+"""From 1 on the consumer protocol (KIP-848)."""
 ELR_VERSION = "eligible.leader.replicas.version"
 TRANSACTION_VERSION = "transaction.version"
 
@@ -36,11 +38,10 @@ SUPPORTED_FEATURES: Mapping[str, tuple[int, int]] = MappingProxyType(
         METADATA_VERSION: (METADATA_VERSION_LEVEL, METADATA_VERSION_LEVEL),
         ELR_VERSION: (1, 1),
         TRANSACTION_VERSION: (0, 2),
+        GROUP_VERSION: (0, 1),
     }
 )
-"""What is really served, lowest and highest level: clients decide by the finalized levels. group.version
-(the consumer protocol of KIP-848) joins when it is served.
-"""
+"""What is really served, lowest and highest level: clients decide by the finalized levels."""
 
 
 class NodeConfig(Protocol):

@@ -10,7 +10,7 @@ from functools import cache
 
 from odradek.metadata.config_defs_topic import TOPIC_SYNONYMS
 
-TOPIC = 2
+TOPIC, GROUP = 2, 32
 
 TOPIC_TEXT = """
 cleanup.policy: What becomes of old data: "delete" drops segments past their retention, "compact" keeps the last value
@@ -235,6 +235,8 @@ def documentation(resource_type: int, name: str) -> str | None:
     """The text for a key, None if nobody knows it."""
     if resource_type == TOPIC:
         return _topics().get(name)
+    if resource_type == GROUP:
+        name = f"group.{name}"
     if name.startswith("listener.name."):
         name = name.split(".", 3)[-1]
     found = _brokers().get(name)

@@ -132,12 +132,23 @@ def test_the_level_of_the_log_is_described_as_the_root_logger() -> None:
     assert (entry.name, entry.value, entry.config_source) == ("root", "INFO", 6)
 
 
-@pytest.mark.parametrize("kind", [0, 16, 32, 64, -1])
+@pytest.mark.parametrize("kind", [0, 16, 64, -1])
 def test_other_resources_are_refused(kind: int) -> None:
     result = ask(kind, "x")
     assert result.error_code == ErrorCode.INVALID_REQUEST
     assert re.match("Unsupported resource type: ", result.error_message or "")
     assert result.configs == []
+
+
+def test_a_group_shows_what_holds_for_it() -> None:
+    result = ask(32, "g")
+    entry = next(each for each in result.configs if each.name == "consumer.session.timeout.ms")
+    assert (entry.value, entry.config_source, entry.read_only) == ("45000", 5, False)
+    nameless = ask(32, "")
+    assert (nameless.error_code, nameless.error_message) == (
+        ErrorCode.INVALID_REQUEST,
+        "Group name must not be empty",
+    )
 
 
 def test_a_huge_broker_id_is_an_answer_and_no_crash() -> None:

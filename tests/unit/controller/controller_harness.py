@@ -210,6 +210,7 @@ def registration(broker_id: int, incarnation: int = 1, **changes: Any) -> Broker
         features=[
             Feature(METADATA_VERSION, 7, METADATA_VERSION_LEVEL),
             Feature("eligible.leader.replicas.version", 0, 1),
+            Feature("group.version", 0, 1),
             Feature("transaction.version", 0, 2),
         ],
         rack=None,

@@ -113,12 +113,28 @@ def test_the_older_api_replaces_everything(harness: Harness) -> None:
 
 
 def test_kinds_of_resources_that_are_not_served_are_refused(harness: Harness) -> None:
-    for type_ in (ResourceType.BROKER_LOGGER, ResourceType.CLIENT_METRICS, ResourceType.GROUP, 0, -1):
+    for type_ in (ResourceType.BROKER_LOGGER, ResourceType.CLIENT_METRICS, 0, -1):
         result = alter(harness, type_, "x", ("a", SET, "1"))
         assert (result.error_code, result.error_message) == (
             ErrorCode.INVALID_REQUEST,
             f"Unknown resource type {int(type_)}",
         )
+
+
+def test_a_group_has_configurations_whether_it_exists_or_not(harness: Harness) -> None:
+    key = "consumer.session.timeout.ms"
+    assert alter(harness, ResourceType.GROUP, "g", (key, SET, "50000")).error_code == ErrorCode.NONE
+    assert harness.image.config(ResourceType.GROUP, "g") == {key: "50000"}
+    result = alter(harness, ResourceType.GROUP, "g", (key, SET, "1"))
+    assert (result.error_code, result.error_message) == (
+        ErrorCode.INVALID_CONFIG,
+        f"{key} must be greater than or equal to group.consumer.min.session.timeout.ms",
+    )
+    result = alter(harness, ResourceType.GROUP, "", (key, SET, "50000"))
+    assert (result.error_code, result.error_message) == (
+        ErrorCode.INVALID_REQUEST,
+        "Default group resources are not allowed.",
+    )
 
 
 def test_a_lower_min_isr_makes_needless_elrs_go_before_it_holds(harness: Harness) -> None:

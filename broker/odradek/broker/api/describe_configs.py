@@ -3,8 +3,8 @@ KIP-226).
 
 Synonyms are there from v1, types and documentation from v3; the codec drops what a version cannot carry.
 Served are topics, brokers (this one by its id; "" for the defaults of all) and this broker's log level.
-Deviations from Kafka: one logger, `root`, which cannot be changed; quota keys and groups have no
-configurations of their own yet.
+Deviations from Kafka: one logger, `root`, which cannot be changed; quota keys have no configurations of
+their own yet; groups have those of consumer groups alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from odradek.controller.topic_names import topic_name_error
-from odradek.metadata import configs
+from odradek.metadata import configs, group_configs
 from odradek.metadata.config_def import ConfigDef, Update
 from odradek.metadata.configs import TOPICS, BrokerLayers, ConfigSource, ResourceType, Synonym
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -116,6 +116,10 @@ def _entries(
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Broker id must not be empty")
             _check_broker_id(name, config.node_id, "")
             return _loggers(_wanted(resource), config)
+        case ResourceType.GROUP:
+            if not name:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, "Group name must not be empty")
+            return _group(name, _wanted(resource), image, layers)
         case other:
             known = ResourceType(other).name if other in list(ResourceType) else str(other)
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unsupported resource type: {known}")
@@ -151,6 +155,22 @@ def _topic(
     return [
         _entry(key, values[key], TOPICS[key], configs.topic_synonyms(key, overrides, layers))
         for key in wanted(values)
+    ]
+
+
+def _group(
+    name: str, wanted: Callable[[Iterable[str]], list[str]], image: MetadataImage, layers: BrokerLayers
+) -> list[Entry]:
+    """Of any group, whether it exists or not."""
+    own = image.config(ResourceType.GROUP, name)
+    return [
+        _entry(
+            key,
+            group_configs.effective_group_config(key, own, layers),
+            group_configs.GROUPS[key],
+            group_configs.group_synonyms(key, own, layers),
+        )
+        for key in wanted(group_configs.GROUPS)
     ]
 
 
