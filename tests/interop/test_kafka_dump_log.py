@@ -214,3 +214,28 @@ def test_a_data_directory_goes_from_kafka_to_us_and_back(peer: real_kafka.RealKa
     assert "orders-0" not in heard, "Kafka had something to recover or to complain about"
     produce(peer.bootstrap, 3)
     assert consume(peer.bootstrap)[-1] == (503, b"k2", value(2))
+
+
+def test_the_dump_tool_reads_our_transaction_index_and_markers(tmp_path: Path) -> None:
+    log = Log.open(
+        RealDisk(), str(tmp_path / "payments-0"), LogConfig(), topic="payments", partition=0, wall_ms=NOW
+    )
+    for number, producer_id in enumerate((1, 2, 1, 2)):
+        batch = simple_batch(
+            [(b"k", b"v")] * 3, base_offset=0, timestamp=NOW, producer_id=producer_id, producer_epoch=4,
+            base_sequence=number // 2 * 3, transactional=True,
+        )  # fmt: skip
+        log.append_as_leader(memoryview(batch), 0, NOW)
+    for producer_id, commit in ((1, False), (2, True)):
+        marker = end_txn_marker(
+            producer_id, 4, commit=commit, coordinator_epoch=9, base_offset=0, timestamp=NOW
+        )
+        log.append_as_leader(memoryview(marker), 0, NOW, allow_control=True)
+    log.close()
+    index = dump("--files", f"{log.dir}/{0:020}.txnindex")
+    assert "version: 0 producerId: 1 firstOffset: 0 lastOffset: 12 lastStableOffset: 3" in index
+    assert index.count("producerId") == 1
+    told = dump("--files", f"{log.dir}/{0:020}.log", "--print-data-log")
+    assert "isTransactional: true isControl: true" in told
+    assert re.search(r"offset: 12 .*endTxnMarker: ABORT coordinatorEpoch: 9", told)
+    assert re.search(r"offset: 13 .*endTxnMarker: COMMIT coordinatorEpoch: 9", told)

@@ -280,7 +280,9 @@ class LogAppends(LogReads):
         self.size_bytes += size
         self.log_end_offset = last + 1
         if header.producer_id >= 0:
-            self.producers.replay(header, header.base_offset, batch)
+            aborted = self.producers.replay(header, header.base_offset, batch)
+            if aborted is not None:
+                self._note_aborted(segment, aborted)
 
     def _must_roll(self, segment: Segment, size: int, last_offset: int, timestamp: int, wall_ms: int) -> bool:
         """Kafka's rules: size, time (of records, or of the segment if they have none), full index, offset range."""

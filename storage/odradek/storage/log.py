@@ -20,6 +20,7 @@ from odradek.storage.producers import ProducerEntry
 from odradek.storage.reads import Location, ReadResult
 from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment, overwrite
 from odradek.storage.state import NO_LIMIT, SyncTicket
+from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
 
 __all__ = ["AppendResult", "Location", "Log", "ReadResult"]
@@ -66,6 +67,11 @@ class Log(LogAppends):
         )  # fmt: skip
         return log
 
+    def _rebuild_aborted(self, segment: Segment) -> list[AbortedTxn]:
+        from odradek.storage.recovery import rebuild_aborted
+
+        return rebuild_aborted(self, segment)
+
     # Segments ---------------------------------------------------------------------------------------------------
 
     def activate(self) -> None:
@@ -79,6 +85,7 @@ class Log(LogAppends):
         """A new, empty active segment. Its directory entry becomes durable with the next `sync`."""
         segment = Segment(self.dir, base_offset, 0, wall_ms)
         segment.begin_index()
+        segment.aborted = []
         self._pool.open(segment, create=True)
         self._segments.append(segment)
         self._bases.append(base_offset)
@@ -96,6 +103,7 @@ class Log(LogAppends):
         try:
             old.save_index(self._pool.disk)
             old.index = None
+            old.save_aborted(self._pool.disk)
             self.write_producer_snapshot(base_offset)
             segment = self.add_segment(base_offset, wall_ms)
         except OSError as error:
@@ -170,7 +178,7 @@ class Log(LogAppends):
     def _derived_paths(self, dirty: list[Segment]) -> list[str]:
         """Index files of rolled segments: no scan will look at them again once the recovery point has passed."""
         active = self._segments[-1]
-        suffixes = (layout.INDEX_SUFFIX, layout.TIME_INDEX_SUFFIX)
+        suffixes = (layout.INDEX_SUFFIX, layout.TIME_INDEX_SUFFIX, layout.TXN_INDEX_SUFFIX)
         return [segment.path(suffix) for segment in dirty if segment is not active for suffix in suffixes]
 
     def _complete_syncs(self) -> None:
@@ -223,6 +231,7 @@ class Log(LogAppends):
             return
         try:
             self._segments[-1].save_index(self._pool.disk)
+            self._segments[-1].save_aborted(self._pool.disk)
             self.write_producer_snapshot(self.log_end_offset)
         except OSError as error:
             self.fail(error)
@@ -292,6 +301,10 @@ class Log(LogAppends):
         self._remove_snapshots(offset)
         self._sync_dirs_now()
         active = load_active_index(self)
+        if self.has_aborted:
+            aborted = self._aborted_of(active)
+            active.aborted = [entry for entry in aborted if entry.last_offset < offset]
+            active.save_aborted(self._pool.disk)
         if position < active.size:
             file = active.file or self._pool.open(active)
             file.truncate(position)

@@ -15,6 +15,7 @@ from crc32c import crc32c
 
 from odradek.ports.disk import Buffer
 from odradek.storage.batch import SEQUENCE_MAX
+from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import (
     CONTROL_FLAG,
@@ -154,25 +155,29 @@ class ProducerEntry:
 class ProducerStates:
     """All producers of a log, its transactions under way, and those completed but not yet replicated."""
 
-    __slots__ = ("completed", "entries", "ongoing")
+    __slots__ = ("completed", "entries", "ongoing", "verifying")
 
     def __init__(self) -> None:
         self.entries: dict[int, ProducerEntry] = {}
         self.ongoing: dict[int, int] = {}
-        """Producer id → first offset of its transaction."""
+        """Producer id → first offset of its transaction, in the order of these offsets."""
         self.completed: list[tuple[int, int]] = []
-        """(first offset, marker offset) of ended transactions whose marker may lie above the high watermark."""
+        """(first offset, marker offset) of ended transactions whose marker may lie above the high watermark, in the
+        order of the markers.
+        """
+        self.verifying: dict[int, object] = {}
+        """Producer id → the question under way whether its transaction is known to its coordinator (KIP-890). A marker
+        takes it away: what the answer was about is over then.
+        """
 
     def clear(self) -> None:
         self.entries.clear()
         self.ongoing.clear()
         self.completed.clear()
+        self.verifying.clear()
 
-    def replay(self, header: BatchHeader, base_offset: int, batch: Buffer) -> tuple[int, int, bool] | None:
-        """Apply a batch that is in the log. (first offset, marker offset, aborted) if it ended a transaction.
-
-        The place where an aborted transaction gets its entry in the transaction index.
-        """
+    def replay(self, header: BatchHeader, base_offset: int, batch: Buffer) -> AbortedTxn | None:
+        """Apply a batch that is in the log. What belongs into the transaction index, if it aborted a transaction."""
         producer_id = header.producer_id
         if producer_id < 0:
             return None
@@ -191,7 +196,7 @@ class ProducerStates:
 
     def _end(
         self, entry: ProducerEntry, header: BatchHeader, offset: int, batch: Buffer
-    ) -> tuple[int, int, bool] | None:
+    ) -> AbortedTxn | None:
         marker = end_transaction_marker(header, batch)
         if marker is None:
             return None
@@ -203,18 +208,28 @@ class ProducerStates:
         entry.last_timestamp = header.max_timestamp
         start, entry.transaction_start = entry.transaction_start, -1
         self.ongoing.pop(entry.producer_id, None)
+        self.verifying.pop(entry.producer_id, None)
         if start < 0:
             return None
         self.completed.append((start, offset))
-        return start, offset, not marker.commit
+        if marker.commit:
+            return None
+        return AbortedTxn(entry.producer_id, start, offset, next(iter(self.ongoing.values()), offset + 1))
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """The earliest transactional offset whose outcome is unknown, or known only above the high watermark."""
-        if self.completed:
-            self.completed = [pair for pair in self.completed if pair[1] >= high_watermark]
-        firsts = list(self.ongoing.values())
-        firsts.extend(first for first, _ in self.completed)
-        return min(firsts) if firsts else None
+        self.forget_completed(high_watermark)
+        first = next(iter(self.ongoing.values()), None)
+        for begun, _ in self.completed:
+            if first is None or begun < first:
+                first = begun
+        return first
+
+    def forget_completed(self, high_watermark: int) -> None:
+        """The high watermark has passed some markers."""
+        completed = self.completed
+        if completed and completed[0][1] < high_watermark:
+            self.completed = [pair for pair in completed if pair[1] >= high_watermark]
 
     def expire(self, wall_ms: int, expiration_ms: int) -> None:
         """Forget producers that wrote nothing for `producer.id.expiration.ms`, unless in a transaction."""
@@ -278,9 +293,10 @@ class ProducerStates:
                 entry.batches = older.get(producer_id, [])
                 entry.batches.append((first, sequence, offset - delta, offset, timestamp))
                 entry.next_sequence = (sequence + 1) & SEQUENCE_MAX
-            if start >= 0:
-                self.ongoing[producer_id] = start
             self.entries[producer_id] = entry
+        begun = [entry for entry in self.entries.values() if entry.transaction_start >= 0]
+        for entry in sorted(begun, key=lambda each: each.transaction_start):
+            self.ongoing[entry.producer_id] = entry.transaction_start
 
 
 def _older_batches(data: bytes, at: int) -> dict[int, list[Batch]]:

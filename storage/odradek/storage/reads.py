@@ -7,6 +7,8 @@ before and has not left the page cache since (trust.py).
 from __future__ import annotations
 
 import errno
+from bisect import bisect_left
+from operator import attrgetter
 
 from crc32c import crc32c
 
@@ -15,6 +17,8 @@ from odradek.storage import layout
 from odradek.storage.batch import CRC_START, WALK, Damage, parse_header
 from odradek.storage.segment import DamagedIndex, Segment
 from odradek.storage.state import LogState
+from odradek.storage.txn_index import AbortedTxn
+from odradek.storage.txn_index import decode as decode_aborted
 from odradek.storage.validation import open_batch
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import (
@@ -26,6 +30,7 @@ from odradek.wire.records import (
     BatchHeader,
 )
 
+_last_offset = attrgetter("last_offset")
 _HINTS_MAX = 16
 _FRESH_BYTES = 8 << 20
 RANGE_MIN = 32 * 1024
@@ -381,6 +386,50 @@ class LogReads(LogState):
         except OSError as error:
             raise self._read_failed(error) from error
         return Location(self._pool.disk, segment.path(layout.LOG_SUFFIX), position, length, cached)
+
+    # Transactions -----------------------------------------------------------------------------------------------
+
+    def aborted_transactions(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(producer id, first offset) of the aborted transactions with records or the marker in [start, end)."""
+        found: list[tuple[int, int]] = []
+        if not self.has_aborted or start >= end:
+            return found
+        for segment in self._segments[self._segment_index(start) :]:
+            entries = self._aborted_of(segment)
+            for entry in entries[bisect_left(entries, start, key=_last_offset) :]:
+                if entry.first_offset < end:
+                    found.append((entry.producer_id, entry.first_offset))
+                if entry.last_stable_offset >= end:
+                    return found  # whatever was aborted later began later
+        return found
+
+    def _aborted_of(self, segment: Segment) -> list[AbortedTxn]:
+        """The transaction index of a segment, from its file the first time; a damaged one is made anew."""
+        entries = segment.aborted
+        if entries is None:
+            at = self._bases.index(segment.base_offset) + 1
+            end = self._bases[at] if at < len(self._bases) else self.log_end_offset
+            try:
+                data = self._pool.disk.read_file(segment.path(layout.TXN_INDEX_SUFFIX))
+            except FileNotFoundError:
+                data = b""
+            except OSError as error:
+                raise self._read_failed(error) from error
+            entries = decode_aborted(data, segment.base_offset, end)
+            if entries is None:
+                entries = self._rebuild_aborted(segment)
+            segment.aborted = entries
+        return entries
+
+    def _note_aborted(self, segment: Segment, aborted: AbortedTxn) -> None:
+        """A marker in `segment` has aborted a transaction. Told again, by a replay, it changes nothing."""
+        self.has_aborted = True
+        entries = self._aborted_of(segment)
+        if not entries or entries[-1].last_offset < aborted.last_offset:
+            entries.append(aborted)
+
+    def _rebuild_aborted(self, segment: Segment) -> list[AbortedTxn]:
+        raise NotImplementedError
 
     # By time ----------------------------------------------------------------------------------------------------
 

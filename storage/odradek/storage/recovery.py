@@ -9,7 +9,7 @@ acknowledged, so everything is kept and the log leaves service from that offset 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from functools import partial
 
@@ -18,9 +18,10 @@ from odradek.storage.batch import Damage, scan_batches, walk_headers
 from odradek.storage.epoch_starts import Starts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
-from odradek.storage.producers import SnapshotError
+from odradek.storage.producers import ProducerStates, SnapshotError
 from odradek.storage.segment import NEVER, Segment
 from odradek.storage.state import NO_LIMIT
+from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import BatchHeader
 
@@ -42,6 +43,7 @@ def open_log(
     if not clean:  # what the last process created may never have been synced
         log._dirs_to_sync += [log.dir.rpartition("/")[0], log.dir]
     without_producers: set[Segment] = set()
+    scanned_from: int | None = None
     names = _clear_leftovers(log, names)
     log.foreign_files = [name for name in names if not _belongs(name)]
     log.epochs = LeaderEpochCache.load(disk, log.dir)
@@ -53,6 +55,7 @@ def open_log(
     elif clean and _is_trustworthy(log, recovery_point, names):
         log.log_end_offset = recovery_point
     else:
+        scanned_from = log._segment_index(recovery_point)
         without_producers = _recover(log, recovery_point)
     log.size_bytes = sum(segment.size for segment in log._segments)
     log.recovery_point = recovery_point
@@ -66,7 +69,10 @@ def open_log(
     _restore_epochs(log, epoch_starts)
     log.epochs.truncate_from_end(log.log_end_offset, write=False)
     log.epochs.truncate_from_start(log.log_start_offset, write=False)
-    rebuild_producers(log, names, without_producers)
+    if scanned_from is None:
+        rebuild_producers(log, names)
+    else:
+        _rebuild_after_scan(log, names, without_producers, log._segments[scanned_from:])
     log.written_end_offset = log.log_end_offset
     log._refresh_fast_limit()
 
@@ -102,11 +108,13 @@ def load_active_index(log: Log) -> Segment:
     return active
 
 
-def rebuild_producers(log: Log, names: list[str] | None = None, skip: Set[Segment] = frozenset()) -> None:
+def rebuild_producers(
+    log: Log, names: list[str] | None = None, skip: Set[Segment] = frozenset(), replay_from: int = NO_LIMIT
+) -> None:
     """Producer state at the log end: the latest good snapshot, and a replay of what follows it.
 
     Removes snapshots that no segment begins with, the latest excepted, as Kafka does. `skip`: segments known to
-    hold no batch of a producer.
+    hold no batch of a producer. `replay_from`: begin there or before, for the transaction indexes of what follows.
     """
     disk = log._pool.disk
     end = log.log_end_offset
@@ -117,19 +125,57 @@ def rebuild_producers(log: Log, names: list[str] | None = None, skip: Set[Segmen
             present.append(offset)
     usable = [offset for offset in sorted(present) if offset <= end and offset >= log._bases[0]]
     log.producers.clear()
-    start = log.log_start_offset
-    while usable:
-        try:
-            log.producers.load_snapshot(disk.read_file(_snapshot_path(log, usable[-1])))
-            start = usable[-1]
-            break
-        except (SnapshotError, FileNotFoundError):
-            usable.pop()
-    keep = {*log._bases, *usable[-1:]}
+    start, latest = _load_snapshot(log, log.producers, usable, replay_from)
+    keep = {*log._bases, latest}
     stray = [offset for offset in present if offset <= end and offset not in keep]
     unlink_all(disk, [_snapshot_path(log, offset) for offset in present if offset > end])
     _remove_later(log, [_snapshot_path(log, offset) for offset in stray])
-    _replay_producers(log, start, end, skip)
+    _replay_producers(log, log.producers, start, end, skip, log._note_aborted)
+
+
+def _load_snapshot(log: Log, producers: ProducerStates, offsets: list[int], limit: int) -> tuple[int, int]:
+    """(offset to replay from, offset of the latest good snapshot): of the latest at or below `limit`."""
+    latest = -1
+    for offset in reversed(offsets):
+        try:
+            producers.load_snapshot(log._pool.disk.read_file(_snapshot_path(log, offset)))
+        except (SnapshotError, FileNotFoundError):
+            continue
+        latest = max(latest, offset)
+        if offset <= limit:
+            return offset, latest
+    producers.clear()
+    return log.log_start_offset, latest
+
+
+def _rebuild_after_scan(log: Log, names: list[str], skip: Set[Segment], scanned: list[Segment]) -> None:
+    """Transaction indexes are made anew with the producer state: what a marker ends, that state knows."""
+    # Where the scan has ended in damage, the segments behind it are as they were.
+    unsure = [segment for segment in scanned if segment.aborted is not None and segment not in skip]
+    rebuild_producers(log, names, skip, unsure[0].base_offset if unsure else NO_LIMIT)
+    for segment in scanned[:-1]:
+        segment.save_aborted(log._pool.disk)
+
+
+def rebuild_aborted(log: Log, segment: Segment) -> list[AbortedTxn]:
+    """The transaction index of one segment, whose file is damaged. Blocks for a walk over its headers; rare."""
+    producers = ProducerStates()
+    found: list[AbortedTxn] = []
+    offsets = [
+        offset
+        for name in log._pool.disk.listdir(log.dir)
+        if name.endswith(layout.SNAPSHOT_SUFFIX) and (offset := layout.file_offset(name)) is not None
+    ]
+    start, _ = _load_snapshot(log, producers, sorted(offsets), segment.base_offset)
+    at = log._bases.index(segment.base_offset) + 1
+    end = log._bases[at] if at < len(log._bases) else log.log_end_offset
+
+    def note(holder: Segment, aborted: AbortedTxn) -> None:
+        if holder is segment:
+            found.append(aborted)
+
+    _replay_producers(log, producers, start, end, frozenset(), note)
+    return found
 
 
 def _snapshot_path(log: Log, offset: int) -> str:
@@ -144,10 +190,17 @@ def _remove_later(log: Log, paths: list[str]) -> None:
         unlink_all(log._pool.disk, paths)
 
 
-def _replay_producers(log: Log, start: int, end: int, skip: Set[Segment]) -> None:
+def _replay_producers(
+    log: Log,
+    producers: ProducerStates,
+    start: int,
+    end: int,
+    skip: Set[Segment],
+    note_aborted: Callable[[Segment, AbortedTxn], None],
+) -> None:
     """Batches in [start, end) into the producer state. Headers only; damage ends it (reads will find it)."""
     for segment in log._segments[log._segment_index(start) :]:
-        if segment.written == 0 or start >= end or segment in skip:
+        if segment.written == 0 or start >= end or segment.base_offset >= end or segment in skip:
             continue
         try:
             found = log._find(segment, start)
@@ -157,7 +210,9 @@ def _replay_producers(log: Log, start: int, end: int, skip: Set[Segment]) -> Non
             for position, header in walk_headers(file, found[0], segment.written, chunk=1 << 16):
                 if header.producer_id >= 0 and header.base_offset >= start:
                     batch = file.pread(header.size, position) if header.is_control else b""
-                    log.producers.replay(header, header.base_offset, batch)
+                    aborted = producers.replay(header, header.base_offset, batch)
+                    if aborted is not None:
+                        note_aborted(segment, aborted)
         except Damage:
             return
 
@@ -261,6 +316,7 @@ def _load_segments(log: Log, names: list[str], wall_ms: int) -> None:
         offset = layout.file_offset(name)
         if offset is None:
             continue
+        log.has_aborted = log.has_aborted or name[20:] == layout.TXN_INDEX_SUFFIX
         if name[20:] == layout.LOG_SUFFIX:
             log._segments.append(Segment(log.dir, offset, disk.size(f"{log.dir}/{name}"), wall_ms))
             log._bases.append(offset)
@@ -353,6 +409,7 @@ def _scan(
     that offset, the next segment begins there. `gaps_below`: there, gaps are what compaction left.
     """
     segment.begin_index()
+    segment.aborted = []
     file = segment.file or log._pool.open(segment)
     epoch = -1
     producers = False

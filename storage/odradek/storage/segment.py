@@ -19,6 +19,8 @@ from odradek.storage.indexes import (
     load_index,
 )
 from odradek.storage.trust import Checked
+from odradek.storage.txn_index import AbortedTxn
+from odradek.storage.txn_index import encode as encode_aborted
 from odradek.wire.records import BatchHeader
 
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
@@ -130,9 +132,9 @@ class Segment:
     """A contiguous part of a log. `size` counts staged bytes too, `written` only what is in the file."""
 
     __slots__ = (
-        "base_offset", "checked", "close_when_unpinned", "created_ms", "dir", "dirty", "file", "index", "max_timestamp",
-        "max_timestamp_offset", "offset_max", "pins", "roll_after_timestamp", "since_index", "size", "used",
-        "written",
+        "aborted", "base_offset", "checked", "close_when_unpinned", "created_ms", "dir", "dirty", "file", "index",
+        "max_timestamp", "max_timestamp_offset", "offset_max", "pins", "roll_after_timestamp", "since_index", "size",
+        "used", "written",
     )  # fmt: skip
 
     def __init__(self, directory: str, base_offset: int, size: int, created_ms: int) -> None:
@@ -152,6 +154,8 @@ class Segment:
         """Has bytes that no fsync has covered."""
         self.index: SegmentIndex | None = None
         """In memory while the segment is written to; None: look into the files."""
+        self.aborted: list[AbortedTxn] | None = None
+        """The transaction index; None: look into the file, if there is one."""
         self.since_index = 0
         """Bytes since the last index entry."""
         self.max_timestamp = UNKNOWN_TIMESTAMP
@@ -223,6 +227,12 @@ class Segment:
             index.add_time(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
         overwrite(disk, self.path(layout.INDEX_SUFFIX), index.encode_offsets())
         overwrite(disk, self.path(layout.TIME_INDEX_SUFFIX), index.encode_times())
+
+    def save_aborted(self, disk: Disk) -> None:
+        """Write the transaction index, if there is anything to write."""
+        path = self.path(layout.TXN_INDEX_SUFFIX)
+        if self.aborted or (self.aborted is not None and disk.exists(path)):
+            overwrite(disk, path, encode_aborted(self.aborted))
 
     def load_saved_index(self, disk: Disk) -> bool:
         """Read the index files into memory to go on writing; False if they are missing or damaged."""

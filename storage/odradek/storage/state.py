@@ -57,6 +57,7 @@ class LogState:
         "epoch_starts",
         "epochs",
         "foreign_files",
+        "has_aborted",
         "last_flush_ms",
         "log_end_offset",
         "log_start_offset",
@@ -111,6 +112,8 @@ class LogState:
         """Recovery found a torn tail."""
         self.foreign_files: list[str] = []
         """Names in the directory that no log has; left alone."""
+        self.has_aborted = False
+        """Some segment has, or had, a transaction index."""
         self.epochs = LeaderEpochCache(pool.disk, directory)
         self.epoch_starts: EpochStarts | None = None
         """Where `assign_epoch` makes a start durable; without it, in the log's own file."""
@@ -175,11 +178,12 @@ class LogState:
         return self.topic, self.partition
 
     def last_stable_offset(self, high_watermark: int) -> int:
-        """Exclusive end of what a read_committed consumer may see."""
-        if not self.producers.ongoing and not self.producers.completed:
+        """Exclusive end of what a read_committed consumer may see; never above the high watermark (T2)."""
+        producers = self.producers
+        if not producers.ongoing and not producers.completed:
             return high_watermark
-        first = self.producers.first_unstable_offset(high_watermark)
-        return high_watermark if first is None else min(first, high_watermark)
+        first = producers.first_unstable_offset(high_watermark)
+        return high_watermark if first is None else min(max(first, self.log_start_offset), high_watermark)
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(largest epoch ≤ `epoch`, its end offset) as KIP-101 and KIP-279 have it; (-1, -1) if unknown."""

@@ -46,12 +46,22 @@ _i32 = Struct(">i").pack
 _i16 = Struct(">h").pack
 _partition_v4 = Struct(">ihqq").pack
 _partition_v5 = Struct(">ihqqq").pack
+_aborted = Struct(">qq").pack
 
 
 class Served:
     """What one partition of a fetch got."""
 
-    __slots__ = ("data", "diverging", "error", "high_watermark", "last_stable", "log_start", "wanted")
+    __slots__ = (
+        "aborted",
+        "data",
+        "diverging",
+        "error",
+        "high_watermark",
+        "last_stable",
+        "log_start",
+        "wanted",
+    )
 
     def __init__(self, wanted: Wanted, error: int = 0) -> None:
         self.wanted = wanted
@@ -60,6 +70,8 @@ class Served:
         self.last_stable = -1
         self.log_start = -1
         self.data: Part = b""
+        self.aborted: list[tuple[int, int]] = []
+        """(producer id, first offset) of aborted transactions in `data`: what a read_committed reader leaves out."""
         self.diverging: tuple[int, int] | None = None
 
 
@@ -114,7 +126,8 @@ class _Operation:
         self.missing = 0
         self.pending: Pending | None = None
         self.timer: Timer | None = None
-        self.watched: dict[Partition, int] = {}
+        self.watched: dict[Partition, tuple[int, int]] = {}
+        """Bytes appended and last stable offset when they were last looked at."""
         self.warm_tries = 0
         self.cold: list[Location] = []
 
@@ -184,7 +197,9 @@ class _Operation:
             if offset < log.log_start_offset or offset > log.log_end_offset:
                 raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
             if offset < limit and (left > 0 or min_one):
-                entry.data = self._records(log, offset, min(left, wanted.max_bytes), limit, min_one)
+                entry.data, end = self._records(log, offset, min(left, wanted.max_bytes), limit, min_one)
+                if self.read_committed and log.has_aborted:
+                    entry.aborted = log.aborted_transactions(offset, end)
         except KafkaError as error:
             if error.code == ErrorCode.CORRUPT_MESSAGE:  # the client cannot do anything about it
                 self.node.ports.log.limited_warning("a damaged batch is not served", reason=error.message)
@@ -194,18 +209,21 @@ class _Operation:
             entry.log_start = -1
         return entry
 
-    def _records(self, log: Log, offset: int, bytes_max: int, end_offset: int, min_one: bool) -> Part:
-        """As a part of the file where that saves a copy and a check, else copied and checked."""
+    def _records(
+        self, log: Log, offset: int, bytes_max: int, end_offset: int, min_one: bool
+    ) -> tuple[Part, int]:
+        """(records, offset after them): part of the file where that saves a copy and a check, else copied, checked."""
         if self.connection.sends_files:
             found = log.read_range(offset, bytes_max, end_offset=end_offset)
             if found is not None:
-                return found.data
+                return found.data, found.next_offset
         if self.warm_tries < WARM_TRIES_MAX:
             where = log.locate(offset, bytes_max, end_offset)
             if not where.cached:
                 self.cold.append(where)
-                return b""
-        return log.read(offset, bytes_max, end_offset=end_offset, min_one=min_one).data
+                return b"", offset
+        result = log.read(offset, bytes_max, end_offset=end_offset, min_one=min_one)
+        return result.data, result.next_offset
 
     def _partition(self, wanted: Wanted) -> Partition:
         topic = wanted.topic
@@ -254,13 +272,16 @@ class _Operation:
                 partition = self._partition(wanted)
             except KafkaError:
                 continue
-            self.watched[partition] = partition.bytes_appended
+            self.watched[partition] = partition.bytes_appended, partition.last_stable_offset
             partition.watch_data(self, self._woken)
 
     def _woken(self, partition: Partition) -> None:
         """More has been committed to a partition that is waited for, or it moved away."""
-        before = self.watched[partition]
-        self.watched[partition] = partition.bytes_appended
+        before, was_stable = self.watched[partition]
+        stable = partition.last_stable_offset
+        if self.read_committed and stable == was_stable and partition.is_leader:
+            return  # the records of an open transaction, which this reader does not see yet
+        self.watched[partition] = partition.bytes_appended, stable
         self.missing -= partition.bytes_appended - before
         if self.missing <= 0 or not partition.is_leader:
             self._finish()
@@ -361,6 +382,7 @@ def _partition_head(
     head: bytearray, version: int, entry: Served, flexible: bool, read_committed: bool
 ) -> None:
     """One partition up to its record bytes. Aborted transactions: null unless the reader asked for read_committed."""
+    aborted = entry.aborted
     index = entry.wanted.index
     if version >= 5:
         head += _partition_v5(index, entry.error, entry.high_watermark, entry.last_stable, entry.log_start)
@@ -368,9 +390,14 @@ def _partition_head(
         head += _partition_v4(index, entry.error, entry.high_watermark, entry.last_stable)
     size = len(entry.data)
     if flexible:
-        head += (b"\x01" if read_committed else b"\0") + b"\xff\xff\xff\xff" + uvarint(size + 1)
+        head += uvarint(len(aborted) + 1) if read_committed else b"\0"
+        for producer_id, first_offset in aborted:
+            head += _aborted(producer_id, first_offset) + b"\0"
+        head += b"\xff\xff\xff\xff" + uvarint(size + 1)
     else:
-        head += b"\0\0\0\0" if read_committed else b"\xff\xff\xff\xff"
+        head += _i32(len(aborted) if read_committed else -1)
+        for producer_id, first_offset in aborted:
+            head += _aborted(producer_id, first_offset)
         head += (b"\xff\xff\xff\xff" if version >= 11 else b"") + _i32(size)
 
 
