@@ -129,7 +129,7 @@ class FakeHost:
         self.complaints.append(reason)
 
     def send_failed(self, connection: Connection, error: OSError) -> None:
-        self.failures.append(repr(error))
+        self.failures.append(error)
 
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
         self.failures.append(error)

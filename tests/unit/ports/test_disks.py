@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from odradek.storage import real_disk
 from odradek.storage.memory_disk import PAGE, MemoryDisk, StepSyncer
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
@@ -350,3 +353,103 @@ def test_every_change_can_be_made_to_fail() -> None:
             work(disk)
         assert error.value.errno == errno.ENOSPC
         assert disk.faults.changes == number + 1
+
+
+def test_a_range_is_what_was_there_and_outlives_its_file(place: tuple[Any, str]) -> None:
+    disk, root = place
+    file = disk.open(f"{root}/a", create=True)
+    file.append([b"0123456789"])
+    found = file.range(2, 5)
+    assert (len(found), found.read()) == (5, b"23456")
+    file.append([b"more"])
+    file.close()
+    disk.unlink(f"{root}/a")
+    assert found.read() == b"23456"
+    with pytest.raises(OSError, match=r".") as error:
+        file.range(0, 1)
+    assert error.value.errno == errno.EBADF
+
+
+def test_a_range_of_a_file_that_was_cut_is_refused(place: tuple[Any, str]) -> None:
+    disk, root = place
+    file = disk.open(f"{root}/a", create=True)
+    file.append([b"0123456789"])
+    before = file.range(2, 5)
+    file.truncate(8)
+    file.append([b"XY"])
+    with pytest.raises(OSError, match="cut") as error:
+        before.read()
+    assert error.value.errno == errno.ESTALE
+    assert file.range(6, 4).read() == b"67XY"
+
+
+@pytest.fixture
+def real_file(tmp_path: Path) -> Any:
+    file = RealDisk().open(f"{tmp_path}/a", create=True)
+    yield file
+    file.close()
+
+
+def test_a_range_goes_to_a_socket_in_pieces(real_file: Any) -> None:
+    content = bytes(range(256)) * 4000
+    real_file.append([content])
+    found = real_file.range(1000, 900_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        received = bytearray()
+        sent = 0
+        blocked = 0
+        while sent < len(found):
+            try:
+                sent += found.send(ours.fileno(), sent)
+            except BlockingIOError:
+                blocked += 1
+                received += theirs.recv(1 << 20)
+        ours.close()
+        while more := theirs.recv(1 << 20):
+            received += more
+    assert received == content[1000:901_000]
+    assert blocked
+    real_file.truncate(10)
+    with pytest.raises(OSError, match="cut"):
+        found.send(0, 0)
+
+
+def test_a_range_that_is_not_there_is_not_sent(real_file: Any) -> None:
+    """Somebody else has shortened the file."""
+    real_file.append([b"0123456789"])
+    found = real_file.range(2, 5)
+    os.truncate(real_file.path, 2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(OSError, match="shorter"):
+        found.send(ours.fileno(), 0)
+
+
+def test_the_page_cache_tells_of_every_page(real_file: Any) -> None:
+    if not real_disk._page_cache.works:
+        pytest.skip("no cachestat(2) here")
+    size = 16 << 20
+    real_file.append([bytes(size)])
+    assert real_file.is_cached(0, size)
+    assert real_file.is_cached(4095, 2)
+    assert not real_file.is_cached(size - 4096, 8192), "beyond the end there is nothing"
+    real_file.sync()
+    os.posix_fadvise(real_file._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    if real_file.is_cached(0, size):
+        pytest.skip("a file system in memory")
+    real_file.pread(4096, 0)
+    real_file.pread(4096, size - 4096)
+    assert real_file.is_cached(0, 4096)
+    assert real_file.is_cached(size - 4096, 4096)
+    assert not real_file.is_cached(0, size), "the ends are there, the middle is not"
+
+
+def test_without_cachestat_the_ends_are_probed(real_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = real_disk.PageCache()
+    monkeypatch.setattr(real_disk, "_page_cache", cache)
+    monkeypatch.setattr(cache, "_syscall", lambda *_: -1)
+    real_file.append([b"0123456789" * 1000])
+    assert real_file.is_cached(0, 10_000)
+    assert not cache.works, "asked once"
+    assert cache.holds(real_file._fd, 0, 10) is None
