@@ -499,13 +499,39 @@ class Admin:
             time.sleep(0.1)
 
     def describe_group(self, group: str) -> dict[str, Any]:
-        """DescribeGroups of one group; GROUP_ID_NOT_FOUND where there is none. Members' assignments are decoded."""
+        """ConsumerGroupDescribe, or for a classic group DescribeGroups; GROUP_ID_NOT_FOUND where there is none.
+
+        Both in the form of the latter, with members' assignments decoded; a consumer group has its epochs beside.
+        """
         node = self.coordinator(group)
+        described = self._describe_consumer_group(group, node["node_id"])
+        if described is not None:
+            return {**described, "coordinator": node}
         answer = self._guarded(lambda: self._client._manager.run(self._raw_describe, group, node["node_id"]))
         _check(answer)
         if answer["group_state"] == "Dead":
             raise ClusterError(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {group} not found.")
         return {**answer, "coordinator": node}
+
+    def _describe_consumer_group(self, group: str, node_id: int) -> dict[str, Any] | None:
+        """None if it is classic or not there, or if the broker has no consumer groups."""
+        from odradek.cli.consumer_group_messages import ConsumerGroupDescribeRequest
+
+        try:
+            request = ConsumerGroupDescribeRequest(group_ids=[group], include_authorized_operations=False)
+            (answer,) = self.send(request, node_id).to_dict()["groups"]
+        except ClusterError as error:
+            if error.code == ErrorCode.UNSUPPORTED_VERSION:
+                return None
+            raise
+        if answer["error_code"] in (ErrorCode.GROUP_ID_NOT_FOUND, ErrorCode.UNSUPPORTED_VERSION):
+            return None
+        _check(answer)
+        return {
+            **answer,
+            "protocol_data": answer["assignor_name"],
+            "members": [_as_classic(member, answer["assignment_epoch"]) for member in answer["members"]],
+        }
 
     async def _raw_describe(self, group: str, node_id: int) -> dict[str, Any]:
         request = self._client._describe_groups_request([group])
@@ -572,6 +598,26 @@ class Admin:
             DeleteGroupsRequest(groups_names=[group]), self.coordinator(group)["node_id"]
         ).to_dict()["results"]:
             _check(result)
+
+
+def _as_classic(member: Mapping[str, Any], target_epoch: int) -> dict[str, Any]:
+    """A member of a consumer group in the form of DescribeGroups."""
+
+    def assigned(what: str) -> dict[str, Any]:
+        topics = member[what]["topic_partitions"]
+        return {
+            "assigned_partitions": [
+                {"topic": topic["topic_name"], "partitions": topic["partitions"]} for topic in topics
+            ]
+        }
+
+    return {
+        **member,
+        "group_instance_id": member["instance_id"],
+        "member_assignment": assigned("assignment"),
+        "target": assigned("target_assignment"),
+        "target_epoch": target_epoch,
+    }
 
 
 def _check(answer: Mapping[str, Any]) -> None:

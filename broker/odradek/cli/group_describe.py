@@ -158,13 +158,18 @@ def members(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None
     group = description["group_id"]
     rows = []
     static = any(member.get("group_instance_id") for member in description["members"])
+    migrating = {member.get("member_type") for member in description["members"]} >= {0, 1}
     for member in description["members"]:
         parts = assignment(member)
         row = [group, member["member_id"], member["client_host"], member["client_id"], str(len(parts))]
         if static:
             row.insert(2, member.get("group_instance_id") or "")
         if verbose:
-            row += [NONE, assignment_text(parts) or NONE, NONE, NONE]
+            target = assignment_text(assignment(member, "target"))
+            epochs = text(member.get("member_epoch")), text(member.get("target_epoch"))
+            row += [epochs[0], assignment_text(parts) or NONE, epochs[1], target or NONE]
+            if migrating:
+                row.append("true" if member["member_type"] == 1 else "false")
         rows.append(row)
     if not worth_showing(description, 1):
         return
@@ -175,6 +180,9 @@ def members(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None
     if verbose:
         headers += ["CURRENT-EPOCH", "CURRENT-ASSIGNMENT", "TARGET-EPOCH", "TARGET-ASSIGNMENT"]
         widths += [15, 20, 15, 20]
+        if migrating:
+            headers.append("UPGRADED")
+            widths.append(0)
     else:
         headers, rows, widths = [*headers, ""], [[*row, ""] for row in rows], [*widths, 0]
     print_table(headers, rows, widths)
@@ -200,14 +208,14 @@ def state(admin: Admin, description: Mapping[str, Any], verbose: bool) -> None:
         headers[4:4], widths[4:4], row[4:4] = (
             ["GROUP-EPOCH", "TARGET-ASSIGNMENT-EPOCH"],
             [15, 25],
-            [NONE, NONE],
+            [text(description.get("group_epoch")), text(description.get("assignment_epoch"))],
         )
     print_table(headers, [row], widths)
 
 
-def assignment(member: Mapping[str, Any]) -> list[TopicPartition]:
-    """Partitions of a member; none while its group is rebalancing."""
-    assigned = member["member_assignment"]
+def assignment(member: Mapping[str, Any], which: str = "member_assignment") -> list[TopicPartition]:
+    """Partitions of a member; none while its (classic) group is rebalancing."""
+    assigned = member.get(which)
     if not isinstance(assigned, dict):
         return []
     return [
