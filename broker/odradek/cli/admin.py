@@ -480,14 +480,14 @@ class Admin:
             groups += answer["groups"]
         return sorted(groups, key=lambda group: str(group["group_id"]))
 
-    def coordinator(self, group: str) -> dict[str, Any]:
-        """FindCoordinator: node_id, host, port."""
+    def coordinator(self, key: str, kind: int = 0) -> dict[str, Any]:
+        """FindCoordinator of a group (kind 0) or a transactional id (1): node_id, host, port."""
         from kafka.protocol.metadata import FindCoordinatorRequest
 
         deadline = time.monotonic() + ADMIN_TIMEOUT_MS / 1000
         while True:
             answer = self.send(
-                FindCoordinatorRequest(key_type=0, coordinator_keys=[group], min_version=4)
+                FindCoordinatorRequest(key_type=kind, coordinator_keys=[key], min_version=4)
             ).to_dict()["coordinators"][0]
             loading = answer["error_code"] in (
                 ErrorCode.COORDINATOR_NOT_AVAILABLE,

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "metadata-quorum": ("metadata_quorum", "run", "status of the metadata quorum"),
     "simulate": ("simulate", "run", "whole clusters on virtual time under faults, every promise checked"),
+    "transactions": ("transactions", "run", "list, describe, abort transactions, find those that hang"),
     "storage": ("storage", "run", "random ids, format and inspect data directories"),
 }
 

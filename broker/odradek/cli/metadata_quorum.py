@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from odradek.cli.options import ToolError, ToolParser, program_name, run_tool
+from odradek.cli.tables import tabbed_table
 
 if TYPE_CHECKING:
     from odradek.cli.admin import Admin
@@ -192,9 +193,7 @@ def replication(partition: Mapping[str, Any], human: bool) -> None:
                 role,
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("".join(cell.ljust(width) + "\t" for cell, width in zip(row, widths, strict=True)))
+    tabbed_table(rows[0], rows[1:])
 
 
 def leader_of(partition: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -43,6 +43,13 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: S
     return "".join(lines) + "\n"
 
 
+def tabbed_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the table of Kafka's newer tools: padded to the longest cell, and a tab after each, the last included."""
+    widths = [max(len(row[column]) for row in (headers, *rows)) for column in range(len(headers))]
+    for row in (headers, *rows):
+        print("".join(cell.ljust(width) + "\t" for cell, width in zip(row, widths, strict=True)))
+
+
 # Columns of Kafka's that widen to their longest cell; the others keep their width and are overrun.
 _GROWING = frozenset(
     (
