@@ -97,6 +97,15 @@ class Topics:
         self.partitions = partitions
         self.ids = {name: name.encode().ljust(16, b".")[:16] for name in partitions}
 
+    def add(self, name: str, partitions: int) -> None:
+        self.partitions[name] = partitions
+        self.ids[name] = name.encode().ljust(16, b".")[:16]
+        self.version += 1
+
+    def remove(self, name: str) -> None:
+        del self.partitions[name], self.ids[name]
+        self.version += 1
+
     def topic_id(self, name: str) -> bytes | None:
         return self.ids.get(name)
 
@@ -142,13 +151,14 @@ class Answer:
 class Harness:
     """One coordinator, all of whose partitions are loaded unless `load=False`."""
 
-    def __init__(self, *, load: bool = True, seed: int = 0, **config: int) -> None:
+    def __init__(self, *, load: bool = True, seed: int = 0, **config: Any) -> None:
         self.clock = VirtualClock()
         self.timers = TimerQueue()
         self.writer = MemoryWriter()
         self.topics = Topics(orders=8, users=4, other=2)
         self.config = GroupConfig(**config)
         self.failed_partitions: list[int] = []
+        self.group_configs: dict[str, dict[str, str]] = {}
         self.coordinator = self.make(seed)
         if load:
             self.load_all(self.coordinator, epoch=0)
@@ -162,8 +172,13 @@ class Harness:
             Random(seed),
             PARTITIONS,
             topics=self.topics,
+            group_configs=self.configs_of,
             on_failed=self.failed_partitions.append,
         )
+
+    def configs_of(self, group_id: str) -> dict[str, str]:
+        """What one group has configured."""
+        return self.group_configs.get(group_id, {})
 
     def load_all(self, coordinator: GroupCoordinator, epoch: int) -> None:
         for partition in range(PARTITIONS):
