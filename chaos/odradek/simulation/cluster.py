@@ -16,11 +16,13 @@ from odradek.simulation.history import History, Key
 from odradek.simulation.invariants import Invariants
 from odradek.simulation.machine import Machine
 from odradek.simulation.network import Network
-from odradek.simulation.offsets_client import Committer
+from odradek.simulation.offsets_client import Committer, OffsetReader
 from odradek.simulation.producer import Producer, ProducerSettings
 from odradek.simulation.scenario import Scenario, TopicPlan
 from odradek.simulation.scheduler import MS, SECOND, WALL_START_MS, Scheduler
 from odradek.simulation.trace import InvariantViolation, Trace
+from odradek.simulation.transaction_history import TransactionHistory
+from odradek.simulation.transactional_producer import TransactionalProducer
 
 if TYPE_CHECKING:
     from odradek.metadata.image import TopicImage
@@ -32,6 +34,8 @@ BASE_SETTINGS = {
     "log.flush.start.offset.checkpoint.interval.ms": "700",
     "replica.high.watermark.checkpoint.interval.ms": "700",
     "group.min.session.timeout.ms": "1000",
+    "transaction.state.log.num.partitions": "2",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "odradek.metrics.port": "-1",
 }
 PORT, CONTROLLER_PORT = 9092, 9093
@@ -71,8 +75,11 @@ class Cluster:
         self.members = [
             GroupMember(self, f"c-member{i}", self._fork(), truth) for i in range(scenario.group_members)
         ]
+        self.transactions = TransactionHistory()
+        self.transactional = self._make_transactional()
         self.clients: list[Client] = [
-            *(self.admin, *self.producers, *self.consumers, *self.committers, *self.members)
+            *(self.admin, *self.producers, *self.consumers, *self.committers, *self.members),
+            *self.transactional,
         ]
         self.client_names = [client.name for client in self.clients]
 
@@ -114,6 +121,8 @@ class Cluster:
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.voters": ",".join(f"{v}@n{v}:{CONTROLLER_PORT}" for v in voters),
             "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": scenario.settings.get("min.insync.replicas", "1"),
             "default.replication.factor": replicas,
         }
 
@@ -136,7 +145,20 @@ class Cluster:
     def _make_consumer(self, name: str) -> Consumer:
         rng = self._fork()
         version = rng.choice((8, 11, 12, 13, 16, 17))
-        return Consumer(self, name, rng, version=version, sessions=rng.random() < 0.5)
+        sessions, committed = rng.random() < 0.5, rng.random() < 0.5
+        return Consumer(self, name, rng, version=version, sessions=sessions, committed=committed)
+
+    def _make_transactional(self) -> list[TransactionalProducer]:
+        made = []
+        for number in range(self.scenario.transactional):
+            adds_itself = self.rng.random() < 0.3
+            made += [
+                TransactionalProducer(
+                    self, f"c-txn{number}{twin}", self._fork(), f"t{number}", adds_itself=adds_itself
+                )
+                for twin in "ab"
+            ]
+        return made
 
     # -- asked by the parts --------------------------------------------------------------------------------------
 
@@ -248,7 +270,7 @@ class Cluster:
         self._wait(self.scenario.heal_ms, self._all_ready, "brokers are not ready after the faults ended")
         for producer in self.producers:
             producer.stop_sending()
-        for client in (*self.producers, *self.committers, *self.members):
+        for client in (*self.producers, *self.committers, *self.members, *self.transactional):
             client.request_timeout_us = 10 * SECOND
         self.admin.stop_changing()
         self._wait(
@@ -266,6 +288,7 @@ class Cluster:
         self._wait(
             self.scenario.heal_ms, self._all_in_sync, "not everybody gets in sync after the faults ended"
         )
+        self._finish_transactions()
         users: list[Committer | GroupMember] = [*self.committers, *self.members]
         for user in users:
             user.finish()
@@ -282,6 +305,48 @@ class Cluster:
             "consumers do not reach the end after the faults ended",
         )
 
+    def _finish_transactions(self) -> None:
+        """T5: one client of each transactional id goes on until it has committed, and nothing stays open."""
+        for client in self.transactional:
+            if client.name.endswith("b"):
+                client.stopped = True
+            else:
+                client.finish()
+        going_on = [client for client in self.transactional if not client.stopped]
+        self._wait(
+            self.scenario.heal_ms,
+            lambda: all(client.done for client in going_on),
+            "nobody can commit transactions",
+        )
+        for client in going_on:
+            client.stopped = True
+        models = self.invariants.models.values()
+        self._wait(
+            10_000,
+            lambda: all(model.dead or model.transactions.open_since() is None for model in models),
+            "T5: transactions stay open",
+        )
+
+    def _check_transactions(self) -> None:
+        """T1: partitions among each other, and group offsets with them."""
+        models = self.invariants.models
+        self.transactions.check_all(models)
+        for name in self.transactions.ids():
+            expected = self.transactions.expected_offset(name, models)
+            found = self._committed_offset(f"g-{name}")
+            if expected is not None and found != expected and not self.offsets_may_be_lost():
+                raise InvariantViolation(
+                    f"T1: the transactions of {name} committed offset {expected}, its group has {found}"
+                )
+
+    def _committed_offset(self, group: str) -> int | None:
+        reader = OffsetReader(self, "c-offsets", self._fork(), group)
+        reader.start()
+        self._wait(
+            self.scenario.heal_ms, lambda: reader.found is not None, f"T5: offsets of {group} stay unstable"
+        )
+        return reader.found
+
     def _all_in_sync(self) -> bool:
         return all(len(each.isr) == len(each.replicas) for _, each in self.invariants.metadata.partitions())
 
@@ -292,13 +357,22 @@ class Cluster:
         writer.write_everywhere()
         return writer
 
-    def _check_end(self) -> None:
-        """A reader that has seen nothing yet reads everything; then each batch is judged."""
-        reader = self._make_consumer("c-final")
+    def _read_everything(self, reader: Consumer) -> None:
         reader.start()
         self._wait(self.scenario.heal_ms, lambda: reader.lag() == 0, "a new consumer does not reach the end")
         reader.stop()
+        reader.check_all_delivered()
+
+    def _check_end(self) -> None:
+        """A reader that has seen nothing yet reads everything; then each batch is judged."""
+        readers = [self._make_consumer("c-final")]
+        if self.transactional:
+            readers.append(self._make_consumer("c-final2"))
+            readers[1].committed = not readers[0].committed
+        for reader in readers:
+            self._read_everything(reader)
         self.history.check_all(self.invariants.models)
+        self._check_transactions()
         self.ending = True
         for machine in self.machines.values():
             machine.stop()

@@ -6,12 +6,13 @@ committed at that offset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from odradek.simulation.client import Client, error_of
 from odradek.simulation.trace import InvariantViolation
+from odradek.storage.producers import end_transaction_marker
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.fetch import (
     FetchPartition,
@@ -24,10 +25,11 @@ from odradek.wire.messages.list_offsets import (
     ListOffsetsRequest,
     ListOffsetsTopic,
 )
-from odradek.wire.records import crc_ok, iter_batches
+from odradek.wire.records import CONTROL_FLAG, BatchHeader, crc_ok, iter_batches
 
 if TYPE_CHECKING:
     from odradek.simulation.cluster import Cluster
+    from odradek.simulation.partition_model import PartitionModel
 
 EARLIEST = -2
 TOPIC_IDS_FROM = 13
@@ -48,6 +50,26 @@ class Position:
     asking: bool = False
     not_before_us: int = 0
     """It failed: not to be fetched until then."""
+    delivered: set[int] = field(default_factory=set)
+    """Base offsets of the batches that the application was given."""
+
+
+class Aborts:
+    """Which batches of one answer belong to aborted transactions, as stock consumers tell."""
+
+    def __init__(self, told: list[Any]) -> None:
+        self._told = sorted(told, key=lambda each: each.first_offset, reverse=True)
+        self._aborted: set[int] = set()
+
+    def drop(self, header: BatchHeader, batch: bytes) -> bool:
+        while self._told and self._told[-1].first_offset <= header.last_offset:
+            self._aborted.add(self._told.pop().producer_id)
+        if header.is_control:
+            marker = end_transaction_marker(header, batch)
+            if marker is not None and not marker.commit:
+                self._aborted.discard(header.producer_id)
+            return True
+        return header.is_transactional and header.producer_id in self._aborted
 
 
 class Session:
@@ -63,9 +85,12 @@ class Consumer(Client):
     """Reads until `stopped`."""
 
     def __init__(
-        self, cluster: Cluster, name: str, rng: Random, *, version: int, sessions: bool, wait_ms: int = 300
-    ) -> None:
+        self, cluster: Cluster, name: str, rng: Random, *, version: int, sessions: bool, committed: bool,
+        wait_ms: int = 300,
+    ) -> None:  # fmt: skip
+        """`committed`: isolation.level=read_committed."""
         super().__init__(cluster, name, rng)
+        self.committed = committed
         self.version = version
         self.with_sessions = sessions
         self.wait_ms = wait_ms
@@ -156,7 +181,7 @@ class Consumer(Client):
             max_wait_ms=self.wait_ms,
             min_bytes=1,
             max_bytes=self.read_bytes_max,
-            isolation_level=self.rng.choice((0, 1)),
+            isolation_level=int(self.committed),
         )
         if self.with_sessions:
             self._fill_incremental(request, host, positions)
@@ -258,7 +283,7 @@ class Consumer(Client):
         if code is ErrorCode.NONE:
             position.end = data.high_watermark
             if data.records:
-                self._read(position, bytes(data.records))
+                self._read(position, bytes(data.records), data.aborted_transactions or [])
             return False
         self.cluster.trace.count(f"fetch: {code.name}")
         if code is ErrorCode.OFFSET_OUT_OF_RANGE:
@@ -293,10 +318,11 @@ class Consumer(Client):
             )
         position.offset, position.last_epoch = -1, -1
 
-    def _read(self, position: Position, records: bytes) -> None:
+    def _read(self, position: Position, records: bytes, aborted: list[Any]) -> None:
         model = self._model(position)
         lossy = self._lossy(position)
         read_any = False
+        aborts = Aborts(aborted)
         for at, header in iter_batches(records):
             end = header.base_offset + header.last_offset_delta + 1
             if end <= position.offset:
@@ -310,11 +336,41 @@ class Consumer(Client):
                 )
             if model is not None and not model.loss_allowed:
                 self.cluster.history.check_read(model, header.base_offset, header.crc, self.name)
+            dropped = self.committed and aborts.drop(header, records[at : at + header.size])
+            if not header.is_control and not lossy:
+                self._deliver(position, model, header.base_offset, dropped)
             position.offset = end
             position.last_epoch = header.leader_epoch
             read_any = True
         if not read_any:
             self.cluster.trace.count("fetch: nothing whole in an answer")
+
+    def _deliver(self, position: Position, model: PartitionModel, base: int, dropped: bool) -> None:
+        """T2: who reads committed data is given that, and all of it."""
+        outcome = model.transactions.outcome.get(base, True)
+        if self.committed and outcome is not True and not dropped:
+            found = "aborted-read" if outcome is False else "precommitted-read"
+            raise InvariantViolation(f"T2: {found}: {self.name} is given the batch at {base} of {model.name}")
+        if dropped and outcome is not False:
+            raise InvariantViolation(
+                f"T2: lost: {self.name} was told that the batch at {base} of {model.name} is aborted"
+            )
+        if not dropped:
+            position.delivered.add(base)
+
+    def check_all_delivered(self) -> None:
+        """Of a reader that began at the start and is at the end."""
+        for position in self.positions.values():
+            model = self._model(position)
+            if self._lossy(position) or model.log_start > 0:
+                continue
+            for batch in model.batches:
+                wanted = model.transactions.outcome.get(batch.base, True) or not self.committed
+                given = batch.base in position.delivered
+                if given != bool(wanted) and not batch.attributes & CONTROL_FLAG:
+                    raise InvariantViolation(
+                        f"T1: {self.name} was {'' if given else 'not '}given the batch at {batch.base} of {model.name}"
+                    )
 
     def lag(self) -> int:
         """Records committed and not read; positions unknown count as lag."""

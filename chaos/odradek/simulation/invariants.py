@@ -201,7 +201,16 @@ class Invariants:
                 f"P4: {process.machine.host} has high watermark {end} of {replica.model.name}, and its log ends at "
                 f"{partition.log.log_end_offset}"
             )
-        replica.model.check_prefix(mirror, min(end, mirror.end), f"P4: {process.machine.host}")
+        model = replica.model
+        model.check_prefix(mirror, min(end, mirror.end), f"P4: {process.machine.host}")
+        if model.losses or mirror.log.log_start_offset or end > model.high_watermark:
+            return
+        stable, wanted = partition.last_stable_offset, model.transactions.stable_end(end)
+        if stable != wanted and mirror.log.readable_end == NO_LIMIT:
+            raise InvariantViolation(
+                f"T2: {process.machine.host} has last stable offset {stable} of {model.name} at high watermark {end}, "
+                f"the log says {wanted}"
+            )
 
     def _is_dead(self, replica: Replica) -> bool:
         """Damage in the middle of the only replica, where a loss of power may have done that: nobody can repair it."""

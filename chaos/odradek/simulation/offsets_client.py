@@ -24,6 +24,43 @@ if TYPE_CHECKING:
     from odradek.simulation.cluster import Cluster
 
 
+class OffsetReader(Client):
+    """Asks once for a group's offset of partition 0 of the first topic, and waits for transactions to end."""
+
+    def __init__(self, cluster: Cluster, name: str, rng: Random, group: str) -> None:
+        super().__init__(cluster, name, rng)
+        self.group = group
+        self.found: int | None = None
+        """-1: nothing is committed."""
+
+    def start(self) -> None:
+        request = FindCoordinatorRequest(key_type=0, coordinator_keys=[self.group])
+
+        def done(response: Any) -> None:
+            if response is None or response.coordinators[0].error_code:
+                self.after(self.between(20, 150), self.start)
+            else:
+                self._ask(response.coordinators[0].host)
+
+        self.ask(self.any_host(), request, 4, done)
+
+    def _ask(self, host: str) -> None:
+        topics = [OffsetFetchRequestTopics(name=self.cluster.topics[0], partition_indexes=[0])]
+        group = OffsetFetchRequestGroup(group_id=self.group, topics=topics)
+
+        def done(response: Any) -> None:
+            answer = response.groups[0] if response is not None else None
+            if answer is not None and answer.error_code == 0:
+                found = answer.topics[0].partitions[0]
+                if found.error_code == 0:
+                    self.found = found.committed_offset
+                    return
+                self.cluster.trace.count(f"offsets: {error_of(found.error_code).name}")
+            self.after(self.between(20, 150), self.start)
+
+        self.ask(host, OffsetFetchRequest(groups=[group], require_stable=True), 9, done)
+
+
 class Committer(Client):
     """Commits rising offsets of one partition, reads them back now and then: never less than was acknowledged."""
 

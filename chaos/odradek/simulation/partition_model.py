@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from odradek.simulation.trace import InvariantViolation
+from odradek.simulation.transaction_model import PartitionTransactions
 from odradek.storage.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD
 from odradek.storage.layout import LOG_SUFFIX
+from odradek.storage.producers import end_transaction_marker
+from odradek.wire.records import CONTROL_FLAG, parse_header
 
 if TYPE_CHECKING:
     from odradek.storage.log import Log
@@ -32,6 +35,9 @@ class BatchInfo(NamedTuple):
     producer_id: int
     producer_epoch: int
     sequence: int
+    attributes: int
+    commits: bool | None
+    """Of a marker: what it says of the transaction that it ends."""
     digest: int
     """Of the log up to and with this batch."""
 
@@ -77,13 +83,18 @@ class Mirror:
         digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
         readable_end = self.log.readable_end
         while position + HEADER_SIZE <= written:
-            base, length, epoch, magic, crc, _, delta, _, _, pid, pepoch, sequence, _ = _unpack(
+            base, length, epoch, magic, crc, attributes, delta, _, _, pid, pepoch, sequence, _ = _unpack(
                 data, position
             )
             if base >= readable_end or magic != 2 or length <= 0:
                 break  # damage: the log is out of service from here on
             digest = hash((digest, base, delta, epoch, crc))
-            batch = BatchInfo(base, base + delta + 1, epoch, crc, pid, pepoch, sequence, digest)
+            commits = None
+            if attributes & CONTROL_FLAG and pid >= 0:
+                commits = _commits(bytes(data[position : position + length + LOG_OVERHEAD]))
+            batch = BatchInfo(
+                base, base + delta + 1, epoch, crc, pid, pepoch, sequence, attributes, commits, digest
+            )
             self.batches.append(batch)
             self.bases.append(base)
             new.append(batch)
@@ -103,6 +114,11 @@ class Mirror:
         """Of everything below an offset at which a batch ends; None if none does."""
         batch = self.at(end - 1)
         return batch.digest if batch is not None and batch.end == end else None
+
+
+def _commits(batch: bytes) -> bool | None:
+    marker = end_transaction_marker(parse_header(memoryview(batch)), batch)
+    return marker.commit if marker is not None else None
 
 
 def batch_at(batches: list[BatchInfo], bases: list[int], offset: int) -> BatchInfo | None:
@@ -132,6 +148,7 @@ class PartitionModel:
         self.losses = 0
         self.dead = False
         """The only replica is damaged in the middle: a person has to decide what becomes of it."""
+        self.transactions = PartitionTransactions(self.name)
         self._producers: dict[int, tuple[int, int]] = {}
 
     def commit(self, mirror: Mirror, high_watermark: int, who: str) -> None:
@@ -149,6 +166,7 @@ class PartitionModel:
             if batch.base < self.high_watermark:
                 continue
             self._check_sequence(batch, who)
+            self.transactions.add(batch)
             self.batches.append(batch)
             self.bases.append(batch.base)
         self.high_watermark = high_watermark
@@ -204,3 +222,6 @@ class PartitionModel:
         self.batches = [batch for batch in mirror.batches if batch.end <= self.high_watermark]
         self.bases = [batch.base for batch in self.batches]
         self._producers.clear()
+        self.transactions = PartitionTransactions(self.name)
+        for batch in self.batches:
+            self.transactions.add(batch)

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from odradek.simulation.trace import InvariantViolation
 from odradek.storage.state import NO_LIMIT
+from odradek.wire.records import TRANSACTIONAL_FLAG
 
 if TYPE_CHECKING:
     from odradek.simulation.partition_model import BatchInfo, Mirror
     from odradek.storage.log import Log
 
 
+class Known(NamedTuple):
+    """What there is to know of a producer."""
+
+    epoch: int
+    next_sequence: int = -1
+    last_offset: int = -1
+    transaction_start: int = -1
+
+
+def _after(known: Known | None, batch: BatchInfo) -> Known:
+    """With one batch more."""
+    start = known.transaction_start if known is not None else -1
+    if batch.commits is not None:
+        if known is None or known.epoch != batch.producer_epoch:
+            return Known(batch.producer_epoch)
+        return known._replace(transaction_start=-1)
+    if batch.attributes & TRANSACTIONAL_FLAG and start < 0:
+        start = batch.base
+    # Offsets that a coordinator writes into a transaction have no sequences.
+    following = (batch.sequence + batch.end - batch.base) & 0x7FFFFFFF if batch.sequence >= 0 else 0
+    return Known(batch.producer_epoch, following, batch.end - 1, start)
+
+
 def check_producer_state(log: Log, mirror: Mirror, host: str) -> None:
     """Compare the last batch and the next sequence of each producer that has batches in the log."""
     if log.readable_end < NO_LIMIT:
         return  # damaged: what is behind is not looked at
-    last: dict[int, BatchInfo] = {}
+    last: dict[int, Known] = {}
     for batch in mirror.batches:
-        if batch.producer_id >= 0 and batch.sequence >= 0:
-            last[batch.producer_id] = batch
+        if batch.producer_id >= 0:
+            last[batch.producer_id] = _after(last.get(batch.producer_id), batch)
     entries = log.producers.entries
-    for producer_id, batch in last.items():
+    for producer_id, wanted in last.items():
         entry = entries.get(producer_id)
-        wanted = (batch.producer_epoch, (batch.sequence + batch.end - batch.base) & 0x7FFFFFFF, batch.end - 1)
-        found = (entry.epoch, entry.next_sequence, entry.last_offset) if entry is not None else None
+        found = None
+        if entry is not None:
+            found = Known(entry.epoch, entry.next_sequence, entry.last_offset, entry.transaction_start)
         if found != wanted:
             raise InvariantViolation(
-                f"I3: {log.topic}-{log.partition} at {host}: producer {producer_id} is (epoch, next sequence, last "
-                f"offset) {found}, its log says {wanted}"
+                f"I3: {log.topic}-{log.partition} at {host}: producer {producer_id} is {found}, its log says {wanted}"
             )
     if mirror.start == 0 and len(entries) > len(last):
         extra = sorted(set(entries) - set(last))

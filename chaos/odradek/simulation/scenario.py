@@ -34,6 +34,8 @@ class Scenario:
     consumers: int = 1
     committers: int = 1
     group_members: int = 0
+    transactional: int = 0
+    """Transactional ids, each used by two clients that fence one another."""
     plain_acks: tuple[int, ...] = (-1, 1, 1, 0)
     """Acks of producers without idempotence, one of these each."""
     bursts: bool = False
