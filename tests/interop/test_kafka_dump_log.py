@@ -46,7 +46,7 @@ def fill(log: Log, count: int = 300) -> None:
     options = {"producer_id": 99, "producer_epoch": 0, "transactional": True}
     for at in range(2):
         batch = simple_batch([(b"k", b"t")], base_offset=0, timestamp=NOW, base_sequence=at, **options)
-        log.append_as_leader(memoryview(batch), 9, NOW)
+        log.append_as_leader(memoryview(batch), 9, NOW, transactional=True)
         if at == 0:
             marker = end_txn_marker(99, 0, commit=True, coordinator_epoch=5, base_offset=0, timestamp=NOW)
             log.append_as_leader(memoryview(marker), 9, NOW, allow_control=True)
@@ -225,7 +225,7 @@ def test_the_dump_tool_reads_our_transaction_index_and_markers(tmp_path: Path) -
             [(b"k", b"v")] * 3, base_offset=0, timestamp=NOW, producer_id=producer_id, producer_epoch=4,
             base_sequence=number // 2 * 3, transactional=True,
         )  # fmt: skip
-        log.append_as_leader(memoryview(batch), 0, NOW)
+        log.append_as_leader(memoryview(batch), 0, NOW, transactional=True)
     for producer_id, commit in ((1, False), (2, True)):
         marker = end_txn_marker(
             producer_id, 4, commit=commit, coordinator_epoch=9, base_offset=0, timestamp=NOW

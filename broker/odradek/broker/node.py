@@ -21,7 +21,7 @@ from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
-from odradek.broker.transactions import transaction_coordinator
+from odradek.broker.transactions import transaction_coordinator, verification
 from odradek.broker.txn_markers import TxnMarkers
 from odradek.controller.settings import GROUP_VERSION
 from odradek.coordinator.config import GroupConfig
@@ -285,6 +285,7 @@ class Node:
             on_failed=lambda index: self._reload(TRANSACTIONS_TOPIC, index),
         )
         self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions)
+        self.txn_verification = verification(self)
         self.replicas.on_leadership = self._leadership_changed
         self.replicas.assignments.ask = self._ask_controller
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")

@@ -153,6 +153,11 @@ class Partition:
             self._host.dirty.append(self)
         return result
 
+    def append_transactional(self, batch: memoryview, wall_ms: int) -> AppendResult:
+        """The same for a client's batch of a transaction that is known to be open."""
+        result = self.log.append_as_leader(batch, self.leader_epoch, wall_ms, transactional=True)
+        return self._note_staged(batch, result)
+
     def append_internally(self, batches: memoryview, wall_ms: int) -> AppendResult:
         """The same for a coordinator's records, which have keys and no sequences."""
         return self._append_own(batches, wall_ms, 0)
@@ -177,6 +182,9 @@ class Partition:
             trusted=True,
             transaction_version=transaction_version,
         )
+        return self._note_staged(batches, result)
+
+    def _note_staged(self, batches: memoryview, result: AppendResult) -> AppendResult:
         self._staged_bytes += len(batches)
         if not self.dirty:
             self.dirty = True

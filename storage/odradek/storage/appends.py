@@ -63,13 +63,14 @@ class LogAppends(LogReads):
 
     def append_as_leader(
         self, batches: memoryview, leader_epoch: int, wall_ms: int, *, allow_control: bool = False,
-        trusted: bool = False, transaction_version: int = 0,
+        trusted: bool = False, transaction_version: int = 0, transactional: bool = False,
     ) -> AppendResult:  # fmt: skip
         """Take one or more whole batches: assign offsets and leader epoch in place, stage them for `write_staged`.
 
         `batches` must be writable and stay untouched until `write_staged`. `allow_control`: the caller is the
         broker itself (markers, Raft control records, offset commits without sequences). `trusted`: its records
-        are known to have keys. `transaction_version`: of a marker (KIP-890). KafkaError: nothing of it was staged.
+        are known to have keys. `transaction_version`: of a marker (KIP-890). `transactional`: a client's batch may be
+        part of a transaction, which is known to be open. KafkaError: nothing of it was staged.
         """
         size = len(batches)
         if HEADER_SIZE < size <= self._fast_limit:
@@ -94,7 +95,9 @@ class LogAppends(LogReads):
                         or entry.epoch != producer_epoch
                         or entry.transaction_start >= 0
                     ):
-                        return self._append_checked(batches, leader_epoch, wall_ms, allow_control, trusted, 0)
+                        return self._append_checked(
+                            batches, leader_epoch, wall_ms, allow_control, trusted, 0, transactional
+                        )
                 segment = self._segments[-1]
                 base = self.log_end_offset
                 last = base + delta
@@ -127,12 +130,12 @@ class LogAppends(LogReads):
                         )
                     return AppendResult(base, last)
         return self._append_checked(
-            batches, leader_epoch, wall_ms, allow_control, trusted, transaction_version
+            batches, leader_epoch, wall_ms, allow_control, trusted, transaction_version, transactional
         )
 
     def _append_checked(
         self, batches: memoryview, leader_epoch: int, wall_ms: int, allow_control: bool, trusted: bool,
-        transaction_version: int,
+        transaction_version: int, transactional: bool,
     ) -> AppendResult:  # fmt: skip
         """The same for everything: several batches, transactions, LogAppendTime, refusals, a segment to roll."""
         self._check_writable()
@@ -144,6 +147,8 @@ class LogAppends(LogReads):
         parsed = split_batches(batches)
         for header, batch in parsed:
             check_batch(header, batch, self.config, wall_ms, allow_control=allow_control)
+            if header.is_transactional and not (transactional or allow_control):
+                raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
             if self.config.cleanup_compact and not trusted and not header.is_control:
                 check_keys(batch)
         duplicate = self._check_producers(parsed, allow_control, transaction_version)

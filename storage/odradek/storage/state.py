@@ -185,6 +185,11 @@ class LogState:
         first = producers.first_unstable_offset(high_watermark)
         return high_watermark if first is None else min(max(first, self.log_start_offset), high_watermark)
 
+    def in_transaction(self, producer_id: int, producer_epoch: int) -> bool:
+        """Whether this producer, in this epoch, has a transaction under way here."""
+        entry = self.producers.entries.get(producer_id)
+        return entry is not None and entry.transaction_start >= 0 and entry.epoch == producer_epoch
+
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(largest epoch ≤ `epoch`, its end offset) as KIP-101 and KIP-279 have it; (-1, -1) if unknown."""
         return self.epochs.end_offset_for(epoch, self.log_end_offset)

@@ -17,7 +17,7 @@ def produce(
 ) -> Any:
     values = [f"p{pid}e{epoch}s{sequence + at}" for at in range(count)]
     batch = bench.batch(*values, producer_id=pid, producer_epoch=epoch, base_sequence=sequence, **options)
-    result = log.append_as_leader(batch, 0, bench.now)
+    result = log.append_as_leader(batch, 0, bench.now, transactional=True)
     log.write_staged()
     return result
 
@@ -239,3 +239,13 @@ def test_a_damaged_snapshot_is_noticed_at_every_byte(batches: int) -> None:
             ProducerStates().load_snapshot(bytes(damaged))
         with pytest.raises(SnapshotError):
             ProducerStates().load_snapshot(data[:position])
+
+
+def test_a_batch_of_a_transaction_that_nobody_vouches_for_is_refused(
+    bench: Any, refused: Callable[..., Any]
+) -> None:
+    log = bench.open()
+    batch = bench.batch("v", producer_id=5, producer_epoch=0, base_sequence=0, transactional=True)
+    with refused("TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+        log.append_as_leader(batch, 0, bench.now)
+    assert log.log_end_offset == 0

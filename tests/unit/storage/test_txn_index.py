@@ -28,7 +28,7 @@ class Producers:
         batch = self.bench.batch(
             size, producer_id=pid, producer_epoch=0, base_sequence=sequence, transactional=True
         )
-        result = self.log.append_as_leader(batch, 0, self.bench.now)
+        result = self.log.append_as_leader(batch, 0, self.bench.now, transactional=True)
         self.log.write_staged()
         return result.base_offset
 

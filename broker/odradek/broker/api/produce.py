@@ -1,8 +1,8 @@
 """Produce (key 0), versions 3-13.
 
 Versions 0-2 are advertised, because librdkafka turns compression off without them (KAFKA-18659), and answered with
-UNSUPPORTED_VERSION when used. One batch per partition and request, as Kafka has it since version 3. Transactional
-producers come with the transaction coordinator; until then no client can obtain a transactional producer id.
+UNSUPPORTED_VERSION when used. One batch per partition and request, as Kafka has it since version 3. Batches of
+transactions take the general path, and may have to wait for their coordinator's word (`produce_transactional`).
 
 The hot path is one topic and one partition per request, which is what a producer that keeps up sends: everything
 from the client id to the partition index is the same bytes in every such request of a connection, so it is looked up
@@ -12,10 +12,12 @@ Measured (one core, CPython 3.11, 1 KB batches): see bench/results.
 
 from __future__ import annotations
 
+from functools import partial
 from struct import Struct
 from struct import error as struct_error
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from odradek.broker.api import produce_transactional
 from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
     from odradek.ports.disk import Buffer
+    from odradek.ports.timers import Timer
     from odradek.storage.log import AppendResult
+
+    Open: TypeAlias = tuple[PartitionProduceResponse, Partition, int]
 
 OLDEST_SERVED = 3
 FLEXIBLE_FROM = 9
@@ -360,7 +365,7 @@ def _handle_any(
 ) -> Response | Pending | None:
     """Any shape of request: several partitions, errors, waiting for fsync or for replicas."""
     request = _decode(connection, view, start, end, version)
-    operation = _Operation(node, version, correlation_id, request)
+    operation = _Operation(node, connection, version, correlation_id, request)
     operation.append_all()
     if request.acks == 0:
         if operation.failed:
@@ -372,17 +377,24 @@ def _handle_any(
 class _Operation:
     """One produce request on the general path, until each of its partitions has an answer."""
 
-    def __init__(self, node: Node, version: int, correlation_id: int, request: ProduceRequest) -> None:
+    def __init__(
+        self, node: Node, connection: Connection, version: int, correlation_id: int, request: ProduceRequest
+    ) -> None:
         self.node = node
+        self.connection = connection
         self.version = version
         self.correlation_id = correlation_id
         self.request: ProduceRequest | None = request
         self.acks = request.acks
+        self.transactional_id = request.transactional_id
         self.timeout_ms = max(request.timeout_ms, 0)
         self.failed = False
         self.response = ProduceResponse()
-        self.open: list[tuple[PartitionProduceResponse, Partition, int]] = []
+        self.timer: Timer | None = None
+        self.open: list[Open] = []
         """Answers that wait for the high watermark to reach an end offset."""
+        self.unverified: dict[int, PartitionProduceResponse] = {}
+        """Answers that wait for the coordinator of their transaction, by identity."""
         self.pending: Pending | None = None
 
     def append_all(self) -> None:
@@ -420,24 +432,60 @@ class _Operation:
             batch = _one_batch(records)
             if acks_all:
                 partition.refuse_if_too_few_in_sync()
-            result = partition.append(batch, self.node.wall_ms)
+            answer = PartitionProduceResponse(index=index)
+            if produce_transactional.is_transactional(batch):
+                later = partial(self._verified, partition, answer)
+                maybe = produce_transactional.append(
+                    self.node, self.transactional_id, partition, batch, self.version, later
+                )
+                if maybe is None:
+                    self.unverified[id(answer)] = answer
+                    return answer
+                result = maybe
+            else:
+                result = partition.append(batch, self.node.wall_ms)
         except KafkaError:
             metrics.failed_produce += 1
             raise
-        answer = PartitionProduceResponse(
-            index=index,
-            error_code=0,
-            base_offset=result.base_offset,
-            log_append_time_ms=result.log_append_time,
-            log_start_offset=partition.log.log_start_offset,
-        )
+        self._appended(partition, answer, result)
         # A duplicate waits too: what an earlier try appended need not be committed yet.
         if partition.sync_before_ack or (acks_all and not partition.commits_at_once):
             self.open.append((answer, partition, result.last_offset + 1))
         return answer
 
+    def _verified(
+        self, partition: Partition, answer: PartitionProduceResponse, result: AppendResult | KafkaError
+    ) -> None:
+        """The coordinator of a transaction has answered; the batch was appended, or refused."""
+        if self.unverified.pop(id(answer), None) is None:
+            return  # its time was over before
+        if not isinstance(result, KafkaError):
+            self._appended(partition, answer, result)
+            entry = answer, partition, result.last_offset + 1
+            self.open.append(entry)
+            self._wait_for(entry)
+            return
+        partition.metrics.failed_produce += 1
+        if self.acks == 0:
+            self.connection.close()
+        self._refuse(answer, partition.topic, result)
+        self._complete_if_all_are()
+
+    def _appended(self, partition: Partition, answer: PartitionProduceResponse, result: AppendResult) -> None:
+        answer.base_offset = result.base_offset
+        answer.log_append_time_ms = result.log_append_time
+        answer.log_start_offset = partition.log.log_start_offset
+
     def _failure(self, name: str | None, index: int, error: KafkaError) -> PartitionProduceResponse:
-        answer = _failed(index, error)
+        answer = PartitionProduceResponse(index=index)
+        self._refuse(answer, name, error)
+        return answer
+
+    def _refuse(self, answer: PartitionProduceResponse, name: str | None, error: KafkaError) -> None:
+        answer.error_code = error.code
+        answer.error_message = error.message
+        answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
+        index = answer.index
         if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and self.version >= LEADER_HINT_FROM and name:
             hint = self.node.leader_hint(name, index)
             if hint is not None:
@@ -448,40 +496,44 @@ class _Operation:
                 )
                 if endpoint not in self.response.node_endpoints:
                     self.response.node_endpoints.append(endpoint)
-        return answer
 
     def answer(self) -> Response | Pending:
-        if not self.open:
+        if not self.open and not self.unverified:
             return self._encode()
         self.pending = Pending()
-        timer = self.node.timers.at(self.node.monotonic_ms() + self.timeout_ms, lambda _now: self._expire())
-        self.pending.on_abandoned = timer.cancel
+        deadline_ms = self.node.monotonic_ms() + self.timeout_ms
+        self.timer = self.node.timers.at(deadline_ms, lambda _now: self._expire())
+        self.pending.on_abandoned = self.timer.cancel
         for entry in list(self.open):
-
-            def committed(
-                error: ErrorCode, entry: tuple[PartitionProduceResponse, Partition, int] = entry
-            ) -> None:
-                if entry not in self.open:
-                    return
-                self.open.remove(entry)
-                if error is not ErrorCode.NONE:
-                    entry[0].error_code = error
-                    entry[0].base_offset = -1
-                if not self.open:
-                    timer.cancel()
-                    self._complete()
-
-            entry[1].when_committed(entry[2], committed, self.pending)
+            self._wait_for(entry)
         return self.pending
 
-    def _expire(self) -> None:
-        for answer, _, _ in self.open:
-            answer.error_code = ErrorCode.REQUEST_TIMED_OUT
-        self.open.clear()
-        self._complete()
+    def _wait_for(self, entry: Open) -> None:
+        """Until the high watermark has passed, or it is certain that it will not."""
 
-    def _complete(self) -> None:
-        if self.pending is not None and not self.pending.done:
+        def committed(error: ErrorCode) -> None:
+            if entry not in self.open:
+                return
+            self.open.remove(entry)
+            if error is not ErrorCode.NONE:
+                entry[0].error_code = error
+                entry[0].base_offset = -1
+            self._complete_if_all_are()
+
+        entry[1].when_committed(entry[2], committed, self.pending)
+
+    def _expire(self) -> None:
+        for answer in (*(each for each, _, _ in self.open), *self.unverified.values()):
+            answer.error_code = ErrorCode.REQUEST_TIMED_OUT
+            answer.base_offset = -1
+        self.open.clear()
+        self.unverified.clear()
+        self._complete_if_all_are()
+
+    def _complete_if_all_are(self) -> None:
+        if self.pending is not None and not self.open and not self.unverified and not self.pending.done:
+            assert self.timer is not None
+            self.timer.cancel()
             self.pending.complete(self._encode())
 
     def _encode(self) -> bytes:

@@ -1,0 +1,125 @@
+"""Produce within transactions: a batch is taken when its transaction is known to be open (KIP-890).
+
+While a transaction of this producer and epoch is under way in the partition, that is known. Else its coordinator is
+asked first (`txn_verification`), and the batch, copied out of the connection's buffer, waits for the answer. If a
+marker of the producer has come meanwhile, what was answered is of the past: INVALID_TXN_STATE.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from odradek.broker.txn_verification import Support, produce_error
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.records import ATTRIBUTES_AT, PRODUCER_ID_AT, TRANSACTIONAL_FLAG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from odradek.broker.node import Node
+    from odradek.broker.partition import Partition
+    from odradek.storage.log import AppendResult
+
+_producer = Struct(">qhi").unpack_from
+"""Producer id, epoch and first sequence, which stand side by side in a batch."""
+
+
+def is_transactional(batch: memoryview) -> bool:
+    return bool(batch[ATTRIBUTES_AT + 1] & TRANSACTIONAL_FLAG)
+
+
+def append(
+    node: Node,
+    transactional_id: str | None,
+    partition: Partition,
+    batch: memoryview,
+    version: int,
+    later: Callable[[AppendResult | KafkaError], None],
+) -> AppendResult | None:
+    """Append at once, or None: `later(result or error)` when the coordinator has answered. KafkaError refuses."""
+    if transactional_id is None:
+        raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    producer_id, epoch, _ = _producer(batch, PRODUCER_ID_AT)
+    support = Support.of_produce(version)
+    log = partition.log
+    if log.in_transaction(producer_id, epoch) or not node.txn_verification.is_needed(support):
+        return partition.append_transactional(batch, node.wall_ms)
+    known = log.producers.entries.get(producer_id)
+    if known is not None and epoch < known.epoch:
+        raise KafkaError(
+            ErrorCode.INVALID_PRODUCER_EPOCH,
+            f"Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {known.epoch}",
+        )
+    guard = log.producers.verifying.setdefault(producer_id, object())
+    waiting = _Waiting(node, partition, producer_id, epoch, support, guard, bytearray(batch))
+    node.txn_verification.ask(
+        transactional_id,
+        producer_id,
+        epoch,
+        (partition.topic, partition.index),
+        support,
+        partial(waiting.answered, later),
+    )
+    return None
+
+
+class _Waiting:
+    """A batch whose transaction is being asked about."""
+
+    __slots__ = ("_batch", "_epoch", "_guard", "_node", "_partition", "_producer_id", "_support")
+
+    def __init__(
+        self,
+        node: Node,
+        partition: Partition,
+        producer_id: int,
+        epoch: int,
+        support: Support,
+        guard: object,
+        batch: bytearray,
+    ) -> None:
+        self._node = node
+        self._partition = partition
+        self._producer_id = producer_id
+        self._epoch = epoch
+        self._support = support
+        self._guard = guard
+        self._batch = batch
+
+    def answered(self, later: Callable[[AppendResult | KafkaError], None], code: ErrorCode) -> None:
+        try:
+            result: AppendResult | KafkaError = self._append(code)
+        except KafkaError as error:
+            result = error
+        later(result)
+
+    def _append(self, code: ErrorCode) -> AppendResult:
+        partition = self._partition
+        producers = partition.log.producers
+        current = producers.verifying.get(self._producer_id) is self._guard
+        if code is not ErrorCode.NONE:
+            if current:
+                del producers.verifying[self._producer_id]
+            raise produce_error(code)
+        if self._node.leader_of(partition.topic, partition.index) is not partition:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if not current and not partition.log.in_transaction(self._producer_id, self._epoch):
+            raise KafkaError(ErrorCode.INVALID_TXN_STATE, "Record was not part of an ongoing transaction")
+        self._check_first_sequence()
+        partition.refuse_if_too_few_in_sync()
+        return partition.append_transactional(memoryview(self._batch), self._node.clock.wall_ms())
+
+    def _check_first_sequence(self) -> None:
+        """Clients of transaction version 2 begin every epoch with 0, and lose no state that would explain another."""
+        partition = self._partition
+        known = partition.log.producers.entries.get(self._producer_id)
+        *_, sequence = _producer(self._batch, PRODUCER_ID_AT)
+        if self._support is Support.IMPLICIT and sequence != 0 and (known is None or not known.batches):
+            raise KafkaError(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+                f"Invalid sequence number for producer {self._producer_id} at offset {partition.log.log_end_offset} in "
+                f"partition {partition.topic}-{partition.index}: {sequence} (incoming seq. number). Expected sequence "
+                f"0 for transactions v2 idempotent producer with no existing state.",
+            )

@@ -1,0 +1,239 @@
+"""Does this belong to an open transaction? Asked of the transaction's coordinator before the first write (KIP-890).
+
+A write of a producer to a partition in which it has no transaction under way would, if its transaction had ended
+already, begin one that nobody ends. So the coordinator is asked (AddPartitionsToTxn): whether the partition is in the
+transaction, of clients that add partitions themselves; or to add it, for clients since transaction version 2, which
+leave that to us. What is asked in one turn of the event loop goes to a coordinator in one request. Writes of one
+producer to one partition that come meanwhile wait for the same answer and keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnResponse,
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTransaction,
+)
+
+if TYPE_CHECKING:
+    from odradek.broker.between_brokers import BetweenBrokers
+    from odradek.ports.clock import Clock
+    from odradek.ports.timers import TimerQueue
+
+VERSION = 5
+OLDEST_VERSION = 4
+"""Of AddPartitionsToTxn between brokers: the first that can verify, and name several transactions."""
+WAITING_MAX = 10_000
+"""Writes that may wait for an answer; more are told to come back."""
+ENABLE = "transaction.partition.verification.enable"
+RETRY_MS = "add.partitions.to.txn.retry.backoff.ms"
+RETRY_MS_MAX = "add.partitions.to.txn.retry.backoff.max.ms"
+
+NOT_KNOWN_YET = frozenset(
+    {
+        ErrorCode.CONCURRENT_TRANSACTIONS,
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+    }
+)
+
+Answered = Callable[[ErrorCode], None]
+
+
+class Support(Enum):
+    """What a client's version of Produce or TxnOffsetCommit knows of this."""
+
+    NOTHING = 0
+    ABORTABLE = 1
+    """The error TRANSACTION_ABORTABLE."""
+    IMPLICIT = 2
+    """It adds no partitions: writing to them does."""
+
+    @classmethod
+    def of_produce(cls, version: int) -> Support:
+        return cls.IMPLICIT if version > 11 else cls.ABORTABLE if version > 10 else cls.NOTHING
+
+    @classmethod
+    def of_offset_commit(cls, version: int) -> Support:
+        return cls.IMPLICIT if version > 4 else cls.ABORTABLE if version > 3 else cls.NOTHING
+
+
+@dataclass(slots=True)
+class _Question:
+    """Whether one partition is in one transaction, and who wants to know."""
+
+    transactional_id: str
+    producer_id: int
+    producer_epoch: int
+    partition: tuple[str, int]
+    support: Support
+    began_ms: int
+    waiting: list[Answered] = field(default_factory=list)
+
+    @property
+    def who(self) -> tuple[int, int, bool]:
+        """What two questions about one transactional id must agree in to go in one request."""
+        return self.producer_id, self.producer_epoch, self.support is Support.IMPLICIT
+
+
+Round = dict[str, list[_Question]]
+"""What one request asks, by transactional id: answers name no more than that."""
+
+
+class TxnVerification:
+    """See the module."""
+
+    def __init__(
+        self,
+        between: BetweenBrokers,
+        coordinator_of: Callable[[str], int],
+        setting: Callable[[str], str | None],
+        clock: Clock,
+        timers: TimerQueue,
+    ) -> None:
+        """`coordinator_of(transactional id)`: the broker that leads its partition of `__transaction_state`, or -1."""
+        self._between = between
+        self._coordinator_of = coordinator_of
+        self._setting = setting
+        self._clock = clock
+        self._timers = timers
+        self._open: dict[tuple[int, int, tuple[str, int], Support], _Question] = {}
+        """By producer, epoch and partition; asked, or about to be."""
+        self._queued: list[_Question] = []
+        self._waiting = 0
+
+    def is_needed(self, support: Support) -> bool:
+        """`transaction.partition.verification.enable` spares the question; adding cannot be spared."""
+        return support is Support.IMPLICIT or self._setting(ENABLE) == "true"
+
+    def ask(
+        self,
+        transactional_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        partition: tuple[str, int],
+        support: Support,
+        done: Answered,
+    ) -> None:
+        """`done(error)`, never from within: NONE if the partition is in this open transaction now.
+
+        Else INVALID_TXN_STATE or, if the client knows it, TRANSACTION_ABORTABLE; INVALID_PRODUCER_EPOCH,
+        INVALID_PRODUCER_ID_MAPPING. CONCURRENT_TRANSACTIONS, NETWORK_EXCEPTION, COORDINATOR_LOAD_IN_PROGRESS,
+        COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR mean that it is not known yet.
+        """
+        if self._waiting >= WAITING_MAX:
+            now_ms = self._clock.monotonic_ms()
+            self._timers.at(now_ms, lambda _now: done(ErrorCode.COORDINATOR_NOT_AVAILABLE))
+            return
+        self._waiting += 1
+        key = producer_id, producer_epoch, partition, support
+        question = self._open.get(key)
+        if question is None:
+            question = self._open[key] = _Question(
+                transactional_id, producer_id, producer_epoch, partition, support, self._clock.monotonic_ms()
+            )
+            self._queue(question)
+        question.waiting.append(done)
+
+    def _queue(self, question: _Question) -> None:
+        if not self._queued:
+            self._timers.at(self._clock.monotonic_ms(), self._send)
+        self._queued.append(question)
+
+    def _send(self, _now_ms: int) -> None:
+        queued, self._queued = self._queued, []
+        rounds: dict[int, list[Round]] = {}
+        for question in queued:
+            broker = self._coordinator_of(question.transactional_id)
+            if broker < 0:
+                self._settle(question, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            else:
+                _join(rounds.setdefault(broker, []), question)
+        for broker, to_ask in rounds.items():
+            for each in to_ask:
+                request = AddPartitionsToTxnRequest(
+                    transactions=[_transaction(questions) for questions in each.values()]
+                )
+                self._between.ask(broker, request, VERSION, partial(self._answered, each))
+
+    def _answered(self, asked: Round, response: AddPartitionsToTxnResponse | None) -> None:
+        told: dict[tuple[str, str, int], int] = {}
+        missing = ErrorCode.NETWORK_EXCEPTION
+        if response is not None:
+            missing = ErrorCode(response.error_code or missing)  # type: ignore[call-arg]
+            for result in response.results_by_transaction:
+                for topic in result.topic_results:
+                    for one in topic.results_by_partition:
+                        where = result.transactional_id, topic.name, one.partition_index
+                        told[where] = one.partition_error_code
+        for transactional_id, questions in asked.items():
+            for question in questions:
+                code = told.get((transactional_id, *question.partition), missing)
+                self._take(question, ErrorCode(code))  # type: ignore[call-arg]
+
+    def _take(self, question: _Question, code: ErrorCode) -> None:
+        """The end of the transaction before may still be under way: asked again, for a moment."""
+        if code is ErrorCode.CONCURRENT_TRANSACTIONS and question.support is Support.IMPLICIT:
+            now_ms = self._clock.monotonic_ms()
+            pause_ms, patience_ms = (int(self._setting(key) or 0) for key in (RETRY_MS, RETRY_MS_MAX))
+            if now_ms + pause_ms - question.began_ms <= patience_ms:
+                self._timers.at(now_ms + pause_ms, lambda _now: self._queue(question))
+                return
+        if code is ErrorCode.PRODUCER_FENCED:
+            code = ErrorCode.INVALID_PRODUCER_EPOCH
+        elif code is ErrorCode.TRANSACTION_ABORTABLE and question.support is Support.NOTHING:
+            code = ErrorCode.INVALID_TXN_STATE
+        self._settle(question, code)
+
+    def _settle(self, question: _Question, code: ErrorCode) -> None:
+        """In the order in which they came."""
+        del self._open[question.producer_id, question.producer_epoch, question.partition, question.support]
+        self._waiting -= len(question.waiting)
+        for done in question.waiting:
+            done(code)
+
+
+def produce_error(code: ErrorCode) -> KafkaError:
+    """What a producer is told instead: errors that make clients of any age try again."""
+    if code is ErrorCode.INVALID_TXN_STATE:
+        return KafkaError(code, "Partition was not added to the transaction")
+    if code in NOT_KNOWN_YET:
+        return KafkaError(
+            ErrorCode.NOT_ENOUGH_REPLICAS,
+            f"Unable to verify the partition has been added to the transaction. Underlying error: {code.name}",
+        )
+    return KafkaError(code)
+
+
+def _join(rounds: list[Round], question: _Question) -> None:
+    for each in rounds:
+        same = each.setdefault(question.transactional_id, [])
+        if not same or same[0].who == question.who:
+            same.append(question)
+            return
+    rounds.append({question.transactional_id: [question]})
+
+
+def _transaction(questions: list[_Question]) -> AddPartitionsToTxnTransaction:
+    first = questions[0]
+    topics: dict[str, list[int]] = {}
+    for question in questions:
+        name, index = question.partition
+        topics.setdefault(name, []).append(index)
+    return AddPartitionsToTxnTransaction(
+        first.transactional_id,
+        first.producer_id,
+        first.producer_epoch,
+        first.support is not Support.IMPLICIT,
+        [AddPartitionsToTxnTopic(name, indexes) for name, indexes in topics.items()],
+    )
