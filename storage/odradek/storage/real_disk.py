@@ -50,6 +50,8 @@ class PageCache:
     SYSCALL = 451
     """The same on every architecture that Python runs on but Alpha."""
     PAGE = os.sysconf("SC_PAGE_SIZE")
+    LOOKS = 3
+    """Pages that the kernel is moving about in memory are not counted (seen once in a thousand looks at 1 MB)."""
 
     def __init__(self) -> None:
         self._range = _ByteRange()
@@ -63,11 +65,14 @@ class PageCache:
         if not self.works:
             return None
         self._range.position, self._range.length = position, length
-        if self._syscall(self.SYSCALL, fd, *self._arguments) != 0:
-            self.works = False  # an older kernel, or a sandbox that does not know the call
-            return None
         pages = (position + length - 1) // self.PAGE - position // self.PAGE + 1
-        return bool(self._status.cached >= pages)
+        for _ in range(self.LOOKS):
+            if self._syscall(self.SYSCALL, fd, *self._arguments) != 0:
+                self.works = False  # an older kernel, or a sandbox that does not know the call
+                return None
+            if self._status.cached >= pages:
+                return True
+        return False
 
 
 _page_cache = PageCache()
