@@ -62,6 +62,7 @@ from odradek.raft.messages import (
     FetchSnapshotRequest,
     FetchSnapshotResponse,
     LeaderChange,
+    Message,
     Response,
     VoteRequest,
     VoteResponse,
@@ -90,8 +91,12 @@ class State(Enum):
 
 CONTACTS_MAX = 32
 """Nodes remembered that may know who leads."""
-UNREACHABLE_BACKOFF_MS_MAX = 50
-"""How long a follower may wait before it stands for election when the leader's process is gone."""
+TURN_FIRST_MS = 10
+TURN_STEP_MS = 50
+TURN_JITTER_MS = 20
+"""When the leader is known to be gone, voters stand one after the other, in the order of their ids: the first after 10 ms,
+in which the others can hear of it too, the next 50 ms later. Standing in the same moment splits the vote.
+"""
 _ANY = frozenset({State.UNATTACHED, State.FOLLOWER, State.FAILED})
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.UNATTACHED: _ANY | {State.PROSPECTIVE},
@@ -110,6 +115,8 @@ class Ballots:
 
     granted: set[ReplicaKey] = field(default_factory=set)
     rejected: set[ReplicaKey] = field(default_factory=set)
+    gone: set[ReplicaKey] = field(default_factory=set)
+    """Whose process was not there when it was to be asked: they are not waited for."""
     resend_at_ms: int = 0
     decided: bool = False
 
@@ -139,6 +146,8 @@ class RaftCore(LogCore):
         self._deadline_ms = 0
         """Of the election or the fetch, by state."""
         self._ballots = Ballots()
+        self._gone: set[int] = set()
+        """Peers whose address refused a connection, and that have said nothing since."""
         self._contacts: dict[int, ReplicaKey] = {}
         """By id: who else may know the leader. A replica formatted without voters knows nobody at first."""
         self._announced = (stored.epoch, NO_LEADER)
@@ -183,12 +192,15 @@ class RaftCore(LogCore):
             self._become_follower(self.epoch, self.leader_id, now_ms)
         else:
             self._become_unattached(self.epoch, now_ms)
+            self._deadline_ms = min(self._deadline_ms, now_ms + self._turn_ms())
         return self._finish(now_ms)
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, its effects out. A core that has failed stays silent."""
         if self.state is State.FAILED:
             return []
+        if self._gone and isinstance(event, Message):
+            self._gone.discard(event.sender.id)
         self._handlers[type(event)](event, now_ms)
         return self._finish(now_ms)
 
@@ -406,13 +418,27 @@ class RaftCore(LogCore):
             self._send(key, BeginQuorumEpochRequest(self.me, self.epoch, self._request_id()))
 
     def _on_peer_unreachable(self, event: PeerUnreachable, now_ms: int) -> None:
+        if event.node_id in self.voters.current.ids:
+            self._gone.add(event.node_id)
         if self.state is State.FOLLOWER and event.node_id == self.leader_id:
             self.has_fetched = False
-            # A little chance keeps several followers from standing at the same moment.
-            soon = now_ms + self._rng.randrange(UNREACHABLE_BACKOFF_MS_MAX)
-            self._deadline_ms = min(self._deadline_ms, soon)
+            self._deadline_ms = min(self._deadline_ms, now_ms + self._turn_ms())
             self._fetcher.request_id = -1
             self._fetcher.back_off(now_ms)
+        elif self.state in (State.PROSPECTIVE, State.CANDIDATE):
+            self._note_gone()
+            self._count_ballots(now_ms)
+
+    def _turn_ms(self) -> int:
+        """When it is this voter's turn to stand, the leader being gone or unknown."""
+        before = sum(1 for each in self.voters.current.ids if each < self.me.id and each != self.leader_id)
+        return TURN_FIRST_MS + before * TURN_STEP_MS + self._rng.randrange(TURN_JITTER_MS)
+
+    def _note_gone(self) -> None:
+        """A peer whose earlier answer counts is not among them."""
+        ballots = self._ballots
+        ballots.gone = {key for key in self._others(self.voters.current) if key.id in self._gone}
+        ballots.gone -= ballots.granted
 
     def _on_contact(self, event: Contact, now_ms: int) -> None:
         if event.node_id != self.me.id and len(self._contacts) < CONTACTS_MAX:
@@ -434,6 +460,7 @@ class RaftCore(LogCore):
         self._ballots = Ballots()
         self._deadline_ms = now_ms + self._election_timeout_ms()
         self._ask_for_votes(now_ms)
+        self._note_gone()
 
     def _ask_for_votes(self, now_ms: int) -> None:
         ballots = self._ballots
@@ -462,7 +489,7 @@ class RaftCore(LogCore):
                 self._become_candidate(now_ms)
             else:
                 self._become_leader(now_ms)
-        elif len(voters) - len(ballots.rejected) < voters.majority:
+        elif len(voters) - len(ballots.rejected | ballots.gone) < voters.majority:
             ballots.decided = True
             if self.state is State.PROSPECTIVE:
                 self._give_up_prospect(now_ms)
@@ -470,8 +497,10 @@ class RaftCore(LogCore):
                 self._deadline_ms = now_ms + self._backoff_ms()
 
     def _give_up_prospect(self, now_ms: int) -> None:
+        """It is asked again soon where nobody leads: the question disturbs nobody."""
         if self.leader_id in (NO_LEADER, self.me.id):
             self._become_unattached(self.epoch, now_ms)
+            self._deadline_ms = min(self._deadline_ms, now_ms + self._turn_ms() + self._backoff_ms())
         else:
             self._become_follower(self.epoch, self.leader_id, now_ms)
 
@@ -512,6 +541,11 @@ class RaftCore(LogCore):
         if self.state is not asking or response.epoch != self.epoch or voter is None:
             return
         (self._ballots.granted if response.granted else self._ballots.rejected).add(voter.key)
+        self._ballots.gone.discard(voter.key)
+        if not response.granted and self.state is State.CANDIDATE:
+            # A rival has that vote: if neither wins, there is no point in waiting for those who are silent.
+            pause_ms = max(self.config.request_timeout_ms // 2, self.config.election_backoff_max_ms)
+            self._deadline_ms = min(self._deadline_ms, now_ms + pause_ms + self._backoff_ms())
         self._count_ballots(now_ms)
 
     def _on_persisted(self, event: QuorumStatePersisted, now_ms: int) -> None:
