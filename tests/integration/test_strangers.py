@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,35 +55,112 @@ def test_a_node_of_another_cluster_is_refused_with_one_line(
     assert cluster.layout.cluster_id in last
 
 
+class Stranger:
+    """A process beside the cluster, with the properties of one of its nodes but for a directory and ports of its own."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        directory: Path,
+        node_id: int,
+        *,
+        cluster_id: str = "",
+        prelude: str = "",
+        **overrides: str,
+    ) -> None:
+        own = {
+            "log.dirs": str(directory / "data"),
+            "listeners": "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0",
+            "advertised.listeners": "PLAINTEXT://127.0.0.1:0",
+            "odradek.metrics.port": "-1",
+        }
+        directory.mkdir(exist_ok=True)
+        properties = cluster.layout.properties(cluster.layout.node(node_id)) | own
+        properties |= {key.replace("_", "."): value for key, value in overrides.items()}
+        file = directory / "server.properties"
+        file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        main = "import sys; from odradek.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        self.output = directory / "node.log"
+        with self.output.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"{prelude}\n{main}", "server", str(file)],
+                env={**os.environ, "CLUSTER_ID": cluster_id or cluster.layout.cluster_id},
+                stdout=log,
+                stderr=log,
+            )
+        cluster.at_end.append(self.process.kill)
+
+    def refused(self) -> str:
+        """It ends by itself, not having served anybody; its last line."""
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it goes on:\n{self.output.read_text()}")
+        said = self.output.read_text()
+        assert code == 1
+        assert "is ready" not in said
+        last = said.strip().splitlines()[-1]
+        assert last.startswith("odradek: ")
+        return last
+
+
 def test_a_node_with_the_id_of_another_is_refused_with_one_line(cluster: Cluster, tmp_path: Path) -> None:
     """Another disk, another address, the id of node 3, which lives: the second one must not get in."""
     create_topic(cluster)
-    node = cluster.layout.node(3)
-    properties = cluster.layout.properties(node) | {
-        "log.dirs": str(tmp_path / "twin"),
-        "listeners": "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0",
-        "advertised.listeners": "PLAINTEXT://127.0.0.1:0",
-        "odradek.metrics.port": "-1",
-    }
-    file = tmp_path / "twin.properties"
-    file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-    output = tmp_path / "twin.log"
-    with output.open("wb") as log:
-        twin = subprocess.Popen(
-            [sys.executable, "-m", "odradek.cli.main", "server", str(file)],
-            env={**os.environ, "CLUSTER_ID": cluster.layout.cluster_id},
-            stdout=log,
-            stderr=log,
-        )
-    cluster.at_end.append(twin.kill)
-    what_to_do = "two nodes have node.id=3; give each node an id of its own"
-    eventually(lambda: what_to_do in output.read_text(), PATIENCE_S, "the second node 3 is not told")
-    cluster.await_logged(1, what_to_do)
-    assert "is ready" not in output.read_text()
-    twin.kill()
-    twin.wait()
-    cluster.await_isr(TOPIC, 3)
     writer = Writer(cluster)
+    what_to_do = "two nodes have node.id=3; give each node an id of its own"
+    assert what_to_do in Stranger(cluster, tmp_path / "twin", 3).refused()
+    for node in (1, 2):
+        cluster.await_logged(node, what_to_do)
+        assert cluster.log(node).count(what_to_do) == 1
+    cluster.await_isr(TOPIC, 3)
     writer.await_more()
     writer.finish()
     verify(cluster, writer)
+
+
+def test_a_broker_of_another_cluster_is_refused_over_the_network(cluster: Cluster, tmp_path: Path) -> None:
+    other = "AAAAAAAAAAAAAAAAAAAAAQ"
+    overrides = {"node.id": "7", "process.roles": "broker", "listeners": "PLAINTEXT://127.0.0.1:0"}
+    stranger = Stranger(cluster, tmp_path / "other", 3, cluster_id=other, **overrides)
+    last = stranger.refused()
+    assert f"belongs to cluster {cluster.layout.cluster_id}" in last or f"to cluster {other}" in last
+    assert "give both the same cluster id" in last
+    for node in (1, 2, 3):
+        assert cluster.log(node).count("give both the same cluster id") <= 1
+
+
+@pytest.mark.parametrize(
+    ("prelude", "what_to_do"),
+    [
+        (
+            "import odradek.rpc.identity as i; i.RPC_VERSION = 0",
+            "run the same version of Odradek on every node",
+        ),
+        (
+            "import odradek.controller.settings as s; s.SUPPORTED_FEATURES = "
+            "{**s.SUPPORTED_FEATURES, 'metadata.version': (29, 29)}",
+            "Start the version of the other nodes",
+        ),
+    ],
+    ids=["rpc", "metadata.version"],
+)
+def test_a_node_of_an_older_version_is_refused_with_one_line(
+    cluster: Cluster, tmp_path: Path, prelude: str, what_to_do: str
+) -> None:
+    overrides = {"node.id": "7", "process.roles": "broker", "listeners": "PLAINTEXT://127.0.0.1:0"}
+    stranger = Stranger(cluster, tmp_path / "old", 3, prelude=prelude, **overrides)
+    assert what_to_do in stranger.refused()
+
+
+def test_a_copy_of_a_node_ends_and_the_original_or_the_copy_serves(cluster: Cluster, tmp_path: Path) -> None:
+    """The same disk twice, as after a careless restore: the newer process counts, the older one is told to stop."""
+    cluster.pause(3)
+    shutil.copytree(cluster.data(3), tmp_path / "copy" / "data")
+    (tmp_path / "copy" / "data" / ".lock").unlink(missing_ok=True)
+    copy = Stranger(cluster, tmp_path / "copy", 3)
+    eventually(lambda: "is ready" in copy.output.read_text(), PATIENCE_S, "the newer process does not serve")
+    cluster.resume(3)
+    cluster.await_end_of(3)
+    assert "another process" in cluster.log(3).strip().splitlines()[-1]
+    assert copy.process.poll() is None

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 REPLICATION_LISTENER = "REPLICATION"
 """Name under which a broker registers where other nodes reach it."""
 REGISTER_AGAIN_MS = 200
+REGISTRATION_TIMEOUT = "initial.broker.registration.timeout.ms"
+REGISTRATION_TIMEOUT_MS = 60_000
+"""Kafka's default. The session of a process that is gone ends long before."""
+FOREVER = frozenset((ErrorCode.INCONSISTENT_CLUSTER_ID, ErrorCode.UNSUPPORTED_VERSION))
+"""Refusals that waiting does not change."""
 HEARTBEAT_SOON_MS = 50
 LEAVE_MS_MAX = 10_000
 LEAVE_UNANSWERED_MS = 2_000
@@ -49,9 +54,10 @@ class BrokerLifecycle:
         metadata_offset: Callable[[], int],
         on_registered: Callable[[int], None],
         on_unfenced: Callable[[], None],
+        on_refused: Callable[[str], None],
     ) -> None:
         """`metadata_offset`: up to where this broker has applied metadata. `on_registered(broker_epoch)` comes with
-        every registration, `on_unfenced` whenever the broker becomes so.
+        every registration, `on_unfenced` whenever the broker becomes so. `on_refused(reason)`: it never will.
         """
         self.broker_epoch = -1
         self.unfenced = False
@@ -65,6 +71,9 @@ class BrokerLifecycle:
         self._metadata_offset = metadata_offset
         self._on_registered = on_registered
         self._on_unfenced = on_unfenced
+        self._on_refused = on_refused
+        self._refused_since_ms = -1
+        self._refused_with = ErrorCode.NONE
         self._incarnation = ports.rng.randbytes(16)
         self._bound_ports: dict[str, int] = {}
         self._beating = False
@@ -120,15 +129,43 @@ class BrokerLifecycle:
 
     def _registered(self, response: BrokerRegistrationResponse) -> None:
         if response.error_code != ErrorCode.NONE:
-            self._warn("registration refused", error_code=response.error_code)
-            if not self._stopped:
-                self._timers.at(self._monotonic_ms() + REGISTER_AGAIN_MS, lambda _now: self._register())
+            self._registration_refused(ErrorCode(response.error_code))  # type: ignore[call-arg]
             return
+        self._refused_since_ms, self._refused_with = -1, ErrorCode.NONE
         self.broker_epoch = response.broker_epoch
         self._logs.note_registration(response.broker_epoch)
         self._on_registered(response.broker_epoch)
         self._beating = True
         self._heartbeat(self._monotonic_ms())
+
+    def _registration_refused(self, code: ErrorCode) -> None:
+        """Ask again, unless there is no hope. A reason is told once, not with every try."""
+        now_ms = self._monotonic_ms()
+        if code is not self._refused_with:
+            self._refused_since_ms, self._refused_with = now_ms, code
+            self._warn("registration refused", error=code.name)
+        if self._stopped:
+            return
+        patience_ms = int(self._config.static.get(REGISTRATION_TIMEOUT, REGISTRATION_TIMEOUT_MS))
+        late = now_ms - self._refused_since_ms >= patience_ms
+        if code in FOREVER or (code is ErrorCode.DUPLICATE_BROKER_REGISTRATION and late):
+            self._on_refused(f"the active controller does not register this broker: {self._what_to_do(code)}")
+            return
+        self._timers.at(now_ms + REGISTER_AGAIN_MS, lambda _now: self._register())
+
+    def _what_to_do(self, code: ErrorCode) -> str:
+        node_id = self._config.node_id
+        if code is ErrorCode.DUPLICATE_BROKER_REGISTRATION:
+            return (
+                f"another process is registered with node.id={node_id}, and lives. Give each node an id of its own, or "
+                "stop the other process"
+            )
+        if code is ErrorCode.INCONSISTENT_CLUSTER_ID:
+            return (
+                f"it belongs to another cluster than {self._logs.cluster_id}. Start the node with the id of its cluster, "
+                "and an empty data directory"
+            )
+        return "the cluster works at feature levels that this version does not support. Start the version of the other nodes"
 
     # -- heartbeats ----------------------------------------------------------------------------------------------
 
@@ -148,8 +185,14 @@ class BrokerLifecycle:
             current_metadata_offset=self._metadata_offset(),
             want_fence=False,
             want_shut_down=self._shut_down is not None,
+            offline_log_dirs=[each.directory_id for each in self._logs.dirs if each.offline],
         )
         self._ask(request, self._heartbeat_answered)
+
+    def directory_failed(self) -> None:
+        """What was led from there needs other leaders: the controller is told at once, not with the next heartbeat."""
+        if self._beating and not self._stopped and not self._left:
+            self._beat()
 
     def _heartbeat_answered(self, response: BrokerHeartbeatResponse) -> None:
         code = response.error_code

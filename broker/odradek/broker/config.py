@@ -15,7 +15,7 @@ from odradek.metadata.configs import BrokerLayers, broker_layers
 
 
 class StartupError(Exception):
-    """The node cannot start, and the text tells a person why and what to do."""
+    """The node cannot start, or not go on, and the text tells a person why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,6 +217,7 @@ class Node:
             metadata_offset=lambda: self.image.offset,
             on_registered=self._registered,
             on_unfenced=self._unfenced,
+            on_refused=self._stop_node,
         )
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
@@ -287,6 +288,7 @@ class Node:
         self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions)
         self.txn_verification = verification(self)
         self.replicas.on_leadership = self._leadership_changed
+        self.replicas.on_directory_failed = self._directory_failed
         self.replicas.assignments.ask = self._ask_controller
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
         self._consumer_protocol = "consumer" in {name.strip() for name in protocols}
@@ -330,6 +332,14 @@ class Node:
         self.stopping = True
         self.lifecycle.stop()
         self.on_fatal(reason)
+
+    def _directory_failed(self) -> None:
+        """Without any directory a broker is of no use to anybody: it makes room for others, as Kafka's does."""
+        if any(online for _, online in self.log_directories()):
+            self.lifecycle.directory_failed()
+        elif not self.stopping:
+            failed = ", ".join(path for path, _ in self.log_directories())
+            self._stop_node(f"Shutdown broker because all log dirs in {failed} have failed")
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Whether clients are served, and if not, what is missing."""

@@ -25,7 +25,7 @@ class OtherNodes:
 
     def __init__(self, config: BrokerConfig, server: InternalServer, port: int, log: Any) -> None:
         self.on_expelled: Callable[[str], object] = lambda _reason: None
-        """Told why this node cannot be one of this cluster, by most of the other controllers."""
+        """Told why this node cannot be one of this cluster."""
         self._config = config
         self._server = server
         self._log = log
@@ -117,11 +117,10 @@ class OtherNodes:
             return
         now_ms = self._node.ports.clock.monotonic_ms()
         self._refusals.heard(peer, text, now_ms)
-        ids = {*self._node.quorum.raft.voters.ids} - {self._config.node_id}
-        addresses = {f"{host}:{port}" for host, port in self._config.bootstrap_servers}
-        reason = self._refusals.verdict(ids or addresses, now_ms)
+        raft = self._node.quorum.raft
+        reason = self._refusals.verdict(now_ms if raft.is_leader else raft.leader_heard_ms, now_ms)
         if reason is not None:
-            self.on_expelled(f"the controllers refuse this node: {reason}")
+            self.on_expelled(f"this node cannot be one of the cluster: {reason}")
 
     def _settle(self) -> None:
         if self._node is not None:

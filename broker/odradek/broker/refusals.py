@@ -1,12 +1,10 @@
-"""When a node must see that it does not belong: refused by most of the other controllers, and for some time. Pure.
+"""When a node must see that it does not belong here: refused for some time, and without a leader. Pure.
 
-A single refusal may be the peer's fault, or pass: a controller may not have noticed yet that the process before this
-one is gone. Being unreachable is no refusal, and being accepted by one controller takes its earlier refusals back.
+A refusal may be the peer's fault, or pass: a controller may not have noticed yet that the process before this one is
+gone. Being unreachable is no refusal. And whoever the leader of the quorum talks to belongs, whatever others say.
 """
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 PATIENCE_MS = 8_000
 """Longer than a broken connection can go unnoticed: see `bulk_keepalive_timeout_ms`."""
@@ -25,11 +23,9 @@ class Refusals:
         else:
             self._since[peer] = self._since.get(peer, (now_ms, ""))[0], text
 
-    def verdict(self, controllers: Collection[int | str], now_ms: int) -> str | None:
-        """Why this node must stop; None while it need not."""
-        texts = [
-            text
-            for peer, (since_ms, text) in self._since.items()
-            if peer in controllers and now_ms - since_ms >= PATIENCE_MS
-        ]
-        return texts[0] if 2 * len(texts) > len(controllers) else None
+    def verdict(self, leader_heard_ms: int, now_ms: int) -> str | None:
+        """Why this node must stop; None while it need not. `leader_heard_ms`: when the leader last answered it."""
+        for since_ms, text in self._since.values():
+            if now_ms - max(since_ms, leader_heard_ms) >= PATIENCE_MS:
+                return text
+        return None

@@ -58,6 +58,7 @@ class ReplicaManager:
     ) -> None:
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.on_leadership: LeadershipChanged = lambda partition, leads: None
+        self.on_directory_failed: Callable[[], None] = lambda: None
         self._node_id = node_id
         self._static = static
         self._logs = logs
@@ -332,3 +333,4 @@ class ReplicaManager:
             if partition.log.offline and partition.replica is not None:
                 self.replication.failed(partition.replica, error)
                 self.failed(partition, error)
+        self.on_directory_failed()

@@ -214,7 +214,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     loop_timers = LoopTimers(loop, timers, node.settle)
     ready = loop.create_future()
     node.on_ready = lambda: _settle(ready)
-    node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(RuntimeError(reason))
+    node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(StartupError(reason))
     servers: list[asyncio.Server] = []
     files = FileSenders(loop, descriptors.file_senders) if IS_SUPPORTED else None
     http = None

@@ -142,10 +142,14 @@ class RaftCore(LogCore):
         """As follower: whether this leader has answered a fetch. It is taken for alive then, and pre-votes
         refused.
         """
+        self.leader_heard_ms = -1
+        """When a leader last answered a fetch of this replica; -1: never."""
         self._rng = rng
         self._deadline_ms = 0
         """Of the election or the fetch, by state."""
         self._ballots = Ballots()
+        self._losses = 0
+        """Elections lost in a row."""
         self._gone: set[int] = set()
         """Peers whose address refused a connection, and that have said nothing since."""
         self._contacts: dict[int, ReplicaKey] = {}
@@ -254,6 +258,7 @@ class RaftCore(LogCore):
         self._enter(State.FOLLOWER)
         self._adopt_epoch(epoch, leader_id)
         self.has_fetched = False
+        self._losses = 0
         self._deadline_ms = now_ms + self._fetch_timeout_ms()
 
     def _adopt_epoch(self, epoch: int, leader_id: int) -> None:
@@ -285,6 +290,7 @@ class RaftCore(LogCore):
         """Append the leader change record; with it, once, the voters that so far were configuration only."""
         granted = tuple(sorted(self._ballots.granted))
         self._enter(State.LEADER)
+        self._losses = 0
         self.leader_id = self.me.id
         self._persist(QuorumState(self.epoch, self.leader_id, self.voted))
         self.leader = LeaderState(self.config, self.me, self.epoch, self.log.end_offset, now_ms, now_ms)
@@ -356,6 +362,7 @@ class RaftCore(LogCore):
 
     def _heard_from_leader(self, now_ms: int) -> None:
         self.has_fetched = True
+        self.leader_heard_ms = now_ms
         self._deadline_ms = now_ms + self._fetch_timeout_ms()
 
     def _learn(self, epoch: int, leader_id: int, now_ms: int) -> None:
@@ -434,6 +441,12 @@ class RaftCore(LogCore):
         before = sum(1 for each in self.voters.current.ids if each < self.me.id and each != self.leader_id)
         return TURN_FIRST_MS + before * TURN_STEP_MS + self._rng.randrange(TURN_JITTER_MS)
 
+    def _pause_after_loss_ms(self) -> int:
+        """Turns that grow apart with every split vote in a row: what separates voters is the time of a vote."""
+        pause_ms, longest_ms = self._turn_ms() << min(self._losses, 4), self.config.election_backoff_max_ms
+        self._losses += 1
+        return pause_ms if pause_ms <= longest_ms else longest_ms + self._backoff_ms()
+
     def _note_gone(self) -> None:
         """A peer whose earlier answer counts is not among them."""
         ballots = self._ballots
@@ -494,7 +507,7 @@ class RaftCore(LogCore):
             if self.state is State.PROSPECTIVE:
                 self._give_up_prospect(now_ms)
             else:
-                self._deadline_ms = now_ms + self._backoff_ms()
+                self._deadline_ms = now_ms + self._pause_after_loss_ms()
 
     def _give_up_prospect(self, now_ms: int) -> None:
         """It is asked again soon where nobody leads: the question disturbs nobody."""

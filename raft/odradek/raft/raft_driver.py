@@ -327,6 +327,11 @@ class RaftDriver:
         return self._core.voters.current if self._core is not None else self._bootstrap
 
     @property
+    def leader_heard_ms(self) -> int:
+        """When a leader last answered this replica, monotonic; -1: never."""
+        return self._core.leader_heard_ms if self._core is not None else -1
+
+    @property
     def me(self) -> ReplicaKey:
         return self._me
 

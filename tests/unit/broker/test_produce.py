@@ -289,9 +289,11 @@ def test_flush_messages_1_acknowledges_only_after_fsync(node: NodeHarness, acks:
     assert end_offset(again, topic="safe") == 2
 
 
-def test_a_full_disk_acknowledges_nothing_and_takes_the_directory_offline() -> None:
+def test_a_full_disk_acknowledges_nothing_and_ends_a_node_that_has_no_other() -> None:
     disk = MemoryDisk(3)
     node = NodeHarness(disk)
+    ends: list[str] = []
+    node.node.on_fatal = ends.append
     node.create_topic("t", 2)
     client = node.client()
     produce(node, client, {0: node.batch(b"a")}, 9)
@@ -304,6 +306,7 @@ def test_a_full_disk_acknowledges_nothing_and_takes_the_directory_offline() -> N
     codes = {each.error_code for each in other.responses[0].partition_responses}
     assert codes == {ErrorCode.KAFKA_STORAGE_ERROR}
     assert not node.node.readiness()[0]
+    assert ends == ["Shutdown broker because all log dirs in /data have failed"]
 
 
 def test_a_deleted_and_recreated_topic_is_not_written_through_an_old_plan(node: NodeHarness) -> None:
