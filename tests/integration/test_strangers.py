@@ -56,7 +56,7 @@ def test_a_node_of_another_cluster_is_refused_with_one_line(
 
 
 class Stranger:
-    """A process beside the cluster, with the properties of one of its nodes but for a directory and ports of its own."""
+    """A process beside the cluster, with the properties of one of its nodes but a directory and ports of its own."""
 
     def __init__(
         self,

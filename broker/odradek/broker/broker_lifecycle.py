@@ -162,10 +162,13 @@ class BrokerLifecycle:
             )
         if code is ErrorCode.INCONSISTENT_CLUSTER_ID:
             return (
-                f"it belongs to another cluster than {self._logs.cluster_id}. Start the node with the id of its cluster, "
-                "and an empty data directory"
+                f"it belongs to another cluster than {self._logs.cluster_id}. Start the node with the id of its "
+                "cluster, and an empty data directory"
             )
-        return "the cluster works at feature levels that this version does not support. Start the version of the other nodes"
+        return (
+            "the cluster works at feature levels that this version does not support. "
+            "Start the version of the other nodes"
+        )
 
     # -- heartbeats ----------------------------------------------------------------------------------------------
 

@@ -94,8 +94,8 @@ CONTACTS_MAX = 32
 TURN_FIRST_MS = 10
 TURN_STEP_MS = 50
 TURN_JITTER_MS = 20
-"""When the leader is known to be gone, voters stand one after the other, in the order of their ids: the first after 10 ms,
-in which the others can hear of it too, the next 50 ms later. Standing in the same moment splits the vote.
+"""When the leader is known to be gone, voters stand one after the other, in the order of their ids: the first after
+10 ms, in which the others can hear of it too, the next 50 ms later. Standing in the same moment splits the vote.
 """
 _ANY = frozenset({State.UNATTACHED, State.FOLLOWER, State.FAILED})
 TRANSITIONS: dict[State, frozenset[State]] = {
