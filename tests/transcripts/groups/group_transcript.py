@@ -20,7 +20,14 @@ from typing import Any
 
 from odradek.wire.apis import ApiKey, request_class
 from odradek.wire.errors import ErrorCode
-from odradek.wire.messages.consumer_protocol_subscription import ConsumerProtocolSubscription
+from odradek.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest
+from odradek.wire.messages.consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatRequestTopicPartitions,
+)
+from odradek.wire.messages.consumer_protocol_assignment import ConsumerProtocolAssignment
+from odradek.wire.messages.consumer_protocol_assignment import TopicPartition as AssignedTopic
+from odradek.wire.messages.consumer_protocol_subscription import ConsumerProtocolSubscription, TopicPartition
 from odradek.wire.messages.delete_groups import DeleteGroupsRequest
 from odradek.wire.messages.describe_groups import DescribeGroupsRequest
 from odradek.wire.messages.heartbeat import HeartbeatRequest
@@ -55,6 +62,11 @@ CONFIG = {
     "group_max_session_timeout_ms": 60_000,
     "group_max_size": 3,
     "offset_metadata_max_bytes": 16,
+    "group_consumer_min_heartbeat_interval_ms": 1_000,
+    "group_consumer_heartbeat_interval_ms": 1_000,
+    "group_consumer_min_session_timeout_ms": 3_000,
+    "group_consumer_session_timeout_ms": 6_000,
+    "group_consumer_max_size": 3,
 }
 """What the recorded Kafka ran with; 4 partitions of the offsets topic."""
 
@@ -71,7 +83,13 @@ API_KEYS = {
     "describe": ApiKey.DESCRIBE_GROUPS,
     "list": ApiKey.LIST_GROUPS,
     "delete": ApiKey.DELETE_GROUPS,
+    "beat": ApiKey.CONSUMER_GROUP_HEARTBEAT,
+    "cdescribe": ApiKey.CONSUMER_GROUP_DESCRIBE,
 }
+
+
+_GENERATED = re.compile(r"-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-|^[A-Za-z0-9_-]{22}$")
+"""Member ids of classic groups, and of consumer groups."""
 
 
 class Symbols:
@@ -88,7 +106,7 @@ class Symbols:
 
     def name(self, member_id: str) -> str:
         """The symbol of a generated member id; anything else stands for itself."""
-        if not re.search(r"-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-", member_id):
+        if not _GENERATED.search(member_id):
             return member_id
         return self._members.setdefault(member_id, f"<M{len(self._members) + 1}>")
 
@@ -123,12 +141,20 @@ def _split(text: str, separator: str = ",") -> list[str]:
 
 
 def _metadata(text: str) -> bytes:
-    """`topics(a;b)` is a consumer's subscription, anything else itself."""
+    """`topics(a;b)` is a consumer's subscription, `topics(a;b|a/0;a/1)` that of one which has partitions already;
+    anything else itself.
+    """
     match = re.fullmatch(r"topics\((.*)\)", text)
     if match is None:
         return text.encode()
-    body = ConsumerProtocolSubscription(topics=_split(match[1], ";")).encode(3)
-    return b"\0\3" + body
+    wanted, _, had = match[1].partition("|")
+    owned: dict[str, list[int]] = {}
+    for name, _, number in (part.partition("/") for part in _split(had, ";")):
+        owned.setdefault(name, []).append(int(number))
+    subscription = ConsumerProtocolSubscription(
+        topics=_split(wanted, ";"), owned_partitions=[TopicPartition(*entry) for entry in owned.items()]
+    )
+    return b"\0\3" + subscription.encode(3)
 
 
 def _join(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Message:
@@ -144,6 +170,18 @@ def _join(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Messa
     )
 
 
+def _assignment(text: str) -> bytes:
+    """`parts(a/0;a/1)` is a consumer's assignment, anything else itself."""
+    match = re.fullmatch(r"parts\((.*)\)", text)
+    if match is None:
+        return text.encode()
+    topics: dict[str, list[int]] = {}
+    for name, _, number in (part.partition("/") for part in _split(match[1], ";")):
+        topics.setdefault(name, []).append(int(number))
+    assigned = ConsumerProtocolAssignment([AssignedTopic(*entry) for entry in topics.items()])
+    return b"\0\3" + assigned.encode(3)
+
+
 def _sync(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Message:
     named = version >= 5 and "unnamed" not in a
     assignments = [part.partition(":") for part in _split(a.get("assign", ""))]
@@ -154,7 +192,9 @@ def _sync(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Messa
         group_instance_id=a.get("i"),
         protocol_type=a.get("type", "consumer") if named else None,
         protocol_name=a.get("name", "range") if named else None,
-        assignments=[SyncGroupRequestAssignment(member, data.encode()) for member, _, data in assignments],
+        assignments=[
+            SyncGroupRequestAssignment(member, _assignment(data)) for member, _, data in assignments
+        ],
     )
 
 
@@ -207,7 +247,8 @@ def _fetch(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Mess
         for name, _, partition in places
     ]
     groups = [
-        OffsetFetchRequestGroup(group, topics=topics if "p" in a else None) for group in a["g"].split(",")
+        OffsetFetchRequestGroup(group, a.get("m"), int(a.get("e", "-1")), topics if "p" in a else None)
+        for group in a["g"].split(",")
     ]
     return OffsetFetchRequest(groups=groups, require_stable=stable)
 
@@ -228,6 +269,36 @@ def _list(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Messa
     return ListGroupsRequest(_split(a.get("states", "")), _split(a.get("types", "")))
 
 
+def _beat(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Message:
+    """`e=0` says what a join has to; `t=` names topics (`t=none` not even none), `owned=orders:0;1,users:`."""
+    joins = a.get("e", "1") == "0"
+    owned = a.get("owned", "" if joins else None)
+    names = a.get("t")
+    return ConsumerGroupHeartbeatRequest(
+        group_id=a["g"],
+        member_id=a.get("m", ""),
+        member_epoch=int(a.get("e", "1")),
+        instance_id=a.get("i"),
+        rack_id=a.get("rack"),
+        rebalance_timeout_ms=int(a.get("rebalance", "2000" if joins else "-1")),
+        subscribed_topic_names=None if names in (None, "none") else _split(names or ""),
+        subscribed_topic_regex=a.get("regex"),
+        server_assignor=a.get("assignor"),
+        topic_partitions=None
+        if owned in (None, "none")
+        else [
+            ConsumerGroupHeartbeatRequestTopicPartitions(
+                _topic_id(name, topic_ids), [int(number) for number in _split(numbers, ";")]
+            )
+            for name, _, numbers in (part.partition(":") for part in _split(owned or ""))
+        ],
+    )
+
+
+def _cdescribe(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Message:
+    return ConsumerGroupDescribeRequest(a["g"].split(","), "ops" in a)
+
+
 def _delete(a: dict[str, str], version: int, topic_ids: dict[str, bytes]) -> Message:
     return DeleteGroupsRequest(a["g"].split(","))
 
@@ -243,10 +314,12 @@ BUILDERS: dict[str, Callable[[dict[str, str], int, dict[str, bytes]], Message]] 
     "describe": _describe,
     "list": _list,
     "delete": _delete,
+    "beat": _beat,
+    "cdescribe": _cdescribe,
 }
 
 _SILENT = {"throttle_time_ms", "unknown_tagged_fields"}
-_SORTED = {"members", "topics", "groups", "results", "partitions"}
+_SORTED = {"members", "topics", "groups", "results", "partitions", "topic_partitions"}
 
 
 def show(response: Struct, symbols: Symbols) -> str:
@@ -272,6 +345,13 @@ def _text(field: str, value: Any, symbols: Symbols) -> str:
             f"{{{show(entry, symbols)}}}" if isinstance(entry, Struct) else str(entry) for entry in value
         ]
         return f"[{' '.join(sorted(texts) if field in _SORTED else texts)}]"
+    if isinstance(value, Struct):
+        return f"{{{show(value, symbols)}}}"
+    if field in ("assignment", "member_assignment") and value[:2] == b"\0\3":
+        assigned = ConsumerProtocolAssignment.decode(value, 3, 2).assigned_partitions
+        return (
+            ",".join(sorted(f"{topic.topic}:{sorted(topic.partitions)}" for topic in assigned)) or "nothing"
+        )
     if isinstance(value, bytes):
         return symbols.topic(value) if field == "topic_id" else repr(value)[1:]
     if isinstance(value, str):

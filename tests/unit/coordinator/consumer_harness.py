@@ -127,21 +127,15 @@ class Client:
         self.instance = instance
         self.epoch = 0
         self.owned: dict[str, list[int]] = {}
-        self.joined_with: tuple[tuple[str, ...], dict[str, Any]] = ((), {})
         self.on_owned = on_owned
 
     def join(self, *topics: str, **kwargs: Any) -> Answer:
         self.epoch, self.owned = 0, {}
-        self.joined_with = topics, kwargs
         return self._take(
             self.harness.enter(self.member_id, *topics, group=self.group, instance=self.instance, **kwargs)
         )
 
     def beat(self, **kwargs: Any) -> Answer:
-        """An epoch of 0 means that the group has none yet: its expressions are not looked up. Then it joins again."""
-        if self.epoch == 0:
-            topics, joined_with = self.joined_with
-            return self.join(*topics, **joined_with)
         kwargs.setdefault("owned", self.owned)
         return self._take(
             self.harness.beat(self.member_id, self.epoch, group=self.group, instance=self.instance, **kwargs)

@@ -24,15 +24,15 @@ def test_the_first_member_gets_everything_at_once(harness: ConsumerHarness) -> N
     answer = harness.enter("a", "orders", "users")
     assert harness.assigned(answer) == {"orders": list(range(8)), "users": list(range(4))}
     response = heartbeat_response(answer)
-    assert (response.member_id, response.member_epoch, response.heartbeat_interval_ms) == ("a", 1, 5_000)
+    assert (response.member_id, response.member_epoch, response.heartbeat_interval_ms) == ("a", 2, 5_000)
     assert harness.group().state.value == "Stable"
 
 
 def test_an_assignment_is_told_once_and_again_only_on_a_full_request(harness: ConsumerHarness) -> None:
     first = harness.enter("a", "other")
-    assert harness.assigned(harness.beat("a", 1)) is None
-    assert harness.assigned(harness.beat("a", 1, owned={"other": [0, 1]})) is None
-    full = harness.beat("a", 1, owned={"other": [0, 1]}, topics=["other"], rebalance_ms=60_000)
+    assert harness.assigned(harness.beat("a", 2)) is None
+    assert harness.assigned(harness.beat("a", 2, owned={"other": [0, 1]})) is None
+    full = harness.beat("a", 2, owned={"other": [0, 1]}, topics=["other"], rebalance_ms=60_000)
     assert harness.assigned(full) == harness.assigned(first)
 
 
@@ -41,16 +41,16 @@ def test_nothing_is_assigned_before_its_owner_has_given_it_up(harness: ConsumerH
     a.join("orders")
     harness.advance(1_000)
     b.join("orders")
-    assert (b.owned, b.epoch) == ({}, 2)
+    assert (b.owned, b.epoch) == ({}, 3)
     assert harness.group().members.get("b").state is MemberState.UNRELEASED_PARTITIONS  # type: ignore[union-attr]
-    told = harness.beat("a", 1)
-    assert heartbeat_response(told).member_epoch == 1, "it stays at its epoch until it has revoked"
+    told = harness.beat("a", 2)
+    assert heartbeat_response(told).member_epoch == 2, "it stays at its epoch until it has revoked"
     kept = harness.assigned(told)
     assert kept is not None
     assert len(kept["orders"]) == 4
     assert harness.assigned(b.beat()) is None, "still nothing: a has not confirmed"
-    confirmed = harness.beat("a", 1, owned=kept)
-    assert heartbeat_response(confirmed).member_epoch == 2
+    confirmed = harness.beat("a", 2, owned=kept)
+    assert heartbeat_response(confirmed).member_epoch == 3
     b.beat()
     assert sorted(kept["orders"] + b.owned["orders"]) == list(range(8))
     assert harness.group().state.value == "Stable"
@@ -63,10 +63,10 @@ def test_members_that_come_within_the_assignment_interval_are_assigned_together(
     for client in clients:
         client.join("orders")
     group = harness.group()
-    assert (group.epoch, group.assignment_epoch) == (4, 1)
+    assert (group.epoch, group.assignment_epoch) == (5, 2)
     assert group.state.value == "Assigning"
     harness.settle(*clients)
-    assert group.assignment_epoch == 4
+    assert group.assignment_epoch == 5
     assert [len(client.partitions()) for client in clients] == [2, 2, 2, 2]
 
 
@@ -118,7 +118,7 @@ def test_who_leaves_frees_its_partitions_at_once(harness: ConsumerHarness) -> No
 def test_a_changed_subscription_moves_the_member_at_once(harness: ConsumerHarness) -> None:
     a = harness.client("a")
     a.join("orders", "users")
-    answer = harness.beat("a", 1, owned=a.owned, topics=["users", "other"])
+    answer = harness.beat("a", 2, owned=a.owned, topics=["users", "other"])
     assert harness.assigned(answer) == {"users": [0, 1, 2, 3]}, "orders goes before the next target is made"
     a.owned = {"users": [0, 1, 2, 3]}
     harness.settle(a)
@@ -232,18 +232,18 @@ def test_an_expression_made_to_explode_takes_no_time(harness: ConsumerHarness) -
 def test_epochs_of_the_future_and_of_the_past_are_fenced(harness: ConsumerHarness) -> None:
     a = harness.client("a")
     a.join("orders")
-    newer = harness.beat("a", 2)
+    newer = harness.beat("a", 3)
     assert newer.error is ErrorCode.FENCED_MEMBER_EPOCH
     assert heartbeat_response(newer).error_message == (
-        "The consumer group member has a greater member epoch (2) than the one known by the group coordinator (1). "
+        "The consumer group member has a greater member epoch (3) than the one known by the group coordinator (2). "
         "The member must abandon all its partitions and rejoin."
     )
     a.join("orders", "users")
     harness.settle(a)
-    assert a.epoch == 2
-    older = harness.beat("a", 1)
+    assert a.epoch == 3
+    older = harness.beat("a", 2)
     assert older.error is ErrorCode.FENCED_MEMBER_EPOCH
-    assert "smaller member epoch (1)" in (heartbeat_response(older).error_message or "")
+    assert "smaller member epoch (2)" in (heartbeat_response(older).error_message or "")
 
 
 def test_the_previous_epoch_will_do_if_the_answer_with_the_new_one_was_lost(harness: ConsumerHarness) -> None:
@@ -251,12 +251,12 @@ def test_the_previous_epoch_will_do_if_the_answer_with_the_new_one_was_lost(harn
     a.join("orders")
     harness.advance(1_000)
     b.join("orders")
-    kept = harness.assigned(harness.beat("a", 1))
+    kept = harness.assigned(harness.beat("a", 2))
     assert kept is not None
-    assert heartbeat_response(harness.beat("a", 1, owned=kept)).member_epoch == 2
-    again = harness.beat("a", 1, owned=kept)
-    assert heartbeat_response(again).member_epoch == 2
-    assert harness.beat("a", 1, owned={"orders": list(range(8))}).error is ErrorCode.FENCED_MEMBER_EPOCH
+    assert heartbeat_response(harness.beat("a", 2, owned=kept)).member_epoch == 3
+    again = harness.beat("a", 2, owned=kept)
+    assert heartbeat_response(again).member_epoch == 3
+    assert harness.beat("a", 2, owned={"orders": list(range(8))}).error is ErrorCode.FENCED_MEMBER_EPOCH
 
 
 def test_a_fenced_member_starts_anew_with_epoch_zero(harness: ConsumerHarness) -> None:
@@ -299,7 +299,7 @@ def test_a_static_member_that_was_replaced_is_fenced(harness: ConsumerHarness) -
     a.join("orders")
     a.leave(-2)
     harness.client("b", instance="i").join("orders")
-    answer = harness.beat("a", 1, instance="i")
+    answer = harness.beat("a", 2, instance="i")
     assert answer.error is ErrorCode.FENCED_INSTANCE_ID
     assert heartbeat_response(answer).error_message == (
         "Static member a with instance id i was fenced by member b."
@@ -324,21 +324,21 @@ def test_a_commit_of_an_older_epoch_counts_for_what_was_kept_since(harness: Cons
     b.join("orders")
     harness.settle(a, b)
     kept, new = a.owned["orders"][0], b.owned["orders"][0]
-    assert harness.commit_errors({("orders", kept): 5}, member_id="a", generation=1) == [ErrorCode.NONE]
-    answer = harness.commit({("orders", new): 5}, member_id="a", generation=1)
+    assert harness.commit_errors({("orders", kept): 5}, member_id="a", generation=2) == [ErrorCode.NONE]
+    answer = harness.commit({("orders", new): 5}, member_id="a", generation=2)
     assert errors_of(answer) == [ErrorCode.STALE_MEMBER_EPOCH]
-    assert harness.commit_errors({("orders", new): 5}, member_id="a", generation=3) == [
+    assert harness.commit_errors({("orders", new): 5}, member_id="a", generation=4) == [
         ErrorCode.STALE_MEMBER_EPOCH
     ]
-    assert harness.commit_errors({("orders", kept): 6}, member_id="a", generation=2) == [ErrorCode.NONE]
+    assert harness.commit_errors({("orders", kept): 6}, member_id="a", generation=3) == [ErrorCode.NONE]
     assert harness.commit_errors({("orders", kept): 6}) == [ErrorCode.UNKNOWN_MEMBER_ID]
-    old_version = {"member_id": "a", "generation": 2, "version": 8}
+    old_version = {"member_id": "a", "generation": 3, "version": 8}
     assert harness.commit_errors({("orders", kept): 7}, **old_version) == [ErrorCode.UNSUPPORTED_VERSION]  # type: ignore[arg-type]
 
 
 def test_offsets_of_subscribed_topics_are_not_deleted(harness: ConsumerHarness) -> None:
     harness.enter("a", "orders")
-    harness.commit({("orders", 0): 1, ("users", 0): 1}, member_id="a", generation=1)
+    harness.commit({("orders", 0): 1, ("users", 0): 1}, member_id="a", generation=2)
     answer = harness.delete_offsets(("orders", 0), ("users", 0))
     errors = [p.error_code for topic in answer.response.topics for p in topic.partitions]
     assert errors == [ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC, ErrorCode.NONE]
@@ -347,7 +347,7 @@ def test_offsets_of_subscribed_topics_are_not_deleted(harness: ConsumerHarness) 
 
 def test_offsets_outlive_the_group_for_their_retention(harness: ConsumerHarness) -> None:
     harness.enter("a", "orders")
-    harness.commit({("orders", 0): 1}, member_id="a", generation=1)
+    harness.commit({("orders", 0): 1}, member_id="a", generation=2)
     harness.beat("a", -1)
     day = 24 * 3_600_000
     harness.advance(6 * day)
@@ -406,13 +406,13 @@ def test_version_0_lets_the_coordinator_make_the_id(harness: ConsumerHarness) ->
     member_id = heartbeat_response(answer).member_id
     assert member_id is not None
     assert len(member_id) == 22
-    assert harness.beat(member_id, 1, version=0).error is ErrorCode.NONE
+    assert harness.beat(member_id, 2, version=0).error is ErrorCode.NONE
 
 
 def test_a_full_group_takes_nobody_else() -> None:
     harness = ConsumerHarness(group_consumer_max_size=1)
     harness.enter("a", "orders")
-    assert harness.beat("a", 1).error is ErrorCode.NONE
+    assert harness.beat("a", 2).error is ErrorCode.NONE
     answer = harness.enter("b", "orders")
     assert answer.error is ErrorCode.GROUP_MAX_SIZE_REACHED
     text = "The consumer group has reached its maximum capacity of 1 members."
@@ -440,10 +440,10 @@ def test_a_group_may_have_its_own_timeouts_between_the_brokers_bounds(harness: C
 def test_described_as_a_consumer_group_and_not_as_a_classic_one(harness: ConsumerHarness) -> None:
     harness.enter("a", "orders", assignor="range", rack="r1")
     described = harness.describe_consumer()
-    assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Stable", 1, 1)
+    assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Stable", 2, 2)
     assert described.assignor_name == "range"
     (member,) = described.members
-    assert (member.member_id, member.member_epoch, member.rack_id, member.member_type) == ("a", 1, "r1", 1)
+    assert (member.member_id, member.member_epoch, member.rack_id, member.member_type) == ("a", 2, "r1", 1)
     assert [topic.topic_name for topic in member.assignment.topic_partitions] == ["orders"]
     classic = harness.describe()
     assert (classic.error_code, classic.group_state) == (ErrorCode.GROUP_ID_NOT_FOUND, "Dead")
@@ -465,10 +465,10 @@ def test_what_the_log_refuses_has_not_been(harness: ConsumerHarness) -> None:
     assert harness.enter("b", "orders").error is ErrorCode.COORDINATOR_NOT_AVAILABLE
     assert a.leave().error is ErrorCode.COORDINATOR_NOT_AVAILABLE
     group = harness.group()
-    assert (group.size, group.name_counts, group.epoch) == (1, {"orders": 1}, 1)
+    assert (group.size, group.name_counts, group.epoch) == (1, {"orders": 1}, 2)
     assert sum(map(len, group.owners.values())) == 8
     harness.writer.refuse_with = ErrorCode.NONE
-    assert harness.beat("a", 1).error is ErrorCode.NONE
+    assert harness.beat("a", 2).error is ErrorCode.NONE
 
 
 def test_the_next_coordinator_has_what_this_one_had(harness: ConsumerHarness) -> None:

@@ -35,6 +35,8 @@ class VirtualBroker:
             "describe": coordinator.describe_groups,
             "list": coordinator.list_groups,
             "delete": coordinator.delete_groups,
+            "beat": coordinator.consumer_group_heartbeat,
+            "cdescribe": coordinator.describe_consumer_groups,
         }[request.verb]
         version = request.version
         sent = type(request.body).decode(request.body.encode(version), version)

@@ -48,8 +48,10 @@ class Numbers(NamedTuple):
 
 
 GROUP, TARGET, LEGACY = "group", "target", "legacy"
-_NO_GROUP = Numbers(0, 0)
-_NO_TARGET = Numbers(-1, 0)
+_NO_GROUP = Numbers(1, 0)
+"""A group begins at epoch 1, which its first member raises: epoch 0 is that of a member that joins."""
+_NO_TARGET = Numbers(1, 0)
+"""That of an empty group at its first epoch: nothing, and it need not wait for the interval."""
 
 
 class ConsumerGroup:
