@@ -189,9 +189,6 @@ class Cluster:
     def may_lose_disk(self, machine: Machine) -> bool:
         return not self.scenario.within_promises or self.invariants.survives_loss(machine, all_of_it=True)
 
-    def may_rot(self, machine: Machine, key: Key) -> bool:
-        return not self.scenario.within_promises or self.invariants.survives_loss_of(machine, key)
-
     def expects_refusal(self, machine: Machine, error: Exception) -> bool:
         return bool(machine.disk_faults)
 

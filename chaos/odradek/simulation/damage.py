@@ -112,7 +112,7 @@ class DiskDamage:
             return False
         if _is_sole(partition):
             return partition.topic in self._cluster.topics
-        return self._cluster.may_rot(machine, (partition.topic_id, partition.index))
+        return self._cluster.may_lose_disk(machine)
 
     def _pick_batch(self, disk: MemoryDisk, log: Log) -> tuple[str, int, int, int] | None:
         """(file, where its records begin, where they end, base offset) of some batch."""

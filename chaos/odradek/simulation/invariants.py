@@ -84,10 +84,11 @@ class Invariants:
         self.raft.forget_disk(machine.id)
 
     def rotten(self, machine: Machine, topic_id: bytes, index: int, offset: int) -> None:
-        """A batch at this offset is damaged on one machine."""
+        """A batch at this offset is damaged on one machine: when it is found, nothing there is relied on any more."""
         key = topic_id, index
         self._rotten[key, machine.id] = min(offset, self._rotten.get((key, machine.id), offset))
-        self._taint(machine, key, self.models[key])
+        for each, model in self.models.items():
+            self._taint(machine, each, model)
 
     def given_up(self, partition: Partition) -> None:
         """Its only replica is damaged where somebody wants to read."""
@@ -110,12 +111,12 @@ class Invariants:
     def survives_loss(self, machine: Machine, *, all_of_it: bool = False) -> bool:
         """Whether nothing acknowledged may be lost if this machine loses power now (D2), or `all_of_it`."""
         return all(
-            self.survives_loss_of(machine, key)
+            self._survives_loss_of(machine, key)
             for key, model in self.models.items()
             if all_of_it or not self._cluster.flushes(model.topic)
         )
 
-    def survives_loss_of(self, machine: Machine, key: Key) -> bool:
+    def _survives_loss_of(self, machine: Machine, key: Key) -> bool:
         found = self.metadata.partition(key)
         if found is None or machine.id not in found.replicas:
             return True

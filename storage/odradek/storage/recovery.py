@@ -236,11 +236,16 @@ def _restore_epochs(log: Log, starts: Starts) -> None:
     for epoch, start in starts:
         if not log.log_start_offset <= start < log.log_end_offset or log.epochs.epoch_at(start) == epoch:
             continue
+        segment = log._segments[log._segment_index(start)]
         try:
-            found = log._segments[log._segment_index(start)].header_at(log._pool, start)
+            found = log._find(segment, start)
+            if found is None:
+                continue
+            file = segment.file or log._pool.open(segment)
+            _, header = next(walk_headers(file, found[0], segment.written, chunk=64))
         except Damage:
             continue
-        if found is not None and (found[1].base_offset, found[1].leader_epoch) == (start, epoch):
+        if (header.base_offset, header.leader_epoch) == (start, epoch):
             log.epochs.restore(epoch, start)
 
 

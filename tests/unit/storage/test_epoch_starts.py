@@ -189,3 +189,23 @@ def test_a_file_that_is_large_begins_anew(monkeypatch: pytest.MonkeyPatch) -> No
     assert node.disk.read_file(NOTED) == b"t 0 99 0\n\nt 1 100 0\n"
     assert node.checkpoint_file(1) == b"0\n1\n58 0\n", "durable, as they were when the file began anew"
     assert node.checkpoint_file(2) == b"0\n1\n59 0\n"
+
+
+def test_a_log_that_is_damaged_before_a_segment_without_index_is_opened() -> None:
+    node = Node()
+    log = node.log()
+    for _ in range(3):
+        append(log, 0)
+    log.roll(NOW)
+    append(log, 0)
+    node.lead(0, 1)
+    append(log, 1)
+    node.syncer.drain()
+    node.disk.kill()
+    node.disk.flip_bit("/data/t-0/00000000000000000000.log", 75 + 65, 3)
+    for suffix in (".index", ".timeindex"):
+        if node.disk.exists(f"/data/t-0/00000000000000000003{suffix}"):
+            node.disk.unlink(f"/data/t-0/00000000000000000003{suffix}")
+    reopened = node.opened().get("t", 0)
+    assert reopened is not None
+    assert (reopened.readable_end, reopened.log_end_offset) == (2, 5)
