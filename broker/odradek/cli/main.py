@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "run",
         "start, watch, kill, stop a cluster on this machine; cluster id and endpoints",
     ),
+    "features": ("features", "run", "describe, upgrade, downgrade the features of a cluster"),
     "metadata-quorum": ("metadata_quorum", "run", "status of the metadata quorum"),
     "simulate": ("simulate", "run", "whole clusters on virtual time under faults, every promise checked"),
     "transactions": ("transactions", "run", "list, describe, abort transactions, find those that hang"),
