@@ -21,7 +21,7 @@ from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
-from odradek.broker.transactions import transaction_coordinator, verification
+from odradek.broker.transactions import OffsetsVerification, transaction_coordinator, verification
 from odradek.broker.txn_markers import TxnMarkers
 from odradek.controller.settings import GROUP_VERSION
 from odradek.coordinator.config import GroupConfig
@@ -262,6 +262,7 @@ class Node:
             partition_count=config.offsets_topic_num_partitions,
             topics=Topics(self),
             group_configs=lambda group_id: self.image.config(ResourceType.GROUP, group_id),
+            verification=OffsetsVerification(self),
             log=ports.log,
             on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
         )

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from odradek.broker import txn_verification
 from odradek.broker.topic_creation import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
-from odradek.broker.txn_verification import TxnVerification
+from odradek.broker.txn_verification import Support, TxnVerification
 from odradek.coordinator.transaction_coordinator import TransactionConfig, TransactionCoordinator
 from odradek.wire.apis import ApiKey
+from odradek.wire.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from odradek.broker.node import Node
-    from odradek.coordinator.runtime import PartitionWriter
+    from odradek.coordinator.runtime import PartitionWriter, Producer
     from odradek.coordinator.transaction.ports import Markers, TopicPartitions
 
 TRANSACTION_VERSION = "transaction.version"
@@ -66,3 +67,43 @@ def verification(node: Node) -> TxnVerification:
         node.clock,
         node.timers,
     )
+
+
+class OffsetsVerification:
+    """The group coordinator's `Verification`: of the partition of `__consumer_offsets` that is led here."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def verify(
+        self,
+        transactional_id: str,
+        producer: Producer,
+        partition: int,
+        api_version: int,
+        done: Callable[[ErrorCode], None],
+    ) -> None:
+        """INVALID_TXN_STATE too if the transaction has ended here while its coordinator was asked."""
+        support = Support.of_offset_commit(api_version)
+        try:
+            log = self._node.leader_of(OFFSETS_TOPIC, partition).log
+        except KafkaError as error:
+            done(error.code)
+            return
+        verification, producers = self._node.txn_verification, log.producers
+        if log.in_transaction(*producer) or not verification.is_needed(support):
+            done(ErrorCode.NONE)
+            return
+        guard = producers.verifying.setdefault(producer.id, object())
+
+        def answered(code: ErrorCode) -> None:
+            current = producers.verifying.get(producer.id) is guard
+            if code is not ErrorCode.NONE:
+                if current:
+                    del producers.verifying[producer.id]
+            elif not current and not log.in_transaction(*producer):
+                code = ErrorCode.INVALID_TXN_STATE
+            done(code)
+
+        where = OFFSETS_TOPIC, partition
+        verification.ask(transactional_id, *producer, where, support, answered)

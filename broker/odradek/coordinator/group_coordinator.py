@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.errors import client_error
-from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync
+from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync, txn_offsets
 from odradek.coordinator.group.consumer import heartbeat as consumer_heartbeat
 from odradek.coordinator.group.consumer.describe import describe_consumer_group
 from odradek.coordinator.group.consumer.settings import ConsumerSettings
@@ -33,6 +33,7 @@ from odradek.coordinator.runtime import (
     NullLog,
     Outcome,
     PartitionWriter,
+    Producer,
 )
 from odradek.ports.clock import Clock
 from odradek.ports.timers import TimerQueue
@@ -64,6 +65,7 @@ from odradek.wire.messages.offset_commit import OffsetCommitRequest, OffsetCommi
 from odradek.wire.messages.offset_delete import OffsetDeleteRequest, OffsetDeleteResponse
 from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchResponse
 from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+from odradek.wire.messages.txn_offset_commit import TxnOffsetCommitRequest, TxnOffsetCommitResponse
 
 R = TypeVar("R")
 OffsetsWriter = PartitionWriter
@@ -84,11 +86,12 @@ class GroupCoordinator:
         *,
         topics: TopicResolver,
         group_configs: Callable[[str], Mapping[str, str]] | None = None,
+        verification: txn_offsets.Verification | None = None,
         log: EventLog | None = None,
         on_failed: Callable[[int], None] | None = None,
     ) -> None:
-        """`group_configs(group id)`: what a group has configured of its own. `on_failed(partition)`: a write was lost,
-        the partition must be loaded again.
+        """`group_configs(group id)`: what a group has configured of its own. `verification`: of transactions, without
+        which everybody is believed. `on_failed(partition)`: a write was lost, the partition must be loaded again.
         """
         self.config = config
         self.timers = timers
@@ -96,6 +99,7 @@ class GroupCoordinator:
         self.rng = rng
         self.partition_count = partition_count
         self.topics = topics
+        self.verification = verification or txn_offsets.NoVerification()
         self.log: EventLog = log or NullLog()
         self.metrics = GroupMetrics()
         self.catalog = TopicCatalog(topics)
@@ -307,6 +311,44 @@ class GroupCoordinator:
         self._write(
             request.group_id, lambda shard: offsets.commit_offsets(shard, context, known), respond, failed
         )
+
+    def commit_transactional_offsets(
+        self,
+        context: GroupContext,
+        request: TxnOffsetCommitRequest,
+        done: Callable[[TxnOffsetCommitResponse], None],
+    ) -> None:
+        """Answered when the offsets are written and committed; they count from the marker of the transaction on."""
+        version = context.api_version
+        if not request.group_id:
+            done(txn_offsets.refusal(request.topics, ErrorCode.INVALID_GROUP_ID, version))
+            return
+        known, answer = txn_offsets.split(request, self.topics)
+        if not known:
+            done(answer)
+            return
+        index = self.partition_for(request.group_id)
+
+        def respond(response: TxnOffsetCommitResponse) -> None:
+            done(txn_offsets.merge(answer, response))
+
+        def failed(code: ErrorCode) -> None:
+            respond(txn_offsets.refusal(known, client_error(code), version))
+
+        def verified(code: ErrorCode) -> None:
+            if code is not ErrorCode.NONE:
+                failed(code)
+                return
+            self.runtime.write(
+                index, lambda shard: txn_offsets.commit(shard, context, request, known), respond, failed
+            )
+
+        error = self.runtime.error_of(index)
+        if error is not ErrorCode.NONE:
+            failed(error)
+            return
+        producer = Producer(request.producer_id, request.producer_epoch)
+        self.verification.verify(request.transactional_id, producer, index, version, verified)
 
     def fetch_offsets(
         self, context: GroupContext, request: OffsetFetchRequest, done: Callable[[OffsetFetchResponse], None]

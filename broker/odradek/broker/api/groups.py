@@ -75,6 +75,7 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.DELETE_GROUPS: _to_coordinator("delete_groups"),
     ApiKey.OFFSET_COMMIT: _to_coordinator("commit_offsets"),
     ApiKey.OFFSET_FETCH: _fetch_offsets,
+    ApiKey.TXN_OFFSET_COMMIT: _to_coordinator("commit_transactional_offsets"),
     ApiKey.OFFSET_DELETE: _to_coordinator("delete_offsets"),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: _consumer_group_heartbeat,
     ApiKey.CONSUMER_GROUP_DESCRIBE: _consumer_group_describe,

@@ -48,6 +48,7 @@ from odradek.wire.messages.offset_fetch import (
     OffsetFetchResponsePartitions,
     OffsetFetchResponseTopics,
 )
+from odradek.wire.messages.txn_offset_commit import TxnOffsetCommitRequestPartition
 from odradek.wire.uuid import ZERO_UUID
 
 GROUP_ID_NOT_FOUND_FROM = 9
@@ -66,20 +67,18 @@ def commit_offsets(
         keep_session(shard, group, group.members[request.member_id])
     wall_ms = shard.wall_ms()
     expire_ms = -1 if request.retention_time_ms == -1 else wall_ms + request.retention_time_ms
-    longest = shard.config.offset_metadata_max_bytes
     records: list[GroupRecord] = []
     response = OffsetCommitResponse()
     for topic in request.topics:
         answers: list[OffsetCommitResponsePartition] = []
         for partition in topic.partitions:
             error = ErrorCode.NONE
-            metadata = partition.committed_metadata
-            if metadata is not None and len(metadata) * 2 > longest and utf16_length(metadata) > longest:
+            if is_metadata_too_long(shard, partition.committed_metadata):
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
             else:
                 if check is not None:
                     check(topic.name, topic.topic_id, partition.partition_index)
-                value = _offset_value(partition, topic.topic_id, wall_ms, expire_ms)
+                value = offset_value(partition, topic.topic_id, wall_ms, expire_ms)
                 records.append(offset_record(request.group_id, topic.name, partition.partition_index, value))
             answers.append(OffsetCommitResponsePartition(partition.partition_index, error))
         response.topics.append(OffsetCommitResponseTopic(topic.name, topic.topic_id, answers))
@@ -102,8 +101,17 @@ def _validate_commit(
     )
 
 
-def _offset_value(
-    partition: OffsetCommitRequestPartition, topic_id: bytes, wall_ms: int, expire_ms: int
+def is_metadata_too_long(shard: ShardState, metadata: str | None) -> bool:
+    """`offset.metadata.max.bytes`, counted as Kafka counts."""
+    longest = shard.config.offset_metadata_max_bytes
+    return metadata is not None and len(metadata) * 2 > longest and utf16_length(metadata) > longest
+
+
+def offset_value(
+    partition: OffsetCommitRequestPartition | TxnOffsetCommitRequestPartition,
+    topic_id: bytes,
+    wall_ms: int,
+    expire_ms: int,
 ) -> OffsetCommitValue:
     return OffsetCommitValue(
         offset=partition.committed_offset,
