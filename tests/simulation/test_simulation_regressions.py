@@ -25,6 +25,9 @@ FOUND = [
         5,
         "the controller took a replaced disk for gone ever after: no leader after the next kill -9 (A1)",
     ),
+    ("disks", 296, "a lost index behind damage kept a node from starting (crash)"),
+    ("disks", 307, "the simulator relied on other partitions of a broker that had found damage in one (P2)"),
+    ("one-disk", 317, "the simulator did not see what a node had done in the event in which it gave up (lost-write)"),
     ("disks", 15, "the same, in a controlled shutdown (A1)"),
 ]
 

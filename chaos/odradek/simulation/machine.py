@@ -117,11 +117,11 @@ class Process:
             raise InvariantViolation(f"crash: {self.machine.host} failed in '{name}': {error!r}") from error
         if not self.alive:
             return  # it has stopped
+        cluster.invariants.after_step(self)  # what it did before it failed in the same event, it did
         if self.fatal is not None:
             self.machine.stopped_itself(self.fatal)
             return
         self._arm()
-        cluster.invariants.after_step(self)
 
     def _arm(self) -> None:
         """One event of the scheduler for the earliest timer."""
