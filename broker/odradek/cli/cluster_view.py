@@ -99,8 +99,8 @@ class ClusterView:
 class Peer:
     """One connection to one broker."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_TIMEOUT_S)
+    def __init__(self, port: int, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
 
     def __enter__(self) -> Peer:
         return self

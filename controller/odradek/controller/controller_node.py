@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from odradek.controller.gateway import (
     ANSWER_MARGIN_MS_MAX,
     AUTHORIZED,
-    NodeChannel,
     ControllerGateway,
     Done,
+    NodeChannel,
 )
 from odradek.controller.internal import BrokerUnreachableRequest, request_class
 from odradek.controller.quorum_controller import QuorumController
@@ -164,7 +164,7 @@ class MetadataQuorum:
         principal: str = AUTHORIZED,
     ) -> None:
         """Have the active controller answer, whichever node it is: `done(response)` once, at once or within
-        the time that the request says, or `timeout_ms`. NOT_CONTROLLER, or REQUEST_TIMED_OUT, if that was
+        the time that the request says, or `timeout_ms`. REQUEST_TIMED_OUT, or NOT_CONTROLLER, if that was
         not possible (see gateway.py).
         """
         wait_ms = self._timeout_ms(request) if timeout_ms is None else timeout_ms

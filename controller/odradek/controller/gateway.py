@@ -8,8 +8,8 @@
 A request is asked again until somebody answers, so it may be carried out more than once: what Kafka's
 requests are made for (epochs, incarnations, topics that exist already), and what Kafka's brokers do. When
 another node takes the lead, those whose answers are still out are asked there at once; of several answers
-the first counts. At the deadline the sender is told NOT_CONTROLLER if the request was never handed to
-anybody, so that it is certain not to be carried out, and REQUEST_TIMED_OUT if it was: then nobody knows.
+the first counts. At the deadline the sender is told REQUEST_TIMED_OUT, as by Kafka's brokers: nobody may know whether
+it was carried out. A node that cannot even take a request says NOT_CONTROLLER: another one may.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class ControllerGateway:
             if leader < 0
             else f"The active controller {leader} did not answer in time."
         )
-        self._refuse(asked, why)
+        self._finish(asked, error_response(asked.request, asked.version, ErrorCode.REQUEST_TIMED_OUT, why))
 
     def _refuse(self, asked: _Asked, why: str) -> None:
         code = ErrorCode.REQUEST_TIMED_OUT if asked.ever_handed else ErrorCode.NOT_CONTROLLER
