@@ -2,7 +2,8 @@
 
 The event loop's transports know no files. A connection that has one to send uses a second descriptor of its socket,
 and this module while it lasts; everything else still goes through the transport. Which sockets take bytes again is told
-by one epoll of its own, edge-triggered, of which the loop sees only one descriptor: no registration per response.
+by one epoll of its own, of which the loop sees only one descriptor: to wait costs one call (EPOLLONESHOT), where
+`add_writer` and `remove_writer` would cost six.
 
 Linux only. Elsewhere, and on connections that encrypt, answers are copies (`Log.read`).
 """
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
 
 IS_SUPPORTED = hasattr(select, "epoll") and hasattr(socket, "MSG_MORE")
-TURN_BYTES_MAX = 1 << 20
+TURN_BYTES_MAX = 2 << 20
 """A peer that takes bytes as fast as they come lets others have their turn after so many."""
 _EVENTS_MAX = 256
 
@@ -51,9 +52,13 @@ class FileSenders:
         except OSError:
             return None
         sock.setblocking(False)
-        self._epoll.register(sock.fileno(), select.EPOLLOUT | select.EPOLLET)
+        self._epoll.register(sock.fileno(), select.EPOLLONESHOT)
         self._by_fd[sock.fileno()] = sender
         return sock
+
+    def wait(self, fd: int) -> None:
+        """Call `go_on` once the socket takes more."""
+        self._epoll.modify(fd, select.EPOLLOUT | select.EPOLLONESHOT)
 
     def unregister(self, fd: int) -> None:
         del self._by_fd[fd]
@@ -118,13 +123,11 @@ class FileSender:
     def go_on(self) -> None:
         """The socket may take more."""
         self._turn = False
-        if self._parts:
-            self._push()
-            if not self._parts and self._socket is not None:
-                self._on_sent()
+        if self._parts and self._push():
+            self._on_sent()
 
-    def _push(self) -> None:
-        """As much as the socket takes."""
+    def _push(self) -> bool:
+        """As much as the socket takes; whether that was all."""
         assert self._socket is not None
         parts, sock = self._parts, self._socket
         fd = sock.fileno()
@@ -136,22 +139,33 @@ class FileSender:
                     if not self._turn:
                         self._turn = True
                         self._senders.loop.call_soon(self.go_on)
-                    return
+                    return False
+                skip = self._skip
+                size = len(part)
                 if isinstance(part, FileRange):
-                    sent = part.send(fd, self._skip)
+                    sent = part.send(fd, skip, left)
                 else:
                     more = socket.MSG_MORE if len(parts) > 1 else 0
-                    sent = sock.send(memoryview(part)[self._skip :] if self._skip else part, more)
-                left -= sent
+                    sent = sock.send(memoryview(part)[skip:] if skip else part, more)
                 self.unsent -= sent
-                self._skip += sent
-                if self._skip >= len(part):
+                left -= sent
+                skip += sent
+                if skip == size:
                     self._skip = 0
                     parts.popleft()
+                    continue
+                self._skip = skip
+                if left > 0:  # it did not take all that it was offered
+                    break
+            else:
+                return True
         except BlockingIOError:
-            return
+            pass
         except OSError as error:
             self._fail(error)
+            return False
+        self._senders.wait(fd)
+        return False
 
     def _fail(self, error: OSError) -> None:
         self._let_go()

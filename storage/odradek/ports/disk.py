@@ -27,8 +27,8 @@ class FileRange:
         """A copy; errors as `send`."""
         raise NotImplementedError
 
-    def send(self, socket: int, skip: int) -> int:
-        """Hand what follows `skip` bytes of it to a socket, by its descriptor: the bytes that it took.
+    def send(self, socket: int, skip: int, length_max: int) -> int:
+        """Hand up to `length_max` bytes that follow its first `skip` to a socket, by its descriptor: how many it took.
 
         BlockingIOError if the socket takes none now. OSError ESTALE once the file was cut, whatever may follow:
         bytes that were promised could be others by now.

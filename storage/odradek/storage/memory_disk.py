@@ -150,7 +150,7 @@ class MemoryRange(FileRange):
             raise OSError(errno.ESTALE, "the file was cut")
         return bytes(self._node.data[self._position : self._position + self._length])
 
-    def send(self, socket: int, skip: int) -> int:
+    def send(self, socket: int, skip: int, length_max: int) -> int:
         raise OSError(errno.EINVAL, "no descriptor")
 
 

@@ -110,9 +110,14 @@ class RealRange(FileRange):
         self._check()
         return os.pread(self._descriptor.fd, self._length, self._position)
 
-    def send(self, socket: int, skip: int) -> int:
-        self._check()
-        sent = os.sendfile(socket, self._descriptor.fd, self._position + skip, self._length - skip)
+    def send(self, socket: int, skip: int, length_max: int) -> int:
+        descriptor = self._descriptor
+        if self._cuts != descriptor.cuts:
+            self._check()
+        left = self._length - skip
+        if left > length_max:
+            left = length_max
+        sent = os.sendfile(socket, descriptor.fd, self._position + skip, left)
         if sent == 0:
             raise OSError(errno.ESTALE, "the file has become shorter")
         return sent

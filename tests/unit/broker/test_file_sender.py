@@ -29,11 +29,12 @@ class Peer:
             end.setblocking(False)
         self.sent = asyncio.Event()
         self.failures: list[OSError] = []
+        self.failed = asyncio.Event()
         self.sender = FileSender(senders, self.ours.fileno(), self.sent.set, self._failed)
 
     def _failed(self, error: OSError) -> None:
         self.failures.append(error)
-        self.sent.set()
+        self.failed.set()
 
     async def read(self, length: int) -> bytes:
         data = bytearray()
@@ -115,7 +116,7 @@ def test_a_peer_that_takes_everything_at_once_gives_others_their_turn(
     async def body(senders: FileSenders) -> None:
         peer = Peer(senders)
         assert peer.sender.send([b"x" * 900, file.range(0, 500), b"y" * 900, b"end"])
-        assert peer.sender.unsent == 903
+        assert peer.sender.unsent == 1303
         turns = 0
         while not peer.sent.is_set():
             await asyncio.sleep(0)
@@ -133,7 +134,8 @@ def test_a_peer_that_goes_away_is_noticed(file: Any, first: bytes) -> None:
         peer = Peer(senders)
         assert peer.sender.send([first or b"h", file.range(0, 4_000_000)])
         peer.theirs.close()
-        await peer.sent.wait()
+        await peer.failed.wait()
+        assert not peer.sent.is_set()
         assert [error.errno for error in peer.failures] in ([errno.EPIPE], [errno.ECONNRESET])
         assert peer.sender.unsent == 0
         peer.close()
@@ -148,7 +150,7 @@ def test_a_file_that_is_cut_on_the_way_ends_the_answer(file: Any) -> None:
         file.truncate(100)
         file.append([CONTENT])
         received = bytearray()
-        while not peer.sent.is_set():
+        while not peer.failed.is_set():
             await asyncio.sleep(0)
             try:
                 received += peer.theirs.recv(1 << 20)

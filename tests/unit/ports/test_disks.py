@@ -402,7 +402,7 @@ def test_a_range_goes_to_a_socket_in_pieces(real_file: Any) -> None:
         blocked = 0
         while sent < len(found):
             try:
-                sent += found.send(ours.fileno(), sent)
+                sent += found.send(ours.fileno(), sent, 1 << 20)
             except BlockingIOError:
                 blocked += 1
                 received += theirs.recv(1 << 20)
@@ -413,7 +413,7 @@ def test_a_range_goes_to_a_socket_in_pieces(real_file: Any) -> None:
     assert blocked
     real_file.truncate(10)
     with pytest.raises(OSError, match="cut"):
-        found.send(0, 0)
+        found.send(0, 0, 1)
 
 
 def test_a_range_that_is_not_there_is_not_sent(real_file: Any) -> None:
@@ -423,7 +423,7 @@ def test_a_range_that_is_not_there_is_not_sent(real_file: Any) -> None:
     os.truncate(real_file.path, 2)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(OSError, match="shorter"):
-        found.send(ours.fileno(), 0)
+        found.send(ours.fileno(), 0, 10)
 
 
 def test_the_page_cache_tells_of_every_page(real_file: Any) -> None:
