@@ -214,7 +214,7 @@ class Node:
             ports,
             logs,
             self.quorum,
-            metadata_offset=lambda: self.image.offset,
+            metadata_offset=lambda: self.replicas.applied_offset,
             on_registered=self._registered,
             on_unfenced=self._unfenced,
             on_refused=self._stop_node,
@@ -320,6 +320,7 @@ class Node:
         """Everything durable and marked clean. Connections are closed by the driver before."""
         self.stopping = True
         self.lifecycle.stop()
+        self.replicas.close()
         self.flush()
         self.replication.close()
         self.quorum.close()

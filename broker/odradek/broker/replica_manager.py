@@ -6,7 +6,6 @@ configurations to the logs. Runs what recurs: the flush at the end of each event
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,9 +29,10 @@ if TYPE_CHECKING:
     from odradek.storage.manager import LogManager
 
 LeadershipChanged = Callable[[Partition, bool], None]
-CREATED_AT_ONCE = 100
-"""Logs that one change of the image creates while everybody waits; the rest follow in slices."""
-SLICE_MS = 20
+PartitionName = tuple[str, int]
+AT_ONCE = 100
+"""Partitions that one change of the image creates, changes or deletes while everybody waits; the rest in slices."""
+SLICE_MS = 10
 
 
 class TopicSettings(NamedTuple):
@@ -75,9 +75,15 @@ class ReplicaManager:
         self._image: MetadataImage | None = None
         self.later: Callable[[Callable[[], None]], None] | None = None
         """Runs something after the present event. A node that serves nobody yet has none, and creates all at once."""
-        self._unborn: deque[tuple[str, int]] = deque()
-        """Partitions whose log is still to be created, after metadata names this node for them."""
-        self._created = 0
+        self.applied_offset = -1
+        """Of the metadata log: all partitions here are as it has them up to there."""
+        self._behind: dict[PartitionName, None] = {}
+        """Partitions that are still to be made what the image says; until then they are what they were."""
+        self._doomed: dict[PartitionName, Partition] = {}
+        """Deleted: they serve nobody any more, their logs are still to go."""
+        self._done_at_once = 0
+        self._slice_is_due = False
+        self._peers_news = False
         self.assignments = DirectoryAssignments(node_id)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
@@ -140,18 +146,23 @@ class ReplicaManager:
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Follow the image; deletions first, as a name may have been taken again."""
-        self._image = image
-        self._created = 0
+        before, self._image = self._image, image
+        self._done_at_once = 0
         for name, topic in delta.topics_deleted.items():
             for index in topic.partitions:
                 self._delete(name, index)
         if delta.brokers_changed:
             self._brokers_changed(image)
-        for name in (*delta.topics_created, *delta.topics_changed):
-            self._follow(image.topics[name], image)
-        if delta.brokers_changed:
-            self.replication.peers_changed()
-        self.assignments.send()
+            self._peers_news = True
+        self._follow(
+            [
+                (name, index)
+                for name in (*delta.topics_created, *delta.topics_changed)
+                for index in _changed(image.topics[name], before)
+            ]
+        )
+        if not self._behind:
+            self._caught_up()
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
             self._configure({name for name, _ in self.partitions}, image)
         else:
@@ -169,59 +180,88 @@ class ReplicaManager:
         if not self._registered:
             self._registered = True
             for topic in image.topics.values():
-                self._follow(topic, image)
+                self._follow([(topic.name, index) for index in topic.partitions])
 
     def registration_answered(self, broker_epoch: int) -> None:
         """This node is registered with this epoch; its record may be in the image already, or on its way."""
         self.broker_epoch = self.assignments.broker_epoch = broker_epoch
         if self._image is not None:
             self._brokers_changed(self._image)
-            self.replication.peers_changed()
+            self._peers_news = True
+            if not self._behind:
+                self._caught_up()
 
-    def _follow(self, topic: TopicImage, image: MetadataImage) -> None:
-        settings: TopicSettings | None = None
-        for index, wanted in topic.partitions.items():
-            partition = self.partitions.get((topic.name, index))
-            if self._node_id not in wanted.replicas:
-                if partition is not None:
-                    self._delete(topic.name, index)
-                continue
-            if partition is None:
-                self._created += 1
-                if self._created > CREATED_AT_ONCE and self.later is not None:
-                    if not self._unborn:
-                        self.later(self._create_more)
-                    self._unborn.append((topic.name, index))
-                    continue
-                settings = settings or self._settings(topic.name, image)
-                partition = self._create(topic, index, settings)
-                if partition is None:
-                    continue
-            if self._registered:
-                self._apply(partition, wanted)
-
-    def _create_more(self) -> None:
-        """A slice of what one large change of the image left to do. Until then a partition has no leader here."""
-        end_ms = self._clock.monotonic_ms() + SLICE_MS
+    def _follow(self, keys: list[PartitionName]) -> None:
+        """Take these partitions as metadata has them now: some at once, the rest in slices, own leaderships first."""
+        if self.later is None:
+            now, rest = keys, []
+        else:
+            room = max(0, AT_ONCE - self._done_at_once)
+            self._done_at_once += len(keys)
+            if len(keys) > room:
+                keys.sort(key=self._is_led_elsewhere)
+            now, rest = keys[:room], keys[room:]
         settings: dict[str, TopicSettings] = {}
+        for key in now:
+            self._behind.pop(key, None)
+            self._follow_one(key, settings)
+        if rest:
+            self._behind.update(dict.fromkeys(rest))
+            self._slice_later()
+
+    def _is_led_elsewhere(self, key: PartitionName) -> bool:
+        assert self._image is not None
+        return self._image.topics[key[0]].partitions[key[1]].leader != self._node_id
+
+    def _follow_one(self, key: PartitionName, settings: dict[str, TopicSettings]) -> None:
+        name, index = key
         image = self._image
         assert image is not None
-        while self._unborn and self._clock.monotonic_ms() < end_ms:
-            name, index = self._unborn.popleft()
-            topic = image.topics.get(name)
-            wanted = topic.partitions.get(index) if topic is not None else None
-            if topic is None or wanted is None or (name, index) in self.partitions:
-                continue
-            if self._node_id not in wanted.replicas:
-                continue
+        topic = image.topics.get(name)
+        wanted = topic.partitions.get(index) if topic is not None else None
+        if topic is None or wanted is None:
+            return  # deleted meanwhile
+        partition = self.partitions.get(key)
+        if self._node_id not in wanted.replicas:
+            if partition is not None:
+                self._delete(name, index)
+            return
+        if partition is None:
             if name not in settings:
                 settings[name] = self._settings(name, image)
             partition = self._create(topic, index, settings[name])
-            if partition is not None and self._registered:
-                self._apply(partition, wanted)
-        if self._unborn:
-            assert self.later is not None
-            self.later(self._create_more)
+        if partition is not None and self._registered:
+            self._apply(partition, wanted)
+
+    def _slice_later(self) -> None:
+        if not self._slice_is_due and self.later is not None:
+            self._slice_is_due = True
+            self.later(self._slice)
+
+    def _slice(self) -> None:
+        """A piece of what large changes of the image left to do."""
+        self._slice_is_due = False
+        end_ms = self._clock.monotonic_ms() + SLICE_MS
+        settings: dict[str, TopicSettings] = {}
+        while self._behind and self._clock.monotonic_ms() < end_ms:
+            key = next(iter(self._behind))
+            del self._behind[key]
+            self._follow_one(key, settings)
+        while self._doomed and self._clock.monotonic_ms() < end_ms:
+            self._bury(next(iter(self._doomed)))
+        if not self._behind:
+            self._caught_up()
+        if self._behind or self._doomed:
+            self._slice_later()
+
+    def _caught_up(self) -> None:
+        """Everything is as the image has it."""
+        assert self._image is not None
+        self.applied_offset = self._image.offset
+        if self._peers_news:
+            self._peers_news = False
+            self.replication.peers_changed()
+        self.assignments.send()
 
     def _apply(self, partition: Partition, wanted: PartitionImage) -> None:
         """Hand replication what metadata has; leadership that is over is given up first."""
@@ -244,6 +284,8 @@ class ReplicaManager:
         self.on_leadership(partition, False)
 
     def _create(self, topic: TopicImage, index: int, settings: TopicSettings) -> Partition | None:
+        if (topic.name, index) in self._doomed:
+            self._bury((topic.name, index))
         try:
             log = self._logs.create_log(
                 topic.name, index, topic.id, settings.log, wall_ms=self._clock.wall_ms()
@@ -269,11 +311,27 @@ class ReplicaManager:
 
     def _delete(self, name: str, index: int) -> None:
         partition = self.partitions.pop((name, index), None)
+        self._behind.pop((name, index), None)
         if partition is None:
             return
         if partition.is_leader:
             self._resign(partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         self.assignments.forget((partition.topic_id, index))
+        self._doomed[name, index] = partition
+        self._done_at_once += 1
+        if self.later is None or self._done_at_once <= AT_ONCE:
+            self._bury((name, index))
+        else:
+            self._slice_later()
+
+    def close(self) -> None:
+        """What is deleted leaves the disk before the node does."""
+        for key in list(self._doomed):
+            self._bury(key)
+
+    def _bury(self, key: PartitionName) -> None:
+        partition = self._doomed.pop(key)
+        name, index = key
         if partition.replica is not None:
             self.replication.remove(partition.replica)
         try:
@@ -334,3 +392,12 @@ class ReplicaManager:
                 self.replication.failed(partition.replica, error)
                 self.failed(partition, error)
         self.on_directory_failed()
+
+
+def _changed(topic: TopicImage, before: MetadataImage | None) -> list[int]:
+    """Images share what did not change."""
+    known = before.topics.get(topic.name) if before is not None else None
+    if known is None or known.id != topic.id:
+        return list(topic.partitions)
+    old = known.partitions
+    return [index for index, partition in topic.partitions.items() if partition is not old.get(index)]

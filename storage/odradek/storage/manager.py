@@ -77,6 +77,8 @@ class LogManager:
         self.on_unsaved_epochs: Callable[[], None] | None = None
         """Called when there is something for `save_epochs` to do, after there was not."""
         self._unsaved: dict[Log, None] = {}
+        self._dirs_syncing: dict[str, bool] = {}
+        """Data directories whose entries are being synced, and whether they have changed since."""
 
     # Start ------------------------------------------------------------------------------------------------------
 
@@ -288,7 +290,7 @@ class LogManager:
             self._dir_failed(data_dir, error)
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
         log.dir = path
-        self._syncer.run(partial(self._disk.sync_dir, data_dir.path), partial(self._dir_synced, data_dir))
+        self._sync_dir_soon(data_dir)
         self._doom(log.config.file_delete_delay_ms, [path], True)
         return True
 
@@ -462,9 +464,21 @@ class LogManager:
         """A recovery point on disk must never lie above what is left of the log."""
         self._checkpoint_dir(self._dir_of(log), None, durable=True)
 
+    def _sync_dir_soon(self, data_dir: DataDir) -> None:
+        """Many deletions that come together cost two syncs of their directory, not one each."""
+        if self._dirs_syncing.get(data_dir.path) is None:
+            self._dirs_syncing[data_dir.path] = False
+            work = partial(self._disk.sync_dir, data_dir.path)
+            self._syncer.run(work, partial(self._dir_synced, data_dir))
+        else:
+            self._dirs_syncing[data_dir.path] = True
+
     def _dir_synced(self, data_dir: DataDir, error: OSError | None) -> None:
+        again = self._dirs_syncing.pop(data_dir.path)
         if error is not None:
             self._dir_failed(data_dir, error)
+        elif again:
+            self._sync_dir_soon(data_dir)
 
     def _dir_of(self, log: LogState) -> DataDir:
         return next(data_dir for data_dir in self.dirs if data_dir.directory_id == log.dir_id)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from odradek.broker.replica_manager import CREATED_AT_ONCE
+from odradek.broker.replica_manager import AT_ONCE
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
 from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from support.node_harness import NodeHarness
 
-COUNT = 3 * CREATED_AT_ONCE
+COUNT = 3 * AT_ONCE
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def produce(node: NodeHarness, name: str, index: int) -> int:
 
 def test_the_first_are_there_at_once_and_the_rest_soon(node: NodeHarness) -> None:
     create(node, "large")
-    assert created(node, "large") == CREATED_AT_ONCE
+    assert created(node, "large") == AT_ONCE
     assert produce(node, "large", 0) == 0
     assert produce(node, "large", COUNT - 1) == ErrorCode.NOT_LEADER_OR_FOLLOWER, "ask again, it says"
     before = node.clock.now_ms
     node.timers.advance(before)
-    assert 1 <= created(node, "large") - CREATED_AT_ONCE <= 20, "one slice"
+    assert 1 <= created(node, "large") - AT_ONCE <= 20, "one slice"
     assert node.clock.now_ms - before <= 20
     node.advance(1000)
     assert created(node, "large") == COUNT
