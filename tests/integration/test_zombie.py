@@ -1,7 +1,4 @@
-"""A leader that hangs past its session and goes on: it acknowledges nothing.
-
-That is said of acks=all. With acks=1 a leader answers for itself, as in Kafka, before it has heard of its successor.
-"""
+"""A leader that hangs past its session and goes on: it acknowledges nothing, with acks=1 neither."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ IMPATIENT = {"socket_timeout_ms": 2_000, "request_timeout_ms": 2_000}
 """A client learns that a machine hangs by its own timeouts only; librdkafka's are 60 s and 30 s unless set."""
 
 
-def produce_frame(value: int) -> bytes:
-    """A Produce request with acks=all for partition 0 of the topic."""
+def produce_frame(value: int, acks: int = -1) -> bytes:
+    """A Produce request for partition 0 of the topic."""
     batch = simple_batch([(None, b"%d" % value)], base_offset=0, timestamp=1)
     data = [TopicProduceData(name=TOPIC, partition_data=[PartitionProduceData(index=0, records=batch)])]
-    request = ProduceRequest(acks=-1, timeout_ms=5_000, topic_data=data)
+    request = ProduceRequest(acks=acks, timeout_ms=5_000, topic_data=data)
     return encode_request(PRODUCE, VERSION, 1, "zombie", request.encode(VERSION))
 
 
@@ -61,8 +58,11 @@ def test_a_leader_paused_past_its_session_acknowledges_nothing_afterwards(
     writer = Writer(cluster, **IMPATIENT)
     writer.await_more()
     zombie = cluster.leader(TOPIC)
-    port = cluster.layout.node(zombie).port
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+    address = "127.0.0.1", cluster.layout.node(zombie).port
+    with (
+        socket.create_connection(address, timeout=PATIENCE_S) as connection,
+        socket.create_connection(address, timeout=PATIENCE_S) as careless,
+    ):
         connection.sendall(produce_frame(1))  # a record of an ordinary client: this connection works
         assert error_of(connection) == 0
         cluster.pause(zombie)
@@ -74,8 +74,10 @@ def test_a_leader_paused_past_its_session_acknowledges_nothing_afterwards(
 
         eventually(replaced, PATIENCE_S, "nobody took over from the paused leader")
         connection.sendall(produce_frame(ZOMBIES_RECORD))
+        careless.sendall(produce_frame(ZOMBIES_RECORD, acks=1))
         writer.await_more()
         cluster.resume(zombie)
+        assert error_of(careless) != 0
         assert error_of(connection) != 0
     cluster.await_isr(TOPIC, 3)
     writer.await_more()

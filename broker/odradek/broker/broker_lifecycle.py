@@ -4,6 +4,8 @@ state       | enters by                                    | does
 registering | start; an answer that knows no such broker   | BrokerRegistration until it is accepted
 fenced      | registered                                   | a heartbeat every 50 ms, until caught up with metadata
 unfenced    | a heartbeat's answer                         | a heartbeat every `broker.heartbeat.interval.ms`
+in doubt    | `doubt`: the process did not run for so long | the same; nothing is served until the controller says,
+            | that its session may be over                 | asked since, that this broker is not fenced
 leaving     | `leave`                                      | asks to go, until the controller lets it, or time is up
 """
 
@@ -55,9 +57,11 @@ class BrokerLifecycle:
         on_registered: Callable[[int], None],
         on_unfenced: Callable[[], None],
         on_refused: Callable[[str], None],
+        on_trusted: Callable[[], None],
     ) -> None:
         """`metadata_offset`: up to where this broker has applied metadata. `on_registered(broker_epoch)` comes with
-        every registration, `on_unfenced` whenever the broker becomes so. `on_refused(reason)`: it never will.
+        every registration, `on_unfenced` whenever the broker becomes so, `on_trusted` when a doubt is over.
+        `on_refused(reason)`: it never will be registered.
         """
         self.broker_epoch = -1
         self.unfenced = False
@@ -74,6 +78,7 @@ class BrokerLifecycle:
         self._on_refused = on_refused
         self._refused_since_ms = -1
         self._refused_with = ErrorCode.NONE
+        self._on_trusted = on_trusted
         self._incarnation = ports.rng.randbytes(16)
         self._bound_ports: dict[str, int] = {}
         self._beating = False
@@ -81,6 +86,9 @@ class BrokerLifecycle:
         self._shut_down: Callable[[], None] | None = None
         """Told when this broker may go: it is leaving."""
         self._left = False
+        self._beats = 0
+        self._doubted_at = -1
+        """Number of the last heartbeat that was sent before the present doubt; -1: there is none."""
         self._answered_ms = 0
         """When a controller last answered a heartbeat."""
 
@@ -190,14 +198,22 @@ class BrokerLifecycle:
             want_shut_down=self._shut_down is not None,
             offline_log_dirs=[each.directory_id for each in self._logs.dirs if each.offline],
         )
-        self._ask(request, self._heartbeat_answered)
+        self._beats += 1
+        number = self._beats
+        self._ask(request, lambda response: self._heartbeat_answered(number, response))
 
     def directory_failed(self) -> None:
         """What was led from there needs other leaders: the controller is told at once, not with the next heartbeat."""
         if self._beating and not self._stopped and not self._left:
             self._beat()
 
-    def _heartbeat_answered(self, response: BrokerHeartbeatResponse) -> None:
+    def doubt(self) -> None:
+        """This process did not run for as long as its session lasts: others may lead what it led."""
+        self._doubted_at = self._beats
+        if self._beating and not self._stopped and not self._left:
+            self._beat()
+
+    def _heartbeat_answered(self, number: int, response: BrokerHeartbeatResponse) -> None:
         code = response.error_code
         if self._stopped or self._left:
             return
@@ -211,6 +227,9 @@ class BrokerLifecycle:
                 if response.should_shut_down:
                     self._finish_shutdown()
                 return
+            if 0 <= self._doubted_at < number and not response.is_fenced:
+                self._doubted_at = -1
+                self._on_trusted()
             was, self.unfenced = self.unfenced, not response.is_fenced
             if self.unfenced and not was:
                 self._on_unfenced()

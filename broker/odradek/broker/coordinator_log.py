@@ -203,7 +203,7 @@ class _Load:
 
     @property
     def is_wanted(self) -> bool:
-        return self.partition.is_leader and self.partition.leader_epoch == self.epoch
+        return self.partition.leads and self.partition.leader_epoch == self.epoch
 
     def read(self) -> None:
         result = self.partition.log.read(self.offset, READ_BYTES, end_offset=self.end, min_one=True)

@@ -62,6 +62,8 @@ follow on the same connection would read nothing while the controllers have no m
 SAVE_EPOCHS_MS = 100
 SAVE_EPOCHS = 8
 """Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
+AWAKE_CHECK_MS = 250
+NEVER_NS = 1 << 63
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
 FORGET_CHECKS_MS = 300_000
@@ -218,6 +220,7 @@ class Node:
             on_registered=self._registered,
             on_unfenced=self._unfenced,
             on_refused=self._stop_node,
+            on_trusted=lambda: self.replicas.resume(),
         )
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
@@ -297,6 +300,12 @@ class Node:
         self.advertised, self.handlers = routes.build(self)
         self._produce_metrics = metrics.api(ApiKey.PRODUCE)
         self._event_began_ns = 0
+        self._pause_ns_max = NEVER_NS
+        if ports.peers is not None:
+            kept_ms = config.broker_session_timeout_ms - config.broker_heartbeat_interval_ms
+            self._pause_ns_max = max(1, kept_ms) * 1_000_000
+        self._awake_until_ns = NEVER_NS
+        """A process that has not run until then may have lost its session meanwhile."""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -309,6 +318,9 @@ class Node:
         self._save_epochs_soon()
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
         self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
+        if self.ports.peers is not None:
+            self._stay_awake()
+            self._every(AWAKE_CHECK_MS, self._stay_awake)
         self._every(1000, self.replicas.tick)
         expiration_ms = self.config.producer_id_expiration_ms
         self._every(EXPIRATION_CHECK_MS, lambda: self.replicas.expire_producers(expiration_ms))
@@ -366,6 +378,22 @@ class Node:
                 work()
 
         self.timers.at(self.monotonic_ms() + interval_ms, run)
+
+    def _stay_awake(self) -> None:
+        now_ns = self.clock.monotonic_ns()
+        if now_ns > self._awake_until_ns:
+            self._overslept()
+        self._awake_until_ns = now_ns + self._pause_ns_max
+
+    def _overslept(self) -> None:
+        """This process was stopped (SIGSTOP, a machine that was suspended) for so long that others may lead what it
+        led: a leader of the past acknowledges nothing. It is not the silence of controllers that counts, without
+        whose majority data flows on, but that this process did not run. Checked before anything that came meanwhile.
+        """
+        self._awake_until_ns = self.clock.monotonic_ns() + self._pause_ns_max
+        self.ports.log.limited_warning("this process did not run for longer than its session lasts")
+        self.replicas.suspend()
+        self.lifecycle.doubt()
 
     def _save_epochs_soon(self) -> None:
         self.timers.at(self.monotonic_ms() + SAVE_EPOCHS_MS, self._save_epochs)
@@ -474,7 +502,7 @@ class Node:
     def _reload(self, topic: str, index: int) -> None:
         """A write of a coordinator was lost: its state is read again from the log."""
         partition = self.partitions.get((topic, index))
-        if partition is not None and partition.is_leader:
+        if partition is not None and partition.leads:
             self._leadership_changed(partition, True)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
@@ -561,6 +589,8 @@ class Node:
     def begin_event(self, connection: Connection) -> None:
         self.wall_ms = self.clock.wall_ms()
         now_ns = self._event_began_ns = self.clock.monotonic_ns()
+        if now_ns > self._awake_until_ns:
+            self._overslept()
         connection.last_active_ms = now_ns // 1_000_000
 
     def end_event(self, produced: int) -> None:
@@ -600,8 +630,10 @@ class Node:
 
     def run_ready(self) -> None:
         """Go on with connections that can, one after the other: an event of one never runs inside another's."""
-        if self._running_ready:
+        if self._running_ready or not self.ready:
             return
+        if self.clock.monotonic_ns() > self._awake_until_ns:
+            self._overslept()
         self._running_ready = True
         try:
             while self.ready:

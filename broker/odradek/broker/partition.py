@@ -62,6 +62,7 @@ class Partition:
         "log",
         "metrics",
         "replica",
+        "suspended",
         "sync_before_ack",
         "topic",
         "topic_id",
@@ -83,6 +84,8 @@ class Partition:
         self.metrics = metrics
         self.leader_epoch = -1
         self.is_leader = False
+        self.suspended = False
+        """It leads as far as metadata is known here, and serves nobody until that is known to be new."""
         self.dirty = False
         self.high_watermark = 0
         self.replica: Replica | None = None
@@ -110,7 +113,7 @@ class Partition:
         assert replica.leader is not None
         self.leader_epoch = replica.leader.leader_epoch
         self.high_watermark = replica.high_watermark
-        self.is_leader = True
+        self.is_leader, self.suspended = True, False
         self._metrics_offset = self.log.log_end_offset
         self._host.leading(self)
 
@@ -131,9 +134,22 @@ class Partition:
 
     # -- serving --------------------------------------------------------------------------------------------------
 
+    @property
+    def leads(self) -> bool:
+        return self.is_leader or self.suspended
+
+    def suspend(self) -> None:
+        """Clients hear NOT_LEADER_OR_FOLLOWER for a while. What waits for replicas goes on waiting."""
+        if self.is_leader:
+            self.is_leader, self.suspended = False, True
+
+    def resume(self) -> None:
+        if self.suspended:
+            self.is_leader, self.suspended = True, False
+
     def resign(self, error: ErrorCode) -> None:
         """Stop serving: what waits is answered with `error`."""
-        self.is_leader = False
+        self.is_leader = self.suspended = False
         waiters, self._commit_waiters = self._commit_waiters, deque()
         for _, done, _ in waiters:
             done(error)

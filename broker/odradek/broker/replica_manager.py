@@ -84,6 +84,7 @@ class ReplicaManager:
         self._done_at_once = 0
         self._slice_is_due = False
         self._peers_news = False
+        self._suspended = False
         self.assignments = DirectoryAssignments(node_id)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
@@ -132,11 +133,25 @@ class ReplicaManager:
 
         partition.log.sync(self._syncer, done)
 
+    def suspend(self) -> None:
+        """Until `resume`, nothing is served by leaderships: there may be other leaders by now."""
+        self._suspended = True
+        for partition in self.partitions.values():
+            partition.suspend()
+
+    def resume(self) -> None:
+        if self._suspended:
+            self._suspended = False
+            for partition in self.partitions.values():
+                partition.resume()
+
     def leading(self, partition: Partition) -> None:
+        if self._suspended:
+            partition.suspend()
         self.on_leadership(partition, True)
 
     def failed(self, partition: Partition, error: OSError) -> None:
-        if partition.is_leader:
+        if partition.leads:
             self._resign(partition, ErrorCode.KAFKA_STORAGE_ERROR)
 
     def all_online(self) -> Iterator[Partition]:
@@ -267,7 +282,7 @@ class ReplicaManager:
         """Hand replication what metadata has; leadership that is over is given up first."""
         assert partition.replica is not None
         lost = wanted.leader != self._node_id or wanted.leader_epoch > partition.leader_epoch
-        if partition.is_leader and lost:
+        if partition.leads and lost:
             self._resign(partition, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         state = PartitionState(
             wanted.leader, wanted.leader_epoch, wanted.partition_epoch, wanted.isr, wanted.replicas
@@ -314,7 +329,7 @@ class ReplicaManager:
         self._behind.pop((name, index), None)
         if partition is None:
             return
-        if partition.is_leader:
+        if partition.leads:
             self._resign(partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         self.assignments.forget((partition.topic_id, index))
         self._doomed[name, index] = partition

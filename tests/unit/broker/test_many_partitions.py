@@ -86,3 +86,41 @@ def test_a_restart_in_between_creates_what_is_missing(node: NodeHarness) -> None
     node.restart(clean=False)
     assert created(node, "large") == COUNT
     assert produce(node, "large", COUNT - 1) == 0
+
+
+def delete(node: NodeHarness, name: str) -> None:
+    """Up to the moment when the controller has committed it."""
+    request = DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=1000)
+    node.client().send(request, 6)
+    while name in node.node.image.topics:
+        assert node.syncer.step()
+        node.node.settle()
+
+
+def test_a_deleted_topic_serves_nobody_at_once_and_leaves_the_disk_in_slices(node: NodeHarness) -> None:
+    create(node, "large")
+    node.advance(1000)
+    delete(node, "large")
+    assert created(node, "large") == 0
+    assert produce(node, "large", COUNT - 1) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert len(node.node.logs.logs) == COUNT - AT_ONCE
+    node.advance(1000)
+    assert len(node.node.logs.logs) == 0
+    assert len(node.node.replication.replicas) == 0
+
+
+def test_a_stop_takes_what_is_deleted_off_the_disk(node: NodeHarness) -> None:
+    create(node, "large")
+    node.advance(1000)
+    delete(node, "large")
+    node.node.stop()
+    assert not [name for name in node.disk.listdir(node.node.logs.dirs[0].path) if name.startswith("large-")
+                and not name.endswith("-delete")]  # fmt: skip
+
+
+def test_what_is_not_applied_yet_is_not_told_to_the_controller(node: NodeHarness) -> None:
+    before = node.node.replicas.applied_offset
+    create(node, "large")
+    assert node.node.replicas.applied_offset == before < node.node.image.offset
+    node.advance(1000)
+    assert node.node.replicas.applied_offset == node.node.image.offset
