@@ -14,7 +14,7 @@ from interop import jvm
 pytestmark = pytest.mark.timeout(180)
 
 SOURCE = Path(__file__).parent / "clients" / "StockClient.java"
-SCENARIOS = ("codecs", "fields", "large", "group", "admin")
+SCENARIOS = ("codecs", "fields", "large", "group", "transactions", "admin")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -45,6 +47,7 @@ public class StockClient {
                 case "fields" -> fields("java-fields-" + suffix);
                 case "large" -> large("java-large-" + suffix);
                 case "group" -> group("java-group-" + suffix, "java-" + suffix);
+                case "transactions" -> transactions("java-txn-" + suffix, "java-txn-" + suffix);
                 case "admin" -> admin("java-admin-" + suffix);
                 default -> throw new IllegalArgumentException(args[i]);
             }
@@ -68,6 +71,77 @@ public class StockClient {
             for (int i = 0; i < 500; i++)
                 expect(text(records.get(i).value()), "value " + i + " of some length, again and again", codec);
         }
+    }
+
+    /** Transactions of version 2, which add partitions by writing to them: commit, abort, offsets, a twin. */
+    private static void transactions(String topic, String id) throws Exception {
+        create(topic, 3, Map.of());
+        create(topic + "-out", 1, Map.of());
+        Map<String, String> settings = Map.of("transactional.id", id, "linger.ms", "1");
+        KafkaProducer<byte[], byte[]> producer = producer(settings);
+        producer.initTransactions();
+        for (int number = 0; number < 30; number++) {
+            producer.beginTransaction();
+            for (int i = 0; i < 9; i++)
+                producer.send(new ProducerRecord<>(topic, i % 3, null, bytes(number + "-" + i)));
+            if (number % 3 == 2) {
+                producer.flush();
+                producer.abortTransaction();
+            } else
+                producer.commitTransaction();
+        }
+        Set<String> seen = new HashSet<>();
+        for (ConsumerRecord<byte[], byte[]> record : readCommitted(topic, 3, 20 * 9)) {
+            String value = text(record.value());
+            expect(seen.add(value), true, value + " once");
+            expect(Integer.parseInt(value.split("-")[0]) % 3 != 2, true, value + " was committed");
+        }
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of("group.id", id, "isolation.level", "read_committed"))) {
+            consumer.subscribe(List.of(topic));
+            List<ConsumerRecord<byte[], byte[]>> read = new ArrayList<>();
+            for (int i = 0; i < 100 && read.size() < 20 * 9; i++)
+                consumer.poll(Duration.ofMillis(200)).forEach(read::add);
+            expect(read.size(), 20 * 9, "records of a read_committed group");
+            Map<TopicPartition, OffsetAndMetadata> positions = new HashMap<>();
+            for (TopicPartition part : consumer.assignment())
+                positions.put(part, new OffsetAndMetadata(consumer.position(part)));
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(topic + "-out", bytes("lost")));
+            producer.sendOffsetsToTransaction(positions, consumer.groupMetadata());
+            producer.abortTransaction();
+            expect(consumer.committed(positions.keySet()).values().stream().allMatch(each -> each == null), true, "no offsets");
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(topic + "-out", bytes("kept")));
+            producer.sendOffsetsToTransaction(positions, consumer.groupMetadata());
+            producer.commitTransaction();
+            expect(consumer.committed(positions.keySet()), positions, "offsets of the transaction");
+        }
+        producer.beginTransaction();
+        producer.send(new ProducerRecord<>(topic + "-out", bytes("zombie"))).get();
+        KafkaProducer<byte[], byte[]> twin = producer(settings);
+        twin.initTransactions();
+        twin.beginTransaction();
+        twin.send(new ProducerRecord<>(topic + "-out", bytes("heir")));
+        twin.commitTransaction();
+        try {
+            producer.send(new ProducerRecord<>(topic + "-out", bytes("zombie again"))).get();
+            producer.commitTransaction();
+            throw new AssertionError("a fenced producer has committed");
+        } catch (ProducerFencedException | InvalidProducerEpochException fenced) {
+            producer.close(Duration.ZERO);
+        } catch (ExecutionException fenced) {
+            expect(fenced.getCause() instanceof InvalidProducerEpochException || fenced.getCause() instanceof ProducerFencedException,
+                true, "fenced, not " + fenced.getCause());
+            producer.close(Duration.ZERO);
+        }
+        twin.close();
+        List<String> out = new ArrayList<>();
+        readCommitted(topic + "-out", 1, 2).forEach(record -> out.add(text(record.value())));
+        expect(out, List.of("kept", "heir"), "what was committed");
+    }
+
+    private static List<ConsumerRecord<byte[], byte[]>> readCommitted(String topic, int partitions, int count) {
+        return read(topic, partitions, count, Map.of("isolation.level", "read_committed"));
     }
 
     /** Keys, tombstones, headers with and without a value, timestamps. */
@@ -254,11 +328,16 @@ public class StockClient {
     }
 
     private static List<ConsumerRecord<byte[], byte[]>> read(String topic, int partitions, int count) {
+        return read(topic, partitions, count, Map.of());
+    }
+
+    private static List<ConsumerRecord<byte[], byte[]>> read(
+            String topic, int partitions, int count, Map<String, String> settings) {
         Collection<TopicPartition> parts = new ArrayList<>();
         for (int part = 0; part < partitions; part++)
             parts.add(new TopicPartition(topic, part));
         List<ConsumerRecord<byte[], byte[]>> records = new ArrayList<>();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(Map.of())) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(settings)) {
             consumer.assign(parts);
             consumer.seekToBeginning(parts);
             for (int i = 0; i < 100 && records.size() < count; i++)
