@@ -23,6 +23,7 @@ from odradek.simulation.scheduler import MS, SECOND, WALL_START_MS, Scheduler
 from odradek.simulation.trace import InvariantViolation, Trace
 from odradek.simulation.transaction_history import TransactionHistory
 from odradek.simulation.transactional_producer import TransactionalProducer
+from odradek.simulation.voter_admin import VoterAdmin, format_quorum
 
 if TYPE_CHECKING:
     from odradek.metadata.image import TopicImage
@@ -81,6 +82,9 @@ class Cluster:
             *(self.admin, *self.producers, *self.consumers, *self.committers, *self.members),
             *self.transactional,
         ]
+        self.voter_admin = self._make_voter_admin()
+        if self.voter_admin is not None:
+            self.clients.append(self.voter_admin)
         self.client_names = [client.name for client in self.clients]
 
     def _fork(self) -> Random:
@@ -91,7 +95,15 @@ class Cluster:
     def is_broker(self, node_id: int) -> bool:
         return not self.scenario.controllers or node_id > self.scenario.controllers
 
-    def is_voter(self, node_id: int) -> bool:
+    def bootstrap_controllers(self, node_id: int) -> list[int]:
+        """The others that a node of a dynamic quorum asks who leads."""
+        return (
+            [i for i in range(1, self.scenario.controllers + 1) if i != node_id]
+            if self.scenario.dynamic
+            else []
+        )
+
+    def is_controller(self, node_id: int) -> bool:
         return node_id <= (self.scenario.controllers or self.scenario.nodes)
 
     def _settings(self, node_id: int) -> dict[str, str]:
@@ -119,12 +131,25 @@ class Cluster:
             "process.roles": ",".join(roles),
             "listeners": ",".join(listeners),
             "controller.listener.names": "CONTROLLER",
-            "controller.quorum.voters": ",".join(f"{v}@n{v}:{CONTROLLER_PORT}" for v in voters),
+            **self._how_to_find(voters),
             "offsets.topic.replication.factor": replicas,
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": scenario.settings.get("min.insync.replicas", "1"),
             "default.replication.factor": replicas,
         }
+
+    def _how_to_find(self, controllers: range) -> dict[str, str]:
+        if self.scenario.dynamic:
+            servers = ",".join(f"n{each}:{CONTROLLER_PORT}" for each in controllers)
+            return {"controller.quorum.bootstrap.servers": servers}
+        return {"controller.quorum.voters": ",".join(f"{v}@n{v}:{CONTROLLER_PORT}" for v in controllers)}
+
+    def _make_voter_admin(self) -> VoterAdmin | None:
+        if not self.scenario.dynamic:
+            return None
+        first = [self.machines[node_id] for node_id in range(1, self.scenario.controllers)]
+        format_quorum(self, first, self._fork(), CONTROLLER_PORT)
+        return VoterAdmin(self, "c-voters", self._fork(), CONTROLLER_PORT)
 
     def _make_producers(self) -> list[Producer]:
         rng = self._fork()
@@ -276,6 +301,12 @@ class Cluster:
             "producers do not finish after the faults ended",
         )
         self._wait(self.scenario.heal_ms, lambda: self.admin.done, "admin requests do not finish")
+        if (voter_admin := self.voter_admin) is not None:
+            voter_admin.finish()
+            self._wait(
+                self.scenario.heal_ms, lambda: voter_admin.done, "not every controller becomes a voter"
+            )
+            voter_admin.stopped = True
         last = self._last_writer()
         self._wait(
             self.scenario.heal_ms,

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from odradek.simulation.machine import DATA
 from odradek.simulation.scheduler import MS
+from odradek.simulation.voter_admin import VOTERS_MIN
 from odradek.storage import layout
 from odradek.storage.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD
 from odradek.storage.state import NO_LIMIT
 
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
+    from odradek.raft.voters import VoterSet
     from odradek.simulation.cluster import Cluster
     from odradek.simulation.machine import Machine
     from odradek.storage.log import Log
@@ -71,7 +73,7 @@ class DiskDamage:
     def replace(self) -> None:
         """A broker gets another, empty disk. Not a voter: its votes would be forgotten (KIP-853 has a way for that)."""
         cluster = self._cluster
-        brokers = [m for m in self._running() if not cluster.is_voter(m.id)]
+        brokers = [m for m in self._running() if not cluster.is_controller(m.id)]
         if not brokers:
             return
         machine = self._rng.choice(brokers)
@@ -82,6 +84,28 @@ class DiskDamage:
         cluster.invariants.disk_lost(machine)
         machine.wipe()
         self._later(20, 2_000, machine.start)
+
+    def replace_voter(self) -> None:
+        """A controller of a dynamic quorum gets an empty disk, which makes it another voter. The next one is replaced
+        only once this one is removed: a majority of the voters' disks survives (D4).
+        """
+        admin = self._cluster.voter_admin
+        voters = admin.voters() if admin is not None else None
+        if admin is None or voters is None or len(voters) < VOTERS_MIN or admin.gone(voters):
+            return
+        machine = self._cluster.machines[self._rng.choice(voters.ids)]
+        if not self._is_settled(voters):
+            return
+        self._note("voter replaced", machine.host)
+        machine.kill()
+        self._cluster.invariants.disk_lost(machine)
+        machine.wipe()
+        self._later(20, 2_000, machine.start)
+
+    def _is_settled(self, voters: VoterSet) -> bool:
+        """Whether all controllers that run agree on who votes: no change is under way."""
+        nodes = [machine.node for machine in self._cluster.machines.values() if machine.node is not None]
+        return all(node.quorum.raft.voters == voters for node in nodes)
 
     # -- bits ----------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class Nemesis:
         self._faults |= {
             "files lost": damage.lose_files,
             "disk replaced": damage.replace,
+            "voter replaced": damage.replace_voter,
             "rot": damage.rot,
         }
         self._waits_for_unsynced = False

@@ -63,6 +63,21 @@ class Peers:
             )
             network.listen(host, "replication", lambda stream: _Down(self._process, stream))
         self._process.node.quorum.add_publisher(self)
+        for node_id in self._process.machine.cluster.bootstrap_controllers(self._process.machine.id):
+            self._discover(node_id)
+
+    def _discover(self, node_id: int) -> None:
+        """Ask a bootstrap server who it is until it has said so."""
+        delay_us = self._process.rng.randrange(1_000, 100_000)
+        self._process.later(delay_us, "discovery", lambda: self._greet(node_id))
+
+    def _greet(self, node_id: int) -> None:
+        there, network = self._process.machine.cluster.machines[node_id], self._network
+        apart = network.is_blocked(self._host, there.host) or network.is_blocked(there.host, self._host)
+        if there.running and not apart:
+            self._process.node.quorum.raft.contact(node_id)
+        else:
+            self._discover(node_id)
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """A new active controller finds out which brokers live, as `OtherNodes` does."""

@@ -7,11 +7,13 @@ from zlib import crc32
 
 from odradek.raft.messages import Message, VoteResponse
 from odradek.raft.raft_driver import CommittedBatch
-from odradek.raft.voters import ReplicaKey
+from odradek.raft.voters import ReplicaKey, Voter, VoterHistory
 from odradek.simulation.partition_model import Mirror
 from odradek.simulation.trace import InvariantViolation
 from odradek.storage.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD
-from odradek.storage.layout import LOG_SUFFIX, METADATA_LOG_DIR
+from odradek.storage.checkpoints import parse_properties
+from odradek.storage.layout import LOG_SUFFIX, META_PROPERTIES, METADATA_LOG_DIR
+from odradek.wire.uuid import ZERO_UUID, uuid_from_string
 
 if TYPE_CHECKING:
     from odradek.simulation.machine import Machine, Process
@@ -46,6 +48,7 @@ class RaftChecks:
         self._applied: dict[int, int] = {}
         """CRC of each committed batch that any node has applied, by base offset (M1)."""
         self._views: dict[Process, RaftView] = {}
+        self._last_voters = -1
 
     # -- lives ---------------------------------------------------------------------------------------------------
 
@@ -95,14 +98,18 @@ class RaftChecks:
             return
         view.signature = signature
         self._check_matching(process, view)
+        led = view.leading_epoch  # its last act in this event may have been to commit its own removal
         if core.is_leader and view.leading_epoch != core.epoch:
             self._check_leader(process, view, core.epoch)
         elif not core.is_leader:
             view.leading_epoch = -1
+        if core.is_leader:
+            self._check_voters(process, core.voters)
         if core.is_leader and not core.log.is_synced:
             process.machine.cluster.nemesis.on_unsynced(process.machine)
         if core.high_watermark > view.high_watermark:
-            self._check_commit(process, view, core.high_watermark)
+            leads = core.epoch if core.is_leader else led if core.high_watermark > self.committed_end else -1
+            self._check_commit(process, view, core.high_watermark, leads)
         self._check_start(process, view)
 
     def _check_matching(self, process: Process, view: RaftView) -> None:
@@ -136,7 +143,21 @@ class RaftChecks:
                     f"R3: node {node} leads epoch {epoch} without what is committed below {earlier}"
                 )
 
-    def _check_commit(self, process: Process, view: RaftView, end: int) -> None:
+    def _check_voters(self, process: Process, history: VoterHistory) -> None:
+        """R8: one change at a time, by one voter."""
+        node = process.machine.id
+        if sum(offset >= self.committed_end for offset in history.offsets) > 1:
+            raise InvariantViolation(f"R8: two uncommitted voter changes at node {node}")
+        if history.offsets and history.last_offset != self._last_voters:
+            self._last_voters = history.last_offset
+            process.machine.cluster.trace.note(process.machine.host, "voters", str(history.current.voters))
+            if len(history.offsets) > 1 and history.previous.changes_to(history.current) > 1:
+                raise InvariantViolation(
+                    f"R8: from {history.previous} to {history.current} more than one voter changes"
+                )
+
+    def _check_commit(self, process: Process, view: RaftView, end: int, leads: int) -> None:
+        """`leads`: the epoch in which this node has committed it, -1 if it follows."""
         node = process.machine.id
         view.high_watermark = end
         digest = view.mirror.digest_below(end)
@@ -148,19 +169,14 @@ class RaftChecks:
             return
         if self._committed.setdefault(end, digest) != digest:
             raise InvariantViolation(f"R3: node {node} commits another prefix below {end}")
-        core = process.node.quorum.raft._core
-        assert core is not None
-        if core.is_leader:
+        if leads >= 0:
             batch = view.mirror.at(end - 1)
-            if batch is None or batch.epoch != core.epoch:
+            if batch is None or batch.epoch != leads:
                 raise InvariantViolation(
-                    f"R5: node {node} commits {end} before an entry of its epoch {core.epoch}"
+                    f"R5: node {node} commits {end} before an entry of its epoch {leads}"
                 )
-            self._commits[core.epoch] = end
+            self._commits[leads] = end
             self._check_durable(process, end)
-            history = core.voters
-            if sum(offset >= end for offset in history.offsets) > 1:
-                raise InvariantViolation(f"R8: two uncommitted voter changes at node {node}")
         elif end > self.committed_end:
             raise InvariantViolation(f"R5: node {node} follows to {end}, which no leader has committed")
         self.committed_end = max(self.committed_end, end)
@@ -169,11 +185,17 @@ class RaftChecks:
         core = process.node.quorum.raft._core
         assert core is not None
         voters = core.voters.current
-        holders = [voter for voter in voters.ids if durable_end(self._machines[voter].disk) >= end]
+        holders = [voter.id for voter in voters.voters if self._holds(voter, end)]
         if len(holders) < voters.majority:
             raise InvariantViolation(
                 f"R5: node {process.machine.id} commits {end}, which is durable on {holders} of {list(voters.ids)} only"
             )
+
+    def _holds(self, voter: Voter, end: int) -> bool:
+        """On the disk that this voter is; another one in its machine is another voter."""
+        disk = self._machines[voter.id].disk
+        own = voter.key.directory_id
+        return own in (ZERO_UUID, directory_id(disk)) and durable_end(disk) >= end
 
     def _check_start(self, process: Process, view: RaftView) -> None:
         core = process.node.quorum.raft._core
@@ -212,6 +234,14 @@ class RaftChecks:
                 raise InvariantViolation(
                     f"M1: {process.machine.host} applies other records at {batch.base_offset} than another node"
                 )
+
+
+def directory_id(disk: MemoryDisk, directory: str = "/data") -> bytes:
+    """Of the directory on a disk; ZERO_UUID if nobody has begun to use it."""
+    path = f"{directory}/{META_PROPERTIES}"
+    if not disk.exists(path):
+        return ZERO_UUID
+    return uuid_from_string(parse_properties(disk.read_file(path).decode())["directory.id"])
 
 
 def durable_end(disk: MemoryDisk, directory: str = f"/data/{METADATA_LOG_DIR}") -> int:

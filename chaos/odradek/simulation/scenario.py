@@ -28,6 +28,8 @@ class Scenario:
     """Machines with both roles, unless `controllers` says otherwise."""
     controllers: int = 0
     """Machines with the controller role alone; the others are then brokers alone."""
+    dynamic: bool = False
+    """The last of the controllers is no voter at first; voters come and go (KIP-853)."""
     topics: Mapping[str, TopicPlan] = field(default_factory=dict)
     producers: int = 2
     plain_producers: int = 1
@@ -76,6 +78,7 @@ _CRASHES = {
 }
 _AWAY = {"isolate leader": 3, "pause": 2, "kill": 4, "power loss": 4}
 _VIOLENT = {**_AWAY, "cut streams": 4, "lossy controller": 3, "one-way partition": 2, "slow disk": 1}
+_VOTER_FAULTS = {"kill": 3, "power loss": 2, "isolate": 3, "pause": 2, "slow disk": 2, "bad network": 1}
 _DAMAGE = {"rot": 8, "files lost": 7, "disk replaced": 6}
 _PARTITIONS = {
     "slow link": 3,
@@ -209,6 +212,48 @@ SCENARIOS: dict[str, Scenario] = {
             within_promises=True,
         ),
         Scenario(
+            "one-transactions",
+            "one node: transactions through kills, pauses and jumping clocks (T1 to T6)",
+            topics=_ONE,
+            transactional=2,
+            producers=1,
+            plain_producers=0,
+            consumers=2,
+            committers=0,
+            chaos_ms=6_000,
+            faults=_PROCESS,
+        ),
+        Scenario(
+            "transactions",
+            "three nodes: transactions while leaders and coordinators crash, stop, pause, lose power (T1 to T6)",
+            nodes=3,
+            topics={"three": TopicPlan(3, 3)},
+            transactional=3,
+            producers=1,
+            plain_producers=0,
+            consumers=2,
+            committers=0,
+            chaos_ms=6_000,
+            faults={**_CRASHES, "power loss": 3, "cut clients": 3},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "transactions-apart",
+            "three nodes: transactions across partitions of the network and bad ones (T1 to T6)",
+            nodes=3,
+            topics={"three": TopicPlan(3, 3)},
+            transactional=3,
+            producers=0,
+            plain_producers=0,
+            consumers=2,
+            committers=0,
+            chaos_ms=6_000,
+            faults={**_PARTITIONS, "kill": 3, "pause": 3, "cut streams": 3, "cut clients": 3},
+            settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
             "three-all",
             "three nodes: everything at once",
             nodes=3,
@@ -306,6 +351,31 @@ SCENARIOS: dict[str, Scenario] = {
                 "slow disk": 3,
             },
             fault_interval_ms=(100, 700),
+            settings={
+                "controller.quorum.fetch.timeout.ms": "400",
+                "controller.quorum.election.timeout.ms": "400",
+            },
+        ),
+        Scenario(
+            "voters",
+            "four controllers of which three vote at first: voters are added, removed, lose power and their disks",
+            controllers=4,
+            dynamic=True,
+            topics={},
+            producers=0,
+            plain_producers=0,
+            consumers=0,
+            committers=0,
+            admin=True,
+            chaos_ms=12_000,
+            faults={
+                **_VOTER_FAULTS,
+                "kill the controller": 3,
+                "power loss while writing": 4,
+                "power loss at a vote": 3,
+                "voter replaced": 5,
+            },
+            fault_interval_ms=(100, 800),
             settings={
                 "controller.quorum.fetch.timeout.ms": "400",
                 "controller.quorum.election.timeout.ms": "400",
