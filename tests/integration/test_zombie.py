@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from integration.clients import TOPIC, Writer, create_topic, read, verify
+from integration.clients import TOPIC, Writer, create_topic, read, settings, verify
 from integration.machines import PATIENCE_S, Cluster
 from interop.cluster import eventually
 from odradek.wire.frame import decode_response_header, encode_request
@@ -51,13 +52,23 @@ def error_of(connection: socket.socket) -> int | None:
     return int(answer.responses[0].partition_responses[0].error_code)
 
 
+def led_by(cluster: Cluster, leader: int) -> None:
+    """The topic, with a replica on every node."""
+    replicas = [leader, *(node for node in cluster.ids if node != leader)]
+    admin = AdminClient(settings(cluster))
+    admin.create_topics([NewTopic(TOPIC, 1, replica_assignment=[replicas])])[TOPIC].result(PATIENCE_S)
+    cluster.await_isr(TOPIC)
+
+
+@pytest.mark.parametrize("controls", [False, True])
 def test_a_leader_paused_past_its_session_acknowledges_nothing_afterwards(
-    cluster: Cluster,
+    cluster: Cluster, controls: bool
 ) -> None:
-    create_topic(cluster)
+    """`controls`: it is the active controller too, which would vouch for itself."""
+    zombie = next(node for node in cluster.ids if (node == cluster.controller()) is controls)
+    led_by(cluster, zombie)
     writer = Writer(cluster, **IMPATIENT)
     writer.await_more()
-    zombie = cluster.leader(TOPIC)
     address = "127.0.0.1", cluster.layout.node(zombie).port
     with (
         socket.create_connection(address, timeout=PATIENCE_S) as connection,

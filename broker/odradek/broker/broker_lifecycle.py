@@ -89,6 +89,7 @@ class BrokerLifecycle:
         self._beats = 0
         self._doubted_at = -1
         """Number of the last heartbeat that was sent before the present doubt; -1: there is none."""
+        self._doubted_ms = 0
         self._answered_ms = 0
         """When a controller last answered a heartbeat."""
 
@@ -207,9 +208,16 @@ class BrokerLifecycle:
         if self._beating and not self._stopped and not self._left:
             self._beat()
 
+    def _is_known_to_be_new(self) -> bool:
+        """Whether who answers is the active controller: if that is this process, it did not run either, and only its
+        followers can tell. By then it would have resigned (check-quorum).
+        """
+        proven_ms = self._doubted_ms + 2 * self._config.controller_quorum_fetch_timeout_ms
+        return not self._quorum.controller.active or self._monotonic_ms() >= proven_ms
+
     def doubt(self) -> None:
         """This process did not run for as long as its session lasts: others may lead what it led."""
-        self._doubted_at = self._beats
+        self._doubted_at, self._doubted_ms = self._beats, self._monotonic_ms()
         if self._beating and not self._stopped and not self._left:
             self._beat()
 
@@ -227,7 +235,7 @@ class BrokerLifecycle:
                 if response.should_shut_down:
                     self._finish_shutdown()
                 return
-            if 0 <= self._doubted_at < number and not response.is_fenced:
+            if 0 <= self._doubted_at < number and not response.is_fenced and self._is_known_to_be_new():
                 self._doubted_at = -1
                 self._on_trusted()
             was, self.unfenced = self.unfenced, not response.is_fenced
