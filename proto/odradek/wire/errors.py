@@ -148,10 +148,10 @@ class ErrorCode(IntEnum):
     STALE_BROKER_EPOCH = 77, "The broker epoch is not the current one."
     OFFSET_NOT_AVAILABLE = 78, "The newly elected leader does not know its high watermark yet.", _RETRY
     MEMBER_ID_REQUIRED = 79, "The member has to join again with the member id that it was given."
-    PREFERRED_LEADER_NOT_AVAILABLE = 80, "The preferred leader is not available.", _RETRY
+    PREFERRED_LEADER_NOT_AVAILABLE = 80, "The preferred leader was not available.", _RETRY
     GROUP_MAX_SIZE_REACHED = 81, "The group is full."
     FENCED_INSTANCE_ID = 82, "Another member has registered with the same group.instance.id."
-    ELIGIBLE_LEADERS_NOT_AVAILABLE = 83, "No replica that may lead the partition is available.", _RETRY
+    ELIGIBLE_LEADERS_NOT_AVAILABLE = 83, "Eligible topic partition leaders are not available.", _RETRY
     ELECTION_NOT_NEEDED = 84, "The partition has the leader already that an election would choose.", _RETRY
     NO_REASSIGNMENT_IN_PROGRESS = 85, "The partition is not being reassigned."
     GROUP_SUBSCRIBED_TO_TOPIC = 86, "The group is subscribed to the topic, so its offsets cannot be deleted."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from struct import pack
 
@@ -155,6 +156,11 @@ def test_describe_cluster(node: NodeHarness) -> None:
     response = node.client().ask(DescribeClusterRequest(endpoint_type=1), 2)
     assert [(each.broker_id, each.host, each.port) for each in response.brokers] == [(1, "localhost", 9092)]
     assert response.cluster_id == node.node.logs.cluster_id
+    assert [broker.is_fenced for broker in response.brokers] == [False]
+    fenced = dataclasses.replace(node.node.image.brokers[1], id=9, fenced=True)
+    node.node.image.brokers[9] = fenced
+    everybody = node.client().ask(DescribeClusterRequest(endpoint_type=1, include_fenced_brokers=True), 2)
+    assert [(broker.broker_id, broker.is_fenced) for broker in everybody.brokers] == [(1, False), (9, True)]
     other = node.client().ask(DescribeClusterRequest(endpoint_type=2), 2)
     assert other.error_code == ErrorCode.MISMATCHED_ENDPOINT_TYPE
 

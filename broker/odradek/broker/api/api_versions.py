@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
 
 FLEXIBLE_FROM = 3
+KRAFT_VERSION = "kraft.version"
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
@@ -66,16 +67,22 @@ def _ranges(node: Node) -> list[ApiVersion]:
 
 def _body(node: Node) -> ApiVersionsResponse:
     image = node.image
+    supported = {**node.supported_features, KRAFT_VERSION: (0, 1)}
+    finalized = dict(image.features)
+    if (
+        node.quorum.raft.voters.has_all_directories
+    ):  # its level is the form of the voters, not a record of its own
+        finalized[KRAFT_VERSION] = 1
     return ApiVersionsResponse(
         error_code=0,
         api_keys=_ranges(node),
         supported_features=[
             SupportedFeatureKey(name=name, min_version=low, max_version=high)
-            for name, (low, high) in node.supported_features.items()
+            for name, (low, high) in sorted(supported.items())
         ],
         finalized_features_epoch=image.offset,
         finalized_features=[
             FinalizedFeatureKey(name=name, max_version_level=level, min_version_level=level)
-            for name, level in image.features.items()
+            for name, level in sorted(finalized.items())
         ],
     )

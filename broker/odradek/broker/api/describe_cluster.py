@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 BROKERS = 1
 
 
+def _fenced(node: Node, listener: str) -> list[DescribeClusterBroker]:
+    """Brokers that are registered and not served at present (KIP-1073)."""
+    known = sorted(node.image.brokers.values(), key=lambda each: each.id)
+    return [
+        DescribeClusterBroker(
+            broker_id=broker.id,
+            host=broker.listeners[listener][0],
+            port=broker.listeners[listener][1],
+            rack=broker.rack,
+            is_fenced=True,
+        )
+        for broker in known
+        if broker.fenced and listener in broker.listeners
+    ]
+
+
 def describe_cluster(
     node: Node, context: RequestContext, request: DescribeClusterRequest, done: Done
 ) -> None:
@@ -37,6 +53,8 @@ def describe_cluster(
         DescribeClusterBroker(broker_id=broker.id, host=broker.host, port=broker.port, rack=broker.rack)
         for broker in live
     ]
+    if request.include_fenced_brokers:
+        brokers += _fenced(node, context.listener)
     done(
         DescribeClusterResponse(
             cluster_id=node.image.cluster_id,
