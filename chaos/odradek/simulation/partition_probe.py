@@ -18,8 +18,8 @@ class LeaderView(NamedTuple):
 
 
 def serving_epoch(partition: Partition) -> int:
-    """The leader epoch in which this node serves the partition, -1 if it does not."""
-    return partition.leader_epoch if partition.is_leader else -1
+    """The leader epoch in which this node leads the partition, if only for its followers; -1 if it does not."""
+    return partition.leader_epoch if partition.leads else -1
 
 
 def leader_view(partition: Partition) -> LeaderView | None:
