@@ -16,7 +16,7 @@ class ReplicationConfig:
     stream_window_bytes: int = 8 << 20
     """What a follower lets one leader have under way: its credit."""
     high_watermark_linger_ms: int = 5
-    """How long a newer high watermark waits for batches to travel with."""
+    """How long a newer high watermark waits for batches to travel with, and small batches for an acknowledgement."""
     fetch_backoff_ms: int = 50
     """After a leader refused a partition; doubles up to `backoff_max_ms`."""
     reconnect_backoff_ms: int = 50

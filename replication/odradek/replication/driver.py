@@ -515,16 +515,23 @@ class ReplicationDriver:
             if not outgoing.stale:
                 outgoing.stale = True
                 outgoing.session.stale.append(outgoing)
-        if replica.outgoing and self._linger is None:
+        if replica.outgoing:
+            self.linger()
+        replica.events.high_watermark_moved(replica)
+
+    def linger(self) -> None:
+        """What could travel with batches, or after an acknowledgement, is not held up for longer than this."""
+        if self._linger is None:
             due = self.now_ms() + self.config.high_watermark_linger_ms
             self._linger = self.timers.at(due, self._linger_over)
-        replica.events.high_watermark_moved(replica)
 
     def _linger_over(self, now_ms: int) -> None:
         self._linger = None
         for session in list(self._serving.values()):
             if session.stale:
                 session.tell_stale()
+            if session.held:
+                session.go_on()
         self.flush()
 
     def settled(self, replica: Replica, change: Callable[[], bool]) -> None:

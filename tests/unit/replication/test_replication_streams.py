@@ -61,6 +61,44 @@ def test_a_high_watermark_travels_with_the_next_batches_or_alone_after_the_linge
     assert lab.sent == []
 
 
+def test_what_is_appended_while_small_messages_are_on_their_way_joins_the_next() -> None:
+    lab = ready(Lab())
+    values = [b"%d" % number for number in range(6)]
+    for value in values:
+        lab[1].produce(value)
+    assert len(lab.downs()) == leader_session.SMALL_IN_FLIGHT_MAX
+    lab.run()
+    assert lab[2].values() == values
+    assert [each.fetch_offset for each in lab.data()] == [0, 1, 2]
+    assert lab[1].leader().high_watermark == 6
+
+
+def test_what_waits_for_an_acknowledgement_that_does_not_come_goes_after_the_linger() -> None:
+    lab = ready(Lab())
+    for value in (b"a", b"b", b"c"):
+        lab[1].produce(value)
+    lab.now += lab.config.high_watermark_linger_ms
+    lab[1].timers.advance(lab.now)
+    assert [each.fetch_offset for each in lab.data()] == [0, 1, 2]
+    lab.run()
+    assert lab[2].values() == [b"a", b"b", b"c"]
+
+
+def test_large_messages_do_not_wait_for_acknowledgements() -> None:
+    lab = ready(Lab())
+    for _ in range(4):
+        lab[1].produce(bytes(leader_session.SMALL_BYTES))
+    assert [each.fetch_offset for each in lab.data()] == [0, 1, 2, 3]
+
+
+def test_acknowledgements_that_wait_for_a_disk_hold_up_nobody() -> None:
+    lab = ready(Lab(partitions=2, log_config=FSYNCED))
+    for _ in range(4):
+        lab[1].produce(b"a")
+        lab.run(sync=False)
+    assert len(lab.data()) == 4
+
+
 def test_two_followers_at_the_same_place_cost_one_read() -> None:
     lab = ready(Lab(3))
     reads = []
