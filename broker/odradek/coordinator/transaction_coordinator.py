@@ -55,6 +55,8 @@ END_BUMPS_FROM = 5
 FENCED_KNOWN_FROM = {"init": 4, "add": 2, "end": 2}
 """Before these versions clients do not know PRODUCER_FENCED: they are told INVALID_PRODUCER_EPOCH (KIP-588)."""
 LOG_VERSION = 1
+HOLD_MS = 50
+"""How long a request for the next transaction waits for the end of the last one (its markers are being written)."""
 
 __all__ = ["TransactionConfig", "TransactionCoordinator"]
 
@@ -197,8 +199,11 @@ class TransactionCoordinator:
         partitions: Sequence[TopicPartition],
         client_version: int,
         done: Callable[[ErrorCode], None],
+        hold_ms: int = HOLD_MS,
     ) -> None:
-        """One transaction's. Nothing is asked of the partitions."""
+        """One transaction's. Nothing is asked of the partitions. `hold_ms`: how long the end of the producer's last
+        transaction is waited for before it is told to come again.
+        """
         if not transactional_id:
             done(ErrorCode.INVALID_REQUEST)
             return
@@ -214,7 +219,7 @@ class TransactionCoordinator:
                 self.clock.wall_ms(),
             )
 
-        self._change(transactional_id, decide, lambda _: done(ErrorCode.NONE), done)
+        self._change(transactional_id, decide, lambda _: done(ErrorCode.NONE), done, hold_ms=hold_ms)
 
     def verify_partitions(
         self,
@@ -372,6 +377,7 @@ class TransactionCoordinator:
         changed: Callable[[Transaction], None],
         refused: Callable[[ErrorCode], None],
         fresh: int | None = None,
+        hold_ms: int = 0,
     ) -> None:
         """Decide, write, and then `changed` with what the id has become; or `refused`, also with NONE where nothing
         is to be done."""
@@ -394,7 +400,13 @@ class TransactionCoordinator:
             self._producer_ids.next(allocated)
             return
         if isinstance(decided, ErrorCode):
-            refused(decided)
+            again = partial(self._change, transactional_id, decide, changed, refused, fresh)
+            if not (
+                decided is ErrorCode.CONCURRENT_TRANSACTIONS
+                and hold_ms
+                and shard.hold(transactional_id, hold_ms, again)
+            ):
+                refused(decided)
             return
         outcome = Outcome(decided, [shard.record(transactional_id, decided)])
         if decided.state in PREPARED:

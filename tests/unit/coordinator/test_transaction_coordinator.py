@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from odradek.coordinator.transaction.add_partitions import HOLD_ALONE_MS, HOLD_TOGETHER_MS
 from odradek.coordinator.transaction.completion import RETRY_MAX_MS, RETRY_MIN_MS
+from odradek.coordinator.transaction.state import EPOCH_MAX
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_partitions_to_txn import (
     AddPartitionsToTxnRequest,
@@ -79,6 +81,8 @@ def test_while_markers_are_written_everybody_has_to_come_again() -> None:
     harness.markers.holding = True
     harness.end((producer_id, epoch))
     bumped = (producer_id, epoch + 1)
+    waiting = harness.ask_add(bumped, ORDERS)
+    assert waiting.waits
     assert harness.add(bumped) is CONCURRENT
     assert harness.offsets(bumped).error is CONCURRENT
     assert harness.ask_init().error is CONCURRENT
@@ -90,7 +94,72 @@ def test_while_markers_are_written_everybody_has_to_come_again() -> None:
     assert harness.ask_end(bumped, version=4, commit=False).error is ErrorCode.INVALID_TXN_STATE
     assert harness.coordinator.verify_partitions(TX, *bumped, [ORDERS]) == {ORDERS: CONCURRENT}
     harness.markers.release()
-    assert harness.add(bumped) is ErrorCode.NONE
+    assert not waiting.waits
+    assert harness.state() == "Ongoing"
+
+
+def test_the_next_transaction_waits_for_the_end_of_the_last_one_but_not_for_long() -> None:
+    harness = TransactionHarness()
+    producer = begun(harness)
+    harness.markers.errors[USERS] = ErrorCode.NOT_LEADER_OR_FOLLOWER
+    producer = harness.end(producer)
+    waiting = harness.ask_add(producer, ORDERS)
+    harness.advance(HOLD_ALONE_MS - 1)
+    assert waiting.waits
+    harness.advance(1)
+    (topic,) = waiting.response.results_by_topic_v3_and_below
+    assert topic.results_by_partition[0].partition_error_code == CONCURRENT
+    harness.markers.errors.clear()
+    waiting = harness.ask_add(producer, ORDERS)
+    harness.advance(RETRY_MAX_MS)
+    assert harness.state() == "Ongoing"
+
+
+def test_a_request_of_several_transactions_waits_less() -> None:
+    harness = TransactionHarness()
+    producer = begun(harness)
+    harness.markers.holding = True
+    producer = harness.end(producer)
+    topics = [AddPartitionsToTxnTopic("orders", [0])]
+    request = AddPartitionsToTxnRequest(
+        transactions=[
+            AddPartitionsToTxnTransaction(TX, *producer, False, topics),
+            AddPartitionsToTxnTransaction("other", *harness.init("other"), False, topics),
+        ]
+    )
+    answer = Answer()
+    harness.coordinator.add_partitions_to_txn(5, request, answer)
+    assert answer.waits
+    harness.advance(HOLD_TOGETHER_MS)
+    assert not answer.waits
+
+
+def test_who_waits_for_an_end_is_told_when_the_coordinator_goes() -> None:
+    harness = TransactionHarness()
+    producer = begun(harness)
+    harness.markers.holding = True
+    waiting = harness.ask_add(harness.end(producer), ORDERS)
+    harness.coordinator.unload(harness.coordinator.partition_for(TX))
+    (topic,) = waiting.response.results_by_topic_v3_and_below
+    assert topic.results_by_partition[0].partition_error_code == ErrorCode.NOT_COORDINATOR
+
+
+def test_the_next_producer_id_is_known_before_the_markers_are_written() -> None:
+    harness = TransactionHarness()
+    producer_id, _ = harness.init()
+    for _ in range(EPOCH_MAX - 1):
+        _, epoch = harness.init()
+    assert epoch == EPOCH_MAX - 1
+    assert harness.add((producer_id, epoch), ORDERS) is ErrorCode.NONE
+    harness.markers.holding = True
+    following = harness.end((producer_id, epoch))
+    assert following == (producer_id + 1, 0)
+    waiting = harness.ask_add(following, ORDERS)
+    assert harness.coordinator.verify_partitions(TX, *following, [ORDERS]) == {ORDERS: CONCURRENT}
+    harness.markers.release()
+    assert not waiting.waits
+    assert harness.known().producer_id == following[0]
+    assert harness.state() == "Ongoing"
 
 
 def test_description_tells_which_partitions_still_wait_for_their_marker() -> None:

@@ -132,8 +132,10 @@ class Completion:
         return Outcome(None, [record], written=partial(self._written, shard))
 
     def _written(self, shard: TransactionShard, error: ErrorCode) -> None:
-        if error is ErrorCode.NONE or error in UNKNOWN_FATE:
-            # If nobody knows, it is in the log: committed some day, or the partition is loaded again.
+        if error is ErrorCode.NONE:
+            shard.completed(self.transactional_id)
+        elif error in UNKNOWN_FATE:
+            # It is in the log: committed some day, or the partition is loaded again.
             shard.completions.pop(self.transactional_id, None)
 
     def _not_completed(self, _error: ErrorCode) -> None:

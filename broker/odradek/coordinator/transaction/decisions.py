@@ -93,7 +93,7 @@ def add_partitions(
 ) -> Decision:
     """A transaction begins, or goes on with more partitions."""
     if known is None or known.producer_id != producer_id:
-        return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+        return _unknown(known, producer_id, producer_epoch)
     if known.producer_epoch != producer_epoch:
         return ErrorCode.PRODUCER_FENCED
     if pending or known.state in PREPARED:
@@ -112,7 +112,7 @@ def add_partitions(
 def verify(known: Transaction | None, producer_id: int, producer_epoch: int) -> ErrorCode:
     """Whether this producer may have a transaction open; which partitions are in it is the caller's to look up."""
     if known is None or known.producer_id != producer_id:
-        return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+        return _unknown(known, producer_id, producer_epoch)
     if known.producer_epoch != producer_epoch:
         return ErrorCode.PRODUCER_FENCED
     if known.state in PREPARED:
@@ -264,6 +264,18 @@ def _may_be(known: Transaction, producer_id: int, epoch: int) -> bool:
         or producer_id == known.producer_id
         or (producer_id == known.previous_producer_id and epoch >= EPOCH_MAX - 1)
     )
+
+
+def _unknown(known: Transaction | None, producer_id: int, producer_epoch: int) -> ErrorCode:
+    """Who was told its next producer id by EndTxn, and is faster than the markers, comes again. Kafka sends it away."""
+    if (
+        known is not None
+        and known.state in PREPARED
+        and known.next_producer_id == producer_id
+        and producer_epoch == 0
+    ):
+        return ErrorCode.CONCURRENT_TRANSACTIONS
+    return ErrorCode.INVALID_PRODUCER_ID_MAPPING
 
 
 def _taken(fresh: int | None) -> int:

@@ -80,6 +80,8 @@ class TransactionShard:
         self.deadlines: dict[str, int] = {}
         """Monotonic ms until which a transaction may be open. Entries of ended ones go with the next search."""
         self.completions: dict[str, Completion] = {}
+        self._held: dict[str, tuple[Timer, Callable[[], None]]] = {}
+        """Requests that wait for the end of a transaction, one for each id at most."""
         self._timers: list[Timer] = []
 
     # -- durable state -------------------------------------------------------------------------------------------
@@ -124,6 +126,8 @@ class TransactionShard:
         for completion in self.completions.values():
             completion.stop()
         self.completions.clear()
+        for transactional_id in list(self._held):
+            self._resume(transactional_id)
 
     # -- asked by the coordinator --------------------------------------------------------------------------------
 
@@ -150,6 +154,31 @@ class TransactionShard:
         """Write the markers of a transaction that is in a Prepare state."""
         completion = self.completions[transactional_id] = Completion(self, transactional_id, value)
         completion.proceed()
+
+    def completed(self, transactional_id: str) -> None:
+        """The last record of a transaction is committed."""
+        self.completions.pop(transactional_id, None)
+        if transactional_id in self._held:
+            self._resume(transactional_id)
+
+    def hold(self, transactional_id: str, ms: int, resume: Callable[[], None]) -> bool:
+        """Call `resume()` when the transaction that is about to end has ended, or after so long. False if none is,
+        or if somebody waits for it already.
+
+        The client would come again after 20 ms, and the end takes some milliseconds.
+        """
+        if transactional_id not in self.completions or transactional_id in self._held:
+            return False
+        timer = self.host.timers.at(
+            self.host.clock.monotonic_ms() + ms, lambda _now: self._resume(transactional_id)
+        )
+        self._held[transactional_id] = (timer, resume)
+        return True
+
+    def _resume(self, transactional_id: str) -> None:
+        timer, resume = self._held.pop(transactional_id)
+        timer.cancel()
+        self.host.answer(_call, resume)
 
     # -- searches ------------------------------------------------------------------------------------------------
 
@@ -194,6 +223,10 @@ def expire(shard: TransactionShard) -> Outcome[None]:
             host.answer(lambda _: shard._expire(), None)
 
     return Outcome(None, list(records), written=written if records else None)
+
+
+def _call(resume: Callable[[], None]) -> None:
+    resume()
 
 
 def _ignore(_: object) -> None:
