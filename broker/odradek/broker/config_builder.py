@@ -30,6 +30,7 @@ from odradek.broker.listeners import (
 from odradek.broker.properties import Setting
 from odradek.metadata.config_def import ConfigError, Value, parse
 from odradek.metadata.configs import BROKERS, is_known_broker_config
+from odradek.replication.read_replica import LEADER, RACK_AWARE
 from odradek.wire.uuid import uuid_from_string
 
 DEFAULT_PORT = 9092
@@ -193,6 +194,8 @@ class _Builder:
             asked = setting.value.strip().lower() not in ("", "false", "0")
             if key in _LATER and asked:
                 raise ConfigError(f"{key} asks for {_LATER[key]}, which Odradek does not have yet.")
+            if key == "replica.selector.class" and setting.value.strip() in (LEADER, RACK_AWARE):
+                continue
             if key in _NOT_LOADABLE and asked:
                 self.warnings.append(
                     f"{setting.origin}: {key} names a Java class, which cannot be run here; ignored"

@@ -277,9 +277,19 @@ class Partition:
         """A client that knows another epoch is told so (KIP-320); -1 means it does not say."""
         if not self.is_leader:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        if current_leader_epoch < 0 or current_leader_epoch == self.leader_epoch:
+        self._check_epoch(current_leader_epoch, self.leader_epoch)
+
+    def check_replica_epoch(self, current_leader_epoch: int) -> None:
+        """The same of a replica that may be a follower: the epoch is the one in which it follows."""
+        if self.is_leader:
+            self._check_epoch(current_leader_epoch, self.leader_epoch)
+        elif self.replica is not None and self.replica.state is not None:
+            self._check_epoch(current_leader_epoch, self.replica.state.leader_epoch)
+
+    def _check_epoch(self, current_leader_epoch: int, leader_epoch: int) -> None:
+        if current_leader_epoch < 0 or current_leader_epoch == leader_epoch:
             return
-        if current_leader_epoch < self.leader_epoch:
+        if current_leader_epoch < leader_epoch:
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
         raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)
 

@@ -14,6 +14,7 @@ from odradek.broker.partition import Partition
 from odradek.metadata.configs import resolve_topic_configs
 from odradek.metadata.image import TOPIC_RESOURCE
 from odradek.replication.isr import PartitionState, Peer
+from odradek.replication.read_replica import RACK_AWARE, preferred_read_replica
 from odradek.storage.config import LogConfig
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -61,6 +62,7 @@ class ReplicaManager:
         self.on_directory_failed: Callable[[], None] = lambda: None
         self._node_id = node_id
         self._static = static
+        self._rack_aware = static.get("replica.selector.class") == RACK_AWARE
         self._logs = logs
         self._syncer = syncer
         self._clock = clock
@@ -103,6 +105,23 @@ class ReplicaManager:
         if known is None or index not in known.partitions:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    def readable(self, topic: str, index: int) -> Partition:
+        """The partition, if this node has a replica of it that consumers may read: committed records are the same
+        everywhere (KIP-392). KafkaError as `leader_of`.
+        """
+        partition = self.partitions.get((topic, index))
+        if partition is None or partition.log.offline:
+            return self.leader_of(topic, index)
+        return partition
+
+    def preferred_read_replica(self, partition: Partition, rack: str, offset: int) -> int:
+        """The broker id of the replica in the rack of a consumer, which should read there; -1: here."""
+        leader = partition.replica.leader if partition.replica is not None else None
+        if not self._rack_aware or leader is None or not partition.is_leader:
+            return -1
+        preferred = preferred_read_replica(leader, self.replication.peers, rack, offset)
+        return -1 if preferred is None else preferred
 
     def flush(self) -> bool:
         """Write everything staged, send it to followers; what waited is woken. False if an append failed: no answer

@@ -181,7 +181,8 @@ replica.fetch.wait.max.ms: How long a fetch from a leader waits for data.
 replica.high.watermark.checkpoint.interval.ms: How often high watermarks are written down.
 replica.lag.time.max.ms: A follower that has not caught up for this long leaves the in-sync set. Kafka's default is
     30000.
-replica.selector.class: Which replica a consumer reads from. Java classes cannot be loaded.
+replica.selector.class: Which replica a consumer reads from: org.apache.kafka.common.replica.RackAwareReplicaSelector
+    sends it to one in its own rack, otherwise it is the leader. No other class can be loaded.
 replica.socket.receive.buffer.bytes: Receive buffer of connections between brokers.
 replica.socket.timeout.ms: How long a connection between brokers may stay silent.
 request.timeout.ms: How long a node waits for another's answer.

@@ -423,7 +423,9 @@ class ReplicationDriver:
             self.failed(replica, OSError(str(error)))
             return
         replica.role = Role.FOLLOWER
-        replica.high_watermark = min(replica.high_watermark, log.log_end_offset)
+        if replica.high_watermark > log.log_end_offset:
+            replica.high_watermark = log.log_end_offset
+            replica.events.high_watermark_moved(replica)
         config = self.config
         replica.follower = self.follower_class(
             state.leader, state.leader_epoch, replica.high_watermark, config.fetch_backoff_ms, config.backoff_max_ms
@@ -501,7 +503,7 @@ class ReplicationDriver:
         follower = replica.follower
         assert follower is not None
         before, replica.high_watermark = replica.high_watermark, follower.high_watermark
-        if replica.high_watermark > before:
+        if replica.high_watermark != before:
             replica.events.high_watermark_moved(replica)
 
     # High watermark and ISR --------------------------------------------------------------------------------------

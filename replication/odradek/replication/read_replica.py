@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from odradek.replication.isr import Peer
 from odradek.replication.leader import FollowerProgress, LeaderState
+
+
+RACK_AWARE: Final = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+LEADER: Final = "org.apache.kafka.common.replica.LeaderSelector"
 
 
 def preferred_read_replica(

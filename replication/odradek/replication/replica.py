@@ -36,7 +36,7 @@ class ReplicaEvents(Protocol):
         ...
 
     def high_watermark_moved(self, replica: Replica) -> None:
-        """Forward. On a leader and on a follower."""
+        """On a leader forward; on a follower also backward, when it loses what its leader does not have."""
         ...
 
     def isr_changed(self, replica: Replica) -> None:

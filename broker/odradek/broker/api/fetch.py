@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from odradek.storage.log import Location, Log
 
 SESSIONS_FROM = 7
+RACKS_FROM = 11
+"""From here on consumers say in which rack they are, and may read from followers (KIP-392)."""
 FLEXIBLE_FROM = 12
 TOPIC_IDS_FROM = 13
 LEADER_HINT_FROM = 16
@@ -60,6 +62,7 @@ class Served:
         "high_watermark",
         "last_stable",
         "log_start",
+        "preferred",
         "wanted",
     )
 
@@ -73,6 +76,8 @@ class Served:
         self.aborted: list[tuple[int, int]] = []
         """(producer id, first offset) of aborted transactions in `data`: what a read_committed reader leaves out."""
         self.diverging: tuple[int, int] | None = None
+        self.preferred = -1
+        """The broker that this consumer should rather read from."""
 
 
 def handler(node: Node) -> Any:
@@ -163,7 +168,7 @@ class _Operation:
         nothing_yet = room > 0
         for wanted in self.context.wanted:
             entry = self._read(wanted, left, nothing_yet)
-            if entry.error or entry.diverging is not None:
+            if entry.error or entry.diverging is not None or entry.preferred >= 0:
                 urgent = True
             elif entry.data:
                 nothing_yet = False
@@ -196,6 +201,12 @@ class _Operation:
                     return entry
             if offset < log.log_start_offset or offset > log.log_end_offset:
                 raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+            if self.request.rack_id:
+                entry.preferred = self.node.replicas.preferred_read_replica(
+                    partition, self.request.rack_id, offset
+                )
+                if entry.preferred >= 0:
+                    return entry
             if offset < limit and (left > 0 or min_one):
                 entry.data, end = self._records(log, offset, min(left, wanted.max_bytes), limit, min_one)
                 if self.read_committed and log.has_aborted:
@@ -232,8 +243,12 @@ class _Operation:
             if name is None:
                 raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
             topic = name
-        partition = self.node.leader_of(topic, wanted.index)
-        partition.check_leader_epoch(wanted.current_leader_epoch)
+        if self.version >= RACKS_FROM:
+            partition = self.node.replicas.readable(topic, wanted.index)
+            partition.check_replica_epoch(wanted.current_leader_epoch)
+        else:
+            partition = self.node.leader_of(topic, wanted.index)
+            partition.check_leader_epoch(wanted.current_leader_epoch)
         return partition
 
     def _warm(self) -> bool:
@@ -328,6 +343,7 @@ def _is_news(entry: Served) -> bool:
         entry.data
         or entry.error
         or entry.diverging is not None
+        or entry.preferred >= 0
         or entry.high_watermark != wanted.sent_high_watermark
         or entry.log_start != wanted.sent_log_start
     )
@@ -393,12 +409,12 @@ def _partition_head(
         head += uvarint(len(aborted) + 1) if read_committed else b"\0"
         for producer_id, first_offset in aborted:
             head += _aborted(producer_id, first_offset) + b"\0"
-        head += b"\xff\xff\xff\xff" + uvarint(size + 1)
+        head += _i32(entry.preferred) + uvarint(size + 1)
     else:
         head += _i32(len(aborted) if read_committed else -1)
         for producer_id, first_offset in aborted:
             head += _aborted(producer_id, first_offset)
-        head += (b"\xff\xff\xff\xff" if version >= 11 else b"") + _i32(size)
+        head += (_i32(entry.preferred) if version >= RACKS_FROM else b"") + _i32(size)
 
 
 def _partition_tags(node: Node, version: int, entry: Served, hints: dict[int, Any]) -> bytes:
