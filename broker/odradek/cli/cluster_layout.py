@@ -158,8 +158,7 @@ def create(
     """A new layout; nothing is written yet. ToolError where the numbers or the ports do not fit.
 
     Without separate controllers the first nodes are controllers too: the largest odd number up to five, because an
-    even one survives no more failures than the odd one below it. (Of two nodes both: a lone combined controller takes
-    itself for the whole cluster.)
+    even one survives no more failures than the odd one below it.
     """
     if not 1 <= nodes <= NODES_MAX:
         raise ToolError(f"--nodes {nodes}: between 1 and {NODES_MAX}")
@@ -175,7 +174,7 @@ def create(
     total = nodes + controllers
     client_ports = range(base_port, base_port + nodes)
     own = internal_ports(2 * total, base_port, client_ports)
-    combined = 0 if controllers else 2 if nodes == 2 else min(VOTERS_MAX, nodes - (nodes + 1) % 2)
+    combined = 0 if controllers else min(VOTERS_MAX, nodes - (nodes + 1) % 2)
     found = []
     for index in range(total):
         is_broker = index < nodes

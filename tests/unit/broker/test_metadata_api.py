@@ -131,7 +131,7 @@ def test_api_versions_tells_what_is_served(node: NodeHarness, version: int) -> N
     assert response.error_code == 0
     assert ranges[0] == (0, 13), "0-2 are told for librdkafka, KAFKA-18659"
     assert ranges[1] == (4, 18)
-    assert 68 not in ranges, "what is not served is not told"
+    assert 76 not in ranges, "what is not served is not told"
     assert set(ranges) == set(node.node.handlers)
 
 

@@ -22,7 +22,7 @@ def layout(tmp_path: Path, nodes: int = 3, controllers: int = 0, **overrides: st
     return create(tmp_path, nodes=nodes, controllers=controllers, base_port=BASE, overrides=overrides)
 
 
-@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 5), (9, 5)])
+@pytest.mark.parametrize(("nodes", "voters"), [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (9, 5)])
 def test_the_first_nodes_are_controllers_too_an_odd_number_where_it_counts(
     tmp_path: Path, nodes: int, voters: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from odradek.cli import configs, consumer_groups, delete_records, get_offsets, storage, topics
+from odradek.cli import configs, consumer_groups, delete_records, get_offsets, raft_voters, storage, topics
 from odradek.cli.admin import ClusterError, Committed, TopicPartition
 from odradek.cli.group_describe import assignment_text, chosen, offset_row
 from odradek.cli.group_offsets import parse_datetime, parse_duration, plan
@@ -385,3 +385,89 @@ def test_namespaces_are_what_they_seem() -> None:
     assert consumer_groups.given(options, "to-offset")
     assert not consumer_groups.given(options, "export")
     assert not consumer_groups.given(options, "group")
+
+
+DYNAMIC = (
+    "process.roles=broker,controller\nnode.id=7\nlisteners=PLAINTEXT://:9092,CONTROLLER://h:9093\n"
+    "controller.listener.names=CONTROLLER\ncontroller.quorum.bootstrap.servers=h:9093,i:9093\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ([], "you must specify one of the following: --standalone, --initial-controllers"),
+        (["-I", "7h:9093:JEXY6aqzQY-32P5TStzaFg"], "No @ found in dynamic voter string."),
+        (["-I", "x@h:9093:JEXY6aqzQY-32P5TStzaFg"], "Failed to parse node id in dynamic voter string."),
+        (["-I", "7@h:9093:nonsense"], "Failed to parse directory ID in dynamic voter string."),
+        (
+            ["-I", "7@h:1:JEXY6aqzQY-32P5TStzaFg,7@i:1:JEXY6aqzQY-32P5TStzaFg"],
+            "was specified more than once.",
+        ),
+    ],
+)
+def test_storage_is_told_the_first_voters_of_a_dynamic_quorum(
+    how: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.properties"
+    file.write_text(f"{DYNAMIC}log.dirs={tmp_path / 'data'}\n")
+    assert storage.main(["format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", str(file), *how]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "data" / "meta.properties").exists()
+
+
+def test_storage_writes_the_first_voters_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from odradek.raft.metadata_log import MetadataLog
+    from odradek.raft.voters import VoterSet
+    from odradek.storage.real_disk import RealDisk, ThreadSyncer
+
+    data = tmp_path / "data"
+    file = tmp_path / "server.properties"
+    file.write_text(f"{DYNAMIC}log.dirs={data}\n")
+    first = "7@h:9093:JEXY6aqzQY-32P5TStzaFg,8@i:9093:MvDxzVmcRsaTz33bUuRU6A"
+    assert storage.main(["format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", str(file), "-I", first]) == 0
+    assert "Formatting dynamic metadata voter directory" in capsys.readouterr().out
+    assert "directory.id=JEXY6aqzQY-32P5TStzaFg" in (data / "meta.properties").read_text()
+    syncer = ThreadSyncer(lambda call: call())
+    log = MetadataLog.open(RealDisk(), str(data), VoterSet(), 0, syncer)
+    assert log.voters.current.ids == (7, 8)
+    assert log.voters.current.has_all_directories
+    log.close()
+    syncer.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("process.roles=controller\n", "node.id not found in configuration file."),
+        ("node.id=-3\n", "node.id was negative in configuration file."),
+        ("node.id=3\nprocess.roles=broker\n", "process.roles did not contain 'controller'"),
+        ("node.id=3\nprocess.roles=controller\n", "Neither metadata.log.dir nor log.dirs were found."),
+        (
+            "node.id=3\nprocess.roles=controller\nlog.dirs=/none\n",
+            "Unable to read meta.properties from /none",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_file_of_a_controller_to_add(content: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "controller.properties"
+    file.write_text(content)
+    with pytest.raises(ToolError, match=said):
+        raft_voters.add_controller(None, str(file), dry_run=True)  # type: ignore[arg-type]  # a dry run asks nobody
+
+
+def test_a_dry_run_says_which_controller_would_be_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "meta.properties").write_text("version=1\nnode.id=3\ndirectory.id=JEXY6aqzQY-32P5TStzaFg\n")
+    file = tmp_path / "controller.properties"
+    listeners = "listeners=CONTROLLER://:9093\nadvertised.listeners=CONTROLLER://[::1]:9093\n"
+    roles = "node.id=3\nprocess.roles=controller\ncontroller.listener.names=CONTROLLER\n"
+    file.write_text(f"{roles}{listeners}log.dirs={tmp_path}\n")
+    raft_voters.add_controller(None, str(file), dry_run=True)  # type: ignore[arg-type]
+    said = "DRY RUN of adding controller 3 with directory id JEXY6aqzQY-32P5TStzaFg"
+    assert capsys.readouterr().out == f"{said} and endpoints: CONTROLLER://[::1]:9093\n"
+    raft_voters.remove_controller(None, 3, "JEXY6aqzQY-32P5TStzaFg", dry_run=True)  # type: ignore[arg-type]
+    assert "DRY RUN of removing  KRaft controller 3" in capsys.readouterr().out
+    with pytest.raises(ToolError, match="Failed to parse --controller-directory-id"):
+        raft_voters.remove_controller(None, 3, "nonsense", dry_run=True)  # type: ignore[arg-type]

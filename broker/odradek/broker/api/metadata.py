@@ -76,7 +76,7 @@ def handler(node: Node) -> Any:
                 ),
             )
 
-        if node.doubts.hold_ms:
+        if node.doubts.hold_ms and len(node.image.brokers) > 1:
             node.doubts.after_hold(respond)
         else:
             respond()
