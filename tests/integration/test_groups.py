@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from integration.clients import TOPIC, Writer, create_topic, settings
+from integration.conftest import MakeCluster
 from integration.machines import PATIENCE_S, Cluster
 from interop.cluster import eventually, unique
 from odradek.cli.cluster_view import Peer
@@ -52,17 +55,24 @@ def test_committed_offsets_survive_their_coordinator(cluster: Cluster) -> None:
     consumer.close()
 
 
-def test_members_read_on_when_their_coordinator_dies(cluster: Cluster) -> None:
+CLASSIC = {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 500}
+STICKY = {**CLASSIC, "partition_assignment_strategy": "cooperative-sticky"}
+CONSUMER = {"group_protocol": "consumer"}
+
+
+@pytest.mark.parametrize("protocol", [CLASSIC, STICKY, CONSUMER], ids=["classic", "sticky", "consumer"])
+def test_members_read_on_when_their_coordinator_dies(
+    make_cluster: MakeCluster, protocol: dict[str, Any]
+) -> None:
     """Two members see every record at least once, and none twice that was committed before."""
+    cluster = make_cluster(
+        group_consumer_min_heartbeat_interval_ms="500", group_consumer_heartbeat_interval_ms="500"
+    )
+    cluster.start()
     create_topic(cluster, partitions=4)
     group = unique("group")
     options = settings(
-        cluster,
-        group_id=group,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        session_timeout_ms=10_000,
-        heartbeat_interval_ms=500,
+        cluster, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False, **protocol
     )
     members = [Consumer(options), Consumer(options)]
     for member in members:
