@@ -7,12 +7,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaConsumer, KafkaProducer
 
 from interop import jvm
@@ -33,6 +35,8 @@ CLASSES = {
     "broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
     "cluster": "org.apache.kafka.tools.ClusterTool",
     "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
+    "features": "org.apache.kafka.tools.FeatureCommand",
+    "transactions": "org.apache.kafka.tools.TransactionsCommand",
 }
 
 CreateTopic = Callable[..., str]
@@ -303,6 +307,99 @@ def test_the_cluster(kafkas: KafkaTools, bootstrap: str) -> None:
 
     status = (*at, "describe", "--status")
     assert but_moving(ours("metadata-quorum", *status)) == but_moving(kafkas("metadata-quorum", *status))
+
+
+def test_features(kafkas: KafkaTools, bootstrap: str) -> None:
+    at = ("--bootstrap-server", bootstrap)
+
+    def but_epoch(said: tuple[int, str]) -> tuple[int, str]:
+        return said[0], re.sub(r"Epoch: \d+", "", said[1])
+
+    assert but_epoch(ours("features", *at, "describe")) == but_epoch(kafkas("features", *at, "describe"))
+    for args in (
+        ("version-mapping",),
+        ("version-mapping", "--release-version", "4.0-IV3"),
+        ("version-mapping", "--release-version", "9"),
+        ("feature-dependencies", "--feature", "eligible.leader.replicas.version=1"),
+        ("feature-dependencies", "--feature", "transaction.version=2", "--feature", "metadata.version=25"),
+        ("feature-dependencies", "--feature", "transaction.version=3"),
+        ("upgrade", "--feature", "transaction.version=2"),
+        ("upgrade", "--feature", "transaction.version"),
+        ("upgrade", "--feature", "no.such.feature=1"),
+        ("downgrade", "--feature", "transaction.version=1", "--dry-run"),
+        ("downgrade", "--feature", "transaction.version=5"),
+        ("disable", "--feature", "transaction.version", "--dry-run"),
+        ("upgrade",),
+    ):
+        assert ours("features", *at, *args) == kafkas("features", *at, *args), args
+
+
+def transaction(bootstrap: str, topic: str, transactional_id: str, *, commit: bool) -> Producer:
+    """One with a record in partition 0, committed or left open."""
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": transactional_id, "log_level": 0}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"value", partition=0)
+    producer.flush(30)
+    if commit:
+        producer.commit_transaction(30)
+    return producer
+
+
+def test_transactions(kafkas: KafkaTools, bootstrap: str, new_topic: CreateTopic) -> None:
+    at = ("--bootstrap-server", bootstrap)
+    topic, done, still_open = new_topic("ledger", 2), unique("done"), unique("open")
+    transaction(bootstrap, topic, done, commit=True)
+    held = transaction(bootstrap, topic, still_open, commit=False)
+    of_topic = ("--topic", topic, "--partition", "0")
+    for args in (
+        ("list", "--transactional-id-pattern", still_open),
+        ("list", "--transactional-id-pattern", "nobody-.*"),
+        ("list", "--transactional-id-pattern", still_open, "--duration-filter", "3600000"),
+        ("list", "--transactional-id-pattern", "("),
+        ("describe", "--transactional-id", "nobody"),
+        ("describe-producers", *of_topic),
+        ("describe-producers", *of_topic, "--broker-id", "1"),
+        ("describe-producers", "--topic", topic, "--partition", "1"),
+        ("find-hanging", "--topic", topic),
+        ("find-hanging", "--topic", topic, "--max-transaction-timeout", "0"),
+        ("find-hanging", "--partition", "0"),
+        ("find-hanging",),
+        ("abort", *of_topic),
+        ("abort", *of_topic, "--start-offset", "0"),
+        ("abort", *of_topic, "--producer-id", "1"),
+    ):
+        assert ours("transactions", *at, *args) == kafkas("transactions", *at, *args), args
+
+    def but_duration(said: tuple[int, str]) -> tuple[int, list[str]]:
+        lines = said[1].splitlines()
+        return said[0], [re.sub(r"(\d{13} *\t)\d+( +\t)", r"\1\2", line).replace(" ", "") for line in lines]
+
+    for transactional_id in (done, still_open):
+        args = (*at, "describe", "--transactional-id", transactional_id)
+        assert but_duration(ours("transactions", *args)) == but_duration(kafkas("transactions", *args))
+    listed = ours("transactions", *at, "list")[1].splitlines()
+    assert {" ".join(line.split()) for line in listed} == {
+        " ".join(line.split()) for line in kafkas("transactions", *at, "list")[1].splitlines()
+    }
+    assert held.flush(1) == 0
+
+
+def test_either_aborts_a_transaction_that_is_open(
+    kafkas: KafkaTools, bootstrap: str, new_topic: CreateTopic
+) -> None:
+    at = ("--bootstrap-server", bootstrap)
+    for one, other in ((ours, kafkas), (kafkas, ours)):
+        topic = new_topic("hangs")
+        held = transaction(bootstrap, topic, topic, commit=False)
+        of_topic = ("--topic", topic, "--partition", "0")
+        assert one("transactions", *at, "abort", *of_topic, "--start-offset", "0") == (0, "")
+        header, row = other("transactions", *at, "describe-producers", *of_topic)[1].splitlines()
+        assert header.split()[-1] == "CurrentTransactionStartOffset"
+        assert row.split()[-1] == "None"
+        assert held.flush(1) == 0
 
 
 def test_console_producer_and_consumer(kafkas: KafkaTools, bootstrap: str, new_topic: CreateTopic) -> None:
