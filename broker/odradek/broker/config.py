@@ -81,7 +81,7 @@ class BrokerConfig:
     socket_send_buffer_bytes: int
     """SO_SNDBUF; -1 leaves the system's."""
     socket_receive_buffer_bytes: int
-    """SO_RCVBUF; -1 leaves the system's."""
+    """SO_RCVBUF; -1 leaves the system's, and so does a key that is not set."""
     socket_listen_backlog_size: int
     """Connections waiting to be accepted; at least 1."""
 

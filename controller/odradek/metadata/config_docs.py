@@ -191,7 +191,7 @@ security.providers: Java security providers. Taken for compatibility.
 socket.connection.setup.timeout.max.ms: The longest wait for a connection.
 socket.connection.setup.timeout.ms: The first wait for a connection.
 socket.listen.backlog.size: Connections waiting to be accepted.
-socket.receive.buffer.bytes: SO_RCVBUF of clients' connections; -1 leaves the system's.
+socket.receive.buffer.bytes: SO_RCVBUF of clients' connections; -1, or not set at all, leaves the system's.
 socket.request.max.bytes: The largest request; a larger one closes its connection.
 socket.send.buffer.bytes: SO_SNDBUF of clients' connections; -1 leaves the system's.
 transaction.abort.timed.out.transaction.cleanup.interval.ms: How often transactions past their timeout are looked for.
