@@ -1,1 +1,1 @@
-"""The group coordinator."""
+"""The coordinators of groups and of transactions."""
