@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from odradek.storage.producers import end_transaction_marker
 from odradek.wire.errors import KafkaError
-from odradek.wire.records import iter_batches, read_records, simple_batch
+from odradek.wire.record_body import parse_records
+from odradek.wire.records import HEADER, HEADER_SIZE, BatchHeader, read_records, simple_batch
 
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
@@ -216,7 +217,7 @@ class _Load:
     def _replay(self, view: memoryview) -> Iterator[None]:
         """One batch at a step."""
         owner, index = self.owner, self.partition.index
-        for position, header in iter_batches(view):
+        for position, header in _batches(view):
             batch = view[position : position + header.size]
             producer_id, epoch = header.producer_id, header.producer_epoch
             if header.is_control:
@@ -230,7 +231,12 @@ class _Load:
                             index, producer_id, epoch, record.key, record.value, record.timestamp
                         )
             else:
-                for record in read_records(batch, header, limit=BATCH_BYTES_MAX):
+                if header.attributes == 0:  # what we write ourselves: the codec need not be asked for
+                    body = bytes(batch[HEADER_SIZE:])
+                    records = parse_records(body, header.count, header.base_offset, header.base_timestamp)
+                else:
+                    records = read_records(batch, header, limit=BATCH_BYTES_MAX)
+                for record in records:
                     if record.key is not None:
                         owner.load_record(index, record.key, record.value, record.timestamp)
             yield
@@ -245,3 +251,12 @@ class _Load:
             partition.watch_data(self, self.end_when_committed)
         else:
             self.owner.load_end(partition.index)
+
+
+def _batches(view: memoryview) -> Iterator[tuple[int, BatchHeader]]:
+    """(position, header) of each batch of a read, which are whole and of a known format."""
+    position = 0
+    while position < len(view):
+        header = BatchHeader._make(HEADER.unpack_from(view, position))
+        yield position, header
+        position += header.size

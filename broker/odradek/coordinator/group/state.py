@@ -23,6 +23,7 @@ from odradek.coordinator.group.consumer.settings import ConsumerSettings
 from odradek.coordinator.group.consumer.timers import ConsumerTimers
 from odradek.coordinator.group.consumer.topics import TopicCatalog
 from odradek.coordinator.group.group import EMPTY, ClassicGroup
+from odradek.coordinator.group.offset_codec import read_offset
 from odradek.coordinator.group.pending import PendingOffsets
 from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.records import decode, group_from_record
@@ -101,6 +102,11 @@ class ShardState(ABC):
 
     def load(self, key: bytes, value: bytes | None) -> None:
         """One record of the log. MalformedMessage if it is damaged."""
+        found = read_offset(key, value)
+        if found is not None:
+            group_id, topic, partition, offset = found
+            self._put_offset(group_id, (intern(topic), partition), offset)
+            return
         record = decode(key, value)
         if record is not None:
             self.replay(record)
@@ -168,9 +174,16 @@ class ShardState(ABC):
                 offsets.remove(topic_partition)
             self.pending.deleted(key.group, topic_partition)
             return
-        self._need_group(key.group)
-        self._offsets_of(key.group)[topic_partition] = value
-        self.pending.superseded(key.group, topic_partition)
+        self._put_offset(key.group, topic_partition, value)
+
+    def _put_offset(self, group_id: str, where: TopicPartition, value: OffsetCommitValue) -> None:
+        self._need_group(group_id)
+        offsets = self.offsets.get(group_id)
+        if offsets is None:
+            offsets = self._offsets_of(group_id)
+        offsets[where] = value
+        if len(self.pending):
+            self.pending.superseded(group_id, where)
 
     def _need_group(self, group_id: str) -> None:
         """A commit without a group makes a simple one: of consumers that choose their partitions themselves."""
