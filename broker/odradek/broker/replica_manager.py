@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from odradek.broker.directory_assignments import DirectoryAssignments
 from odradek.broker.partition import Partition
+from odradek.broker.replication_quotas import ReplicationQuotas
 from odradek.metadata.configs import resolve_topic_configs
 from odradek.metadata.image import TOPIC_RESOURCE
 from odradek.replication.isr import PartitionState, Peer
@@ -70,6 +71,7 @@ class ReplicaManager:
         self._warn = warn
         self.dirty: list[Partition] = []
         self.replication = replication
+        self._quotas = ReplicationQuotas(node_id, replication.leader_quota, replication.follower_quota)
         self.broker_epoch = -1
         """Of this node's registration; what metadata says of earlier ones does not hold for its disks now."""
         self._registered = False
@@ -197,6 +199,7 @@ class ReplicaManager:
         )
         if not self._behind:
             self._caught_up()
+        self._quotas.configs_changed(delta.configs_changed, image.configs, self._clock.monotonic_ms())
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
             self._configure({name for name, _ in self.partitions}, image)
         else:
