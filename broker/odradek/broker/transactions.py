@@ -94,7 +94,7 @@ class OffsetsVerification:
         if log.in_transaction(*producer) or not verification.is_needed(support):
             done(ErrorCode.NONE)
             return
-        guard = producers.verifying.setdefault(producer.id, object())
+        guard = producers.begin_verification(producer.id, 0)
 
         def answered(code: ErrorCode) -> None:
             current = producers.verifying.get(producer.id) is guard

@@ -191,7 +191,9 @@ class TxnVerification:
                 return
         if code is ErrorCode.PRODUCER_FENCED:
             code = ErrorCode.INVALID_PRODUCER_EPOCH
-        elif code is ErrorCode.TRANSACTION_ABORTABLE and question.support is Support.NOTHING:
+        elif code is ErrorCode.CLUSTER_AUTHORIZATION_FAILED or (
+            code is ErrorCode.TRANSACTION_ABORTABLE and question.support is Support.NOTHING
+        ):
             code = ErrorCode.INVALID_TXN_STATE
         self._settle(question, code)
 

@@ -380,7 +380,7 @@ class LogManager:
     def expire_producers(self, wall_ms: int, expiration_ms: int) -> None:
         """Forget idle producers of every log (`producer.id.expiration.ms`, checked every ten minutes in Kafka)."""
         for log in self.logs.values():
-            if log.producers.entries:
+            if log.producers.entries or log.producers.verifying:
                 log.producers.expire(wall_ms, expiration_ms)
 
     def checkpoint(self, high_watermarks: Mapping[TopicPartition, int] | None = None) -> None:

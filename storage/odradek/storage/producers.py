@@ -152,6 +152,18 @@ class ProducerEntry:
         )
 
 
+class Verification:
+    """The question under way whether the transaction of a producer is open. See `ProducerStates.verifying`."""
+
+    __slots__ = ("lowest_sequence", "was_seen")
+
+    def __init__(self, sequence: int) -> None:
+        self.lowest_sequence = sequence
+        """Of the batches that wait for the answer: the first one to be taken."""
+        self.was_seen = False
+        """By `expire`: what it sees twice nobody waits for any more."""
+
+
 class ProducerStates:
     """All producers of a log, its transactions under way, and those completed but not yet replicated."""
 
@@ -165,7 +177,7 @@ class ProducerStates:
         """(first offset, marker offset) of ended transactions whose marker may lie above the high watermark, in the
         order of the markers.
         """
-        self.verifying: dict[int, object] = {}
+        self.verifying: dict[int, Verification] = {}
         """Producer id → the question under way whether its transaction is known to its coordinator (KIP-890). A marker
         takes it away: what the answer was about is over then.
         """
@@ -192,6 +204,7 @@ class ProducerStates:
         if header.attributes & TRANSACTIONAL_FLAG and entry.transaction_start < 0:
             entry.transaction_start = base_offset
             self.ongoing[producer_id] = base_offset
+            self.verifying.pop(producer_id, None)
         return None
 
     def _end(
@@ -231,6 +244,15 @@ class ProducerStates:
         if completed and completed[0][1] < high_watermark:
             self.completed = [pair for pair in completed if pair[1] >= high_watermark]
 
+    def begin_verification(self, producer_id: int, sequence: int) -> Verification:
+        """A batch waits for the answer. It may be taken as long as this very object is in `verifying`."""
+        known = self.verifying.get(producer_id)
+        if known is None:
+            known = self.verifying[producer_id] = Verification(sequence)
+        elif sequence < known.lowest_sequence:
+            known.lowest_sequence = sequence
+        return known
+
     def expire(self, wall_ms: int, expiration_ms: int) -> None:
         """Forget producers that wrote nothing for `producer.id.expiration.ms`, unless in a transaction."""
         idle = [
@@ -240,6 +262,10 @@ class ProducerStates:
         ]
         for producer_id in idle:
             del self.entries[producer_id]
+        for producer_id in [key for key, each in self.verifying.items() if each.was_seen]:
+            del self.verifying[producer_id]
+        for verification in self.verifying.values():
+            verification.was_seen = True
 
     def encode_snapshot(self) -> bytes:
         """Kafka's producer snapshot, version 1, and behind its entries the retained batches before each last one."""

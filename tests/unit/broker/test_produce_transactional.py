@@ -139,6 +139,28 @@ def test_requests_that_come_while_the_coordinator_is_asked_keep_their_order(prod
     assert [one.base_offset for one in found] == list(range(5))
 
 
+def test_of_several_batches_that_wait_none_is_taken_when_the_first_is_refused(producer: Producer) -> None:
+    """Else what the first one held would be missing between the others, unnoticed."""
+    producer.add(0)
+    client = producer.client
+    bad = producer.request(0, 0)
+    records = bytearray(bad.topic_data[0].partition_data[0].records)
+    records[-1] ^= 1
+    bad.topic_data[0].partition_data[0].records = bytes(records)
+    numbers = [client.send(bad, VERIFIED), client.send(producer.request(0, 1), VERIFIED)]
+    producer.node.settle()
+    answers = [client.take(0, VERIFIED, number) for number in numbers]
+    assert [one.responses[0].partition_responses[0].error_code for one in answers] == [
+        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    ]
+    states = producer.node.node.partitions["t", 0].log.producers
+    assert len(states.verifying) == 1
+    for _ in range(2):
+        states.expire(producer.node.clock.wall_ms(), 1_000_000)
+    assert not states.verifying, "what nobody waits for is forgotten"
+
+
 def test_a_marker_that_comes_while_the_coordinator_is_asked_wins(producer: Producer) -> None:
     """Or the batch would begin a transaction that nobody ends."""
     producer.add(0)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
     from odradek.storage.log import AppendResult
+    from odradek.storage.producers import Verification
 
 _producer = Struct(">qhi").unpack_from
 """Producer id, epoch and first sequence, which stand side by side in a batch."""
@@ -41,7 +42,7 @@ def append(
     """Append at once, or None: `later(result or error)` when the coordinator has answered. KafkaError refuses."""
     if transactional_id is None:
         raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-    producer_id, epoch, _ = _producer(batch, PRODUCER_ID_AT)
+    producer_id, epoch, sequence = _producer(batch, PRODUCER_ID_AT)
     support = Support.of_produce(version)
     log = partition.log
     if log.in_transaction(producer_id, epoch) or not node.txn_verification.is_needed(support):
@@ -52,7 +53,7 @@ def append(
             ErrorCode.INVALID_PRODUCER_EPOCH,
             f"Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {known.epoch}",
         )
-    guard = log.producers.verifying.setdefault(producer_id, object())
+    guard = log.producers.begin_verification(producer_id, sequence)
     waiting = _Waiting(node, partition, producer_id, epoch, support, guard, bytearray(batch))
     node.txn_verification.ask(
         transactional_id,
@@ -77,7 +78,7 @@ class _Waiting:
         producer_id: int,
         epoch: int,
         support: Support,
-        guard: object,
+        guard: Verification,
         batch: bytearray,
     ) -> None:
         self._node = node
@@ -112,14 +113,23 @@ class _Waiting:
         return partition.append_transactional(memoryview(self._batch), self._node.clock.wall_ms())
 
     def _check_first_sequence(self) -> None:
-        """Clients of transaction version 2 begin every epoch with 0, and lose no state that would explain another."""
+        """What waits with others is taken in order: none before the first of them. Clients of transaction version 2
+        begin every epoch with 0, and lose no state that would explain another.
+        """
         partition = self._partition
         known = partition.log.producers.entries.get(self._producer_id)
         *_, sequence = _producer(self._batch, PRODUCER_ID_AT)
+        where = f"at offset {partition.log.log_end_offset} in partition {partition.topic}-{partition.index}"
+        waits = partition.log.producers.verifying.get(self._producer_id) is self._guard
+        if waits and sequence > self._guard.lowest_sequence:
+            raise KafkaError(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+                f"Out of order sequence number for producer {self._producer_id} {where}: {sequence} (incoming seq. "
+                f"number), {self._guard.lowest_sequence} (earliest seen sequence)",
+            )
         if self._support is Support.IMPLICIT and sequence != 0 and (known is None or not known.batches):
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"Invalid sequence number for producer {self._producer_id} at offset {partition.log.log_end_offset} in "
-                f"partition {partition.topic}-{partition.index}: {sequence} (incoming seq. number). Expected sequence "
-                f"0 for transactions v2 idempotent producer with no existing state.",
+                f"Invalid sequence number for producer {self._producer_id} {where}: {sequence} (incoming seq. number). "
+                f"Expected sequence 0 for transactions v2 idempotent producer with no existing state.",
             )
