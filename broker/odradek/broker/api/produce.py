@@ -66,11 +66,16 @@ class Plan:
     """How to answer a produce request whose bytes up to the partition index were seen before."""
 
     __slots__ = (
-        "acks", "pack", "partition", "prefix", "size", "suffix", "timeout_ms", "version", "with_log_start",
+        "acks", "append", "pack", "partition", "prefix", "size", "suffix", "timeout_ms", "transactional", "version",
+        "with_log_start",
     )  # fmt: skip
 
-    def __init__(self, version: int, acks: int, timeout_ms: int, partition: Partition) -> None:
+    def __init__(
+        self, version: int, acks: int, timeout_ms: int, partition: Partition, transactional: bool
+    ) -> None:
         self.version = version
+        self.transactional = transactional
+        self.append = partition.append_transactional if transactional else partition.append
         self.acks = acks
         self.timeout_ms = max(timeout_ms, 0)
         self.partition = partition
@@ -145,6 +150,7 @@ def handler(node: Node) -> Any:
             not simple
             or not partition.is_leader
             or (partition.sync_before_ack and plan.acks == 1)
+            or (plan.transactional and not produce_transactional.is_open(partition, view, pos))
             or size < 61
             or _i32(view, pos + 8)[0] + 12 != size
         ):
@@ -158,7 +164,7 @@ def handler(node: Node) -> Any:
         try:
             if waits:
                 partition.refuse_if_too_few_in_sync()
-            result = partition.append(view[pos : pos + size], node.wall_ms)
+            result = plan.append(view[pos : pos + size], node.wall_ms)
         except KafkaError as error:
             metrics.failed_produce += 1
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
@@ -212,10 +218,13 @@ def _single_partition_prefix(view: memoryview, body: int, end: int, version: int
         client_id = _i16(view, body)[0]
         pos = body + 2 + max(client_id, 0)
         if version >= FLEXIBLE_FROM:
-            # no header tags, null transactional id, acks and timeout, one topic
-            if view[pos] or view[pos + 1] or view[pos + 8] != 2:
+            # no header tags, transactional id (null, or of up to 126 bytes), acks and timeout, one topic
+            if view[pos] or view[pos + 1] > 127:
                 return 0
-            pos += 9
+            pos += max(view[pos + 1], 1)
+            if view[pos + 7] != 2:
+                return 0
+            pos += 8
             if version >= TOPIC_IDS_FROM:
                 pos += 16
             else:
@@ -226,9 +235,10 @@ def _single_partition_prefix(view: memoryview, body: int, end: int, version: int
                 return 0
             pos += 5
         else:
-            if _i16(view, pos)[0] != -1 or _i32(view, pos + 8)[0] != 1:
+            pos += 2 + max(_i16(view, pos)[0], 0)  # the transactional id
+            if _i32(view, pos + 6)[0] != 1:
                 return 0
-            pos += 12
+            pos += 10
             pos += 2 + max(_i16(view, pos)[0], 0)
             if _i32(view, pos)[0] != 1:
                 return 0
@@ -256,7 +266,9 @@ def _learn(
         return None
     if len(connection.produce_cache) >= PLANS_MAX:
         connection.produce_cache.clear()
-    plan = connection.produce_cache[prefix] = Plan(version, request.acks, request.timeout_ms, partition)
+    plan = connection.produce_cache[prefix] = Plan(
+        version, request.acks, request.timeout_ms, partition, request.transactional_id is not None
+    )
     return plan
 
 

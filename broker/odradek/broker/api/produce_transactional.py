@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from odradek.broker.txn_verification import Support, produce_error
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.records import ATTRIBUTES_AT, PRODUCER_ID_AT, TRANSACTIONAL_FLAG
+from odradek.wire.records import ATTRIBUTES_AT, HEADER_SIZE, PRODUCER_ID_AT, TRANSACTIONAL_FLAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,14 @@ _producer = Struct(">qhi").unpack_from
 
 def is_transactional(batch: memoryview) -> bool:
     return bool(batch[ATTRIBUTES_AT + 1] & TRANSACTIONAL_FLAG)
+
+
+def is_open(partition: Partition, request: memoryview, at: int) -> bool:
+    """Whether the batch at `at` of a request, of which nothing is known yet, is of a transaction under way here."""
+    if len(request) - at < HEADER_SIZE or not request[at + ATTRIBUTES_AT + 1] & TRANSACTIONAL_FLAG:
+        return False
+    producer_id, epoch, _ = _producer(request, at + PRODUCER_ID_AT)
+    return partition.log.in_transaction(producer_id, epoch)
 
 
 def append(
