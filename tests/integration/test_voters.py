@@ -127,6 +127,38 @@ def test_a_wiped_voter_is_another_one_and_says_so(make_cluster: MakeCluster) -> 
     assert uuid_from_string(directory_id(cluster, victim)) != uuid_from_string(before)
 
 
+def test_controllers_that_join_by_themselves_and_one_that_lost_its_disk(make_cluster: MakeCluster) -> None:
+    """controller.quorum.auto.join.enable: one node begins, the others come, and come back as others."""
+    joining = {"controller_quorum_auto_join_enable": "true"}
+    cluster = formatted(make_cluster(nodes=3, **joining), voters=[1])
+    cluster.start()
+    eventually(lambda: voters(cluster) == [1, 2, 3], PATIENCE_S, "not everybody joins")
+    create_topic(cluster)
+    writer = Writer(cluster)
+    writer.await_more()
+    victim = next(node for node in cluster.ids if node != cluster.controller())
+    before = directory_id(cluster, victim)
+    cluster.kill(victim)
+    cluster.wipe(victim)
+    file = str(cluster.layout.properties_file(cluster.layout.node(victim)))
+    done = tool("storage", "format", "-N", "-t", cluster.layout.cluster_id, "-c", file)
+    assert done.returncode == 0, done.stderr.decode()
+    cluster.start(victim)
+    own = uuid_from_string(directory_id(cluster, victim))
+    assert own != uuid_from_string(before)
+
+    def is_voter_again() -> bool:
+        shown = quorum_tool(cluster, "describe", "--status")
+        return uuid_to_string(own) in next(line for line in shown.splitlines() if "CurrentVoters" in line)
+
+    eventually(is_voter_again, PATIENCE_S, "the new disk is no voter")
+    assert voters(cluster) == [1, 2, 3]
+    cluster.kill(cluster.controller())
+    writer.await_more()
+    writer.finish()
+    verify(cluster, writer)
+
+
 def test_one_combined_controller_and_two_brokers(make_cluster: MakeCluster) -> None:
     """The first node is the quorum; the others find it through controller.quorum.bootstrap.servers."""
     cluster = make_cluster(nodes=3)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.node import Node, PeerPorts
+from odradek.broker.quorum_join import KEY as AUTO_JOIN
+from odradek.broker.quorum_join import QuorumJoin
+from odradek.broker.quorum_members import own_endpoints
 from odradek.broker.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class OtherNodes:
         self._log = log
         self._refusals = Refusals()
         self._was_voter = True
+        self._join: QuorumJoin | None = None
         self._node: Node | ControllerProcess | None = None
         self._was_controller = False
         self.ports = PeerPorts(server.raft, server.controller, server.replication, server.brokers, port)
@@ -75,8 +79,16 @@ class OtherNodes:
             self._server.brokers.answer = node.between_brokers.answer
         node.quorum.add_publisher(self)
         node.quorum.raft.on_voters = self._on_voters
+        if self._config.static.get(AUTO_JOIN, "false").strip().lower() == "true" and self._is_controller:
+            endpoints = own_endpoints(self._config, self.ports.port)
+            clock, timers = node.ports.clock, node.ports.timers
+            self._join = QuorumJoin(node.quorum, node.logs.cluster_id, endpoints, clock, timers)
         if self._config.bootstrap_servers and not self._config.standalone:
             self._server.discover(self._config.bootstrap_servers, self._found)
+
+    @property
+    def _is_controller(self) -> bool:
+        return "controller" in self._config.roles
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """A metadata publisher: where the others are, and, for a new active controller, whether they live."""
@@ -103,7 +115,9 @@ class OtherNodes:
                 self._server.set_controller(voter.id, endpoint.host, endpoint.port)
         me = self._node.quorum.raft.me
         is_voter = voters.contains(me)
-        if "controller" in self._config.roles and len(voters) and self._was_voter and not is_voter:
+        if self._join is not None:
+            self._join.voters_changed()
+        elif self._is_controller and len(voters) and self._was_voter and not is_voter:
             self._log.warning(
                 "this controller is no voter, it only observes: kafka-metadata-quorum add-controller makes it one",
                 controller=str(me),

@@ -107,6 +107,8 @@ class QuorumController:
         self._state = ControllerState(config, rng, loader.image, Sessions(config.broker_session_timeout_ms))
         self._epoch = -1
         self._committed = -1
+        self._written = -1
+        """Offset of the last record that this controller wrote: what it answers rests on nothing behind it."""
         self._waiting: deque[_Waiting] = deque()
         self._session_timer: Timer | None = None
         self._election_timers: dict[bool, Timer] = {}
@@ -133,7 +135,7 @@ class QuorumController:
             why = f"{PENDING_REQUESTS_MAX} requests wait for the metadata log already."
             done(error_response(request, version, ErrorCode.REQUEST_TIMED_OUT, why))
             return
-        self._state.now_ms = now_ms
+        self._look_up(now_ms)
         try:
             decision = handler_of(request.API_KEY)(self._state, request, version)
             self._write(decision)
@@ -148,11 +150,15 @@ class QuorumController:
             done(error_response(request, version, ErrorCode.UNKNOWN_SERVER_ERROR))
             return
         assert decision.response is not None, "requests have responses"
-        offset = self._state.next_offset - 1
-        if offset <= self._committed:
+        if self._written <= self._committed:
             done(decision.response)
         else:
-            self._waiting.append(_Waiting(offset, request, decision.response, done))
+            self._waiting.append(_Waiting(self._written, request, decision.response, done))
+
+    def _look_up(self, now_ms: int) -> None:
+        """Before a decision: when it is, and where its records will be. Raft appends records of its own: voters."""
+        self._state.now_ms = now_ms
+        self._state.next_offset = self._log.end_offset
 
     def _write(self, decision: Decision) -> None:
         """Replay and append, in one batch unless the decision may be cut."""
@@ -164,6 +170,7 @@ class QuorumController:
                 last_offset = self._replay(records)
                 appended = self._log.append(encoded)
                 assert appended == last_offset, f"appended to {appended}, expected {last_offset}"
+                self._written = appended
             except BaseException:
                 self.on_resign()  # the own image is ahead of the log
                 self._log.resign()
@@ -201,7 +208,7 @@ class QuorumController:
         state = self._state
         self.active = True
         self._epoch = epoch
-        self._committed = self._log.end_offset - 1
+        self._committed = self._written = self._log.end_offset - 1
         state.now_ms = now_ms
         state.image = self._loader.image.private_copy()
         state.next_offset = self._log.end_offset
@@ -262,7 +269,7 @@ class QuorumController:
     def _check_sessions(self, now_ms: int) -> None:
         """Fence brokers that were not heard of in time."""
         self._session_timer = None
-        self._state.now_ms = now_ms
+        self._look_up(now_ms)
         while self.active and (decision := brokers.fence_stale(self._state)) is not None:
             try:
                 self._write(decision)
@@ -290,7 +297,7 @@ class QuorumController:
         """One round of elections, and the next: soon if there was more to do."""
         from odradek.controller import elections
 
-        self._state.now_ms = now_ms
+        self._look_up(now_ms)
         hold = elections.preferred_leaders if preferred else elections.leaders_for_leaderless
         try:
             decision = hold(self._state)

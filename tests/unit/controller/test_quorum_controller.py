@@ -286,3 +286,15 @@ def test_what_the_controller_does_not_serve_is_unsupported(harness: Harness) -> 
 def test_every_api_of_the_controller_has_a_handler() -> None:
     for key in (18 + 1, 20, 33, 37, 43, 44, 56, 57, 62, 63, 64, 67):
         assert callable(handler_of(key)), request_class(key).__name__
+
+
+def test_records_of_raft_itself_between_those_of_the_controller_change_nothing(harness: Harness) -> None:
+    """A voter was added: its record has an offset, and is no record of the controller (KIP-853)."""
+    harness.log.end_offset += 1
+    [refused] = harness.send(creation("a/b"))
+    assert refused.topics[0].error_code == ErrorCode.INVALID_TOPIC_EXCEPTION, "it waits for no commit"
+    answers = harness.send(creation("a"))
+    assert answers == []
+    harness.commit()
+    assert answers[0].topics[0].error_code == ErrorCode.NONE
+    assert harness.image.topics["a"].partitions[0].leader == 0
