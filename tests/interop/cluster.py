@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from odradek.cli.cluster_processes import port_is_open as port_is_open
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 ENVIRONMENT = "ODRADEK_TEST_BOOTSTRAP"
@@ -109,15 +111,6 @@ def eventually(condition: Callable[[], T], timeout_s: float, otherwise: str, *, 
             return value
         assert time.monotonic() < deadline, f"{otherwise} (waited {timeout_s:.0f} s)"
         time.sleep(every_s)
-
-
-def port_is_open(port: int) -> bool:
-    """Whether something listens on localhost."""
-    try:
-        socket.create_connection(("localhost", port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def free_ports(count: int) -> list[int]:

@@ -65,7 +65,17 @@ class Log:
         self._write("error", event, values)
 
     def limited_warning(self, event: str, **values: Any) -> None:
-        """A warning that somebody outside can cause as often as they like.
+        """A warning that somebody outside can cause as often as they like."""
+        if self._is_allowed(event, values):
+            self.warning(event, **values)
+
+    def limited_error(self, event: str, **values: Any) -> None:
+        """The same for an error."""
+        if self._is_allowed(event, values):
+            self.error(event, **values)
+
+    def _is_allowed(self, event: str, values: dict[str, Any]) -> bool:
+        """Whether a line of this event is to be written now.
 
         The first BURST_LINES of an event are written, then one per REFILL_S, which tells how many were not
         (`suppressed`).
@@ -78,12 +88,12 @@ class Log:
         bucket[1] = now
         if bucket[0] < 1:
             bucket[2] += 1
-            return
+            return False
         bucket[0] -= 1
         if bucket[2]:
             values["suppressed"] = int(bucket[2])
             bucket[2] = 0
-        self.warning(event, **values)
+        return True
 
     def plain(self, text: str) -> None:
         """A line as it stands."""

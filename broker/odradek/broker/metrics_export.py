@@ -113,7 +113,9 @@ def _count(metrics: BrokerMetrics, found: Snapshot) -> None:
 
 
 def _replica_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, float]]:
-    leaders = under_replicated = under_min_isr = offline = 0
+    from odradek.broker.node import Node
+
+    leaders = under_replicated = under_min_isr = offline = lag = 0
     image, node_id = node.image, node.config.node_id
     for (topic, index), partition in node.partitions.items():
         offline += partition.log.offline
@@ -123,7 +125,8 @@ def _replica_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, floa
             continue
         leaders += 1
         under_replicated += len(state.isr) < len(state.replicas)
-        under_min_isr += not state.isr
+    if isinstance(node, Node):
+        under_min_isr, lag = node.replication.under_min_isr(), node.replication.max_lag()
     manager = "kafka_server_replicamanager_"
     return {
         f"{manager}partitioncount": ("Partitions on this broker.", len(node.partitions)),
@@ -132,8 +135,15 @@ def _replica_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, floa
             "Led partitions with replicas out of sync.",
             under_replicated,
         ),
-        f"{manager}underminisrpartitioncount": ("Led partitions without in-sync replicas.", under_min_isr),
+        f"{manager}underminisrpartitioncount": (
+            "Led partitions with fewer in-sync replicas than min.insync.replicas.",
+            under_min_isr,
+        ),
         f"{manager}offlinereplicacount": ("Partitions in a failed directory.", offline),
+        "kafka_server_replicafetchermanager_maxlag": (
+            "Offsets by which this broker's replicas are behind their leaders' high watermarks, the worst.",
+            lag,
+        ),
     }
 
 

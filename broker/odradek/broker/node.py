@@ -683,7 +683,7 @@ class Node:
         )
 
     def handler_failed(self, connection: Connection, api_key: int, version: int, error: Exception) -> None:
-        self.ports.log.error(
+        self.ports.log.limited_error(
             "a request failed in the node",
             peer=connection.peer,
             api_key=api_key,

@@ -330,6 +330,8 @@ class NodeLog:
                 f"crash: {self._process.machine.host}: {event} {values}: {exc_info!r}"
             ) from exc_info
 
+    limited_error = error
+
     def _note(self, event: str, values: dict[str, Any]) -> None:
         told = " ".join(f"{key}={value}" for key, value in sorted(values.items()))
         self._process.machine.cluster.trace.note(self._process.machine.host, f"log: {event}", told)

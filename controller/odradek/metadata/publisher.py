@@ -65,9 +65,6 @@ class MetadataLoader:
             publisher.on_metadata(MetadataDelta.between(empty, self._published), self._published)
         self._publishers.append(publisher)
 
-    def remove_publisher(self, publisher: MetadataPublisher) -> None:
-        self._publishers.remove(publisher)
-
     def caught_up(self) -> None:
         """The log that was there at the start has been applied: publish, now and from now on."""
         if self._published is None:

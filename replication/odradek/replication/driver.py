@@ -152,6 +152,8 @@ class ReplicationDriver:
         """The log is going to be deleted or closed."""
         self._leave(replica)
         replica.role = Role.IDLE
+        for session in self._serving.values():
+            session.forget(replica.key)
         del self.replicas[replica.key]
 
     def apply(self, replica: Replica, state: PartitionState) -> None:

@@ -223,6 +223,11 @@ class LeaderSession:
         """This node leads no more, or in another epoch. The follower will hear of it."""
         self._detach(outgoing)
 
+    def forget(self, key: PartitionKey) -> None:
+        """There is no such partition any more."""
+        self._generations.pop(key, None)
+        self._remembered.pop(key, None)
+
     # States ------------------------------------------------------------------------------------------------------
 
     def _acknowledged(self, outgoing: Outgoing, state: FetchState) -> None:

@@ -8,7 +8,6 @@ from typing import Final
 from odradek.replication.isr import Peer
 from odradek.replication.leader import FollowerProgress, LeaderState
 
-
 RACK_AWARE: Final = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
 LEADER: Final = "org.apache.kafka.common.replica.LeaderSelector"
 

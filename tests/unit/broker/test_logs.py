@@ -96,6 +96,14 @@ def test_a_flood_of_one_event_is_thinned_and_counted() -> None:
     assert json.loads(lines(log)[-1])["suppressed"] == 1000 - BURST_LINES
 
 
+def test_errors_that_strangers_can_cause_are_thinned_too() -> None:
+    log = Log(stream=io.StringIO(), clock=lambda: 0.0)
+    for _ in range(1000):
+        log.limited_error("a request failed in the node", exc_info=ValueError("bad"))
+    assert len(lines(log)) == BURST_LINES
+    assert {json.loads(line)["level"] for line in lines(log)} == {"error"}
+
+
 def test_a_closed_stream_costs_the_line_and_nothing_else() -> None:
     stream = io.StringIO()
     log = Log(stream=stream)

@@ -57,9 +57,6 @@ def test_a_late_publisher_is_told_everything_at_once() -> None:
     loader.caught_up()
     loader.add_publisher(seen)
     assert seen.calls[0][0].topics_created == {"orders"}
-    loader.remove_publisher(seen)
-    loader.on_commit([batch(2, NoOpRecord())])
-    assert len(seen.calls) == 1
 
 
 def test_a_commit_without_records_publishes_nothing() -> None:

@@ -403,8 +403,8 @@ class _Operation:
         self.failed = False
         self.response = ProduceResponse()
         self.timer: Timer | None = None
-        self.open: list[Open] = []
-        """Answers that wait for the high watermark to reach an end offset."""
+        self.open: dict[int, Open] = {}
+        """Answers that wait for the high watermark to reach an end offset, by identity."""
         self.unverified: dict[int, PartitionProduceResponse] = {}
         """Answers that wait for the coordinator of their transaction, by identity."""
         self.pending: Pending | None = None
@@ -462,7 +462,7 @@ class _Operation:
         self._appended(partition, answer, result)
         # A duplicate waits too: what an earlier try appended need not be committed yet.
         if partition.sync_before_ack or (acks_all and not partition.commits_at_once):
-            self.open.append((answer, partition, result.last_offset + 1))
+            self.open[id(answer)] = answer, partition, result.last_offset + 1
         return answer
 
     def _verified(
@@ -473,8 +473,7 @@ class _Operation:
             return  # its time was over before
         if not isinstance(result, KafkaError):
             self._appended(partition, answer, result)
-            entry = answer, partition, result.last_offset + 1
-            self.open.append(entry)
+            entry = self.open[id(answer)] = answer, partition, result.last_offset + 1
             self._wait_for(entry)
             return
         partition.metrics.failed_produce += 1
@@ -516,7 +515,7 @@ class _Operation:
         deadline_ms = self.node.monotonic_ms() + self.timeout_ms
         self.timer = self.node.timers.at(deadline_ms, lambda _now: self._expire())
         self.pending.on_abandoned = self.timer.cancel
-        for entry in list(self.open):
+        for entry in list(self.open.values()):
             self._wait_for(entry)
         return self.pending
 
@@ -524,9 +523,8 @@ class _Operation:
         """Until the high watermark has passed, or it is certain that it will not."""
 
         def committed(error: ErrorCode) -> None:
-            if entry not in self.open:
-                return
-            self.open.remove(entry)
+            if self.open.pop(id(entry[0]), None) is None:
+                return  # its time was over before
             if error is not ErrorCode.NONE:
                 entry[0].error_code = error
                 entry[0].base_offset = -1
@@ -535,7 +533,7 @@ class _Operation:
         entry[1].when_committed(entry[2], committed, self.pending)
 
     def _expire(self) -> None:
-        for answer in (*(each for each, _, _ in self.open), *self.unverified.values()):
+        for answer in (*(each for each, _, _ in self.open.values()), *self.unverified.values()):
             answer.error_code = ErrorCode.REQUEST_TIMED_OUT
             answer.base_offset = -1
         self.open.clear()
