@@ -73,7 +73,7 @@ def test_deleting_a_topic_forgets_its_offsets(node: NodeHarness) -> None:
 
 
 def test_coordinators_of_other_kinds_say_that_they_are_not_served(node: NodeHarness) -> None:
-    found = node.client().ask(FindCoordinatorRequest(coordinator_keys=["tx"], key_type=1), 4).coordinators[0]
+    found = node.client().ask(FindCoordinatorRequest(coordinator_keys=["s"], key_type=2), 4).coordinators[0]
     assert found.error_code == ErrorCode.INVALID_REQUEST
     assert "not served" in (found.error_message or "")
 
