@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,15 @@ from interop import jvm, real_kafka
 from interop.cluster import Node, eventually, tool
 from interop.transactional_writers import ConfluentWriter, JavaWriter, Writer
 from odradek.cli.main import main as odradek
+from odradek.wire.apis import ApiKey
+from odradek.wire.frame import decode_response_header, encode_request
+from odradek.wire.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
+from odradek.wire.records import simple_batch
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -174,6 +185,47 @@ def test_levels_of_transaction_version(own_node: Node, capsys: pytest.CaptureFix
     one.begin_transaction()
     one.produce(TOPIC, b"x", partition=0)
     one.commit_transaction(30)
+
+
+def hang(port: int, topic: str, producer_id: int, ago_ms: int) -> None:
+    """Begin a transaction that no coordinator knows of, as a producer could before KIP-890."""
+    batch = simple_batch(
+        [(b"k", b"v")],
+        base_offset=0,
+        timestamp=int(time.time() * 1000) - ago_ms,
+        producer_id=producer_id,
+        producer_epoch=3,
+        base_sequence=0,
+        transactional=True,
+    )
+    data = TopicProduceData(topic, partition_data=[PartitionProduceData(0, bytes(batch))])
+    request = ProduceRequest("nobody", -1, 10_000, [data])
+    with socket.create_connection(("localhost", port), timeout=10) as connection:
+        connection.sendall(encode_request(ApiKey.PRODUCE, 9, 1, "test", request.encode(9)))
+        size = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+        frame = connection.recv(size, socket.MSG_WAITALL)
+    _, position = decode_response_header(frame, ApiKey.PRODUCE, 9)
+    (answer,) = ProduceResponse.decode(frame, 9, position).responses
+    assert answer.partition_responses[0].error_code == 0
+
+
+def test_a_transaction_that_hangs_is_found_and_aborted(own_node: Node, kafka_tools: None) -> None:
+    own_node.overrides = ("transaction.partition.verification.enable=false",)
+    own_node.start()
+    create(own_node.bootstrap)
+    hang(own_node.port, TOPIC, 4_711, ago_ms=3_600_000)
+    at = ["--bootstrap-server", own_node.bootstrap]
+    search = [*at, "find-hanging", "--topic", TOPIC]
+    found = tool("transactions", *search).stdout.decode()
+    header, row = found.splitlines()
+    assert row.split()[:6] == [TOPIC, "0", "4711", "3", "-1", "0"]
+    kafkas = real_kafka.run_tool("org.apache.kafka.tools.TransactionsCommand", search).stdout.decode()
+    assert kafkas.splitlines()[0] == header
+    assert kafkas.splitlines()[1].split()[:7] == row.split()[:7]
+    where = ["--topic", TOPIC, "--partition", "0", "--start-offset", "0"]
+    done = tool("transactions", *at, "abort", *where)
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr.decode()
+    assert tool("transactions", *search).stdout.decode().split() == header.split()
 
 
 def test_force_terminate_aborts_what_is_open(bootstrap: str, new_topic: Callable[..., str]) -> None:
