@@ -71,6 +71,7 @@ class GroupMember(Client):
         self._holding = False
         self._life = 0
         self._finishing = False
+        self._asleep_until_us = 0
         self.done = False
 
     def start(self) -> None:
@@ -213,6 +214,9 @@ class GroupMember(Client):
     def _heartbeat(self, life: int) -> None:
         if life != self._life or self.stopped:
             return
+        if self.now_us < self._asleep_until_us:
+            self.after(self._asleep_until_us - self.now_us + HEARTBEAT_US, lambda: self._heartbeat(life))
+            return
         if self._finishing and self.done and self.rng.random() < 0.3:
             self._leave(life)
             return
@@ -273,7 +277,15 @@ class GroupMember(Client):
             self.truth.acked[unit] = found
 
     def _plan_commit(self, life: int) -> None:
-        self.after(self.between(20, 250), lambda: self._commit(life))
+        if not self._finishing and self.rng.random() < 0.02:
+            # As a process that was stopped: it wakes up when others have its partitions, and commits first of all.
+            self.cluster.trace.count("group member: asleep beyond its session")
+            self._asleep_until_us = self.now_us + self.between(
+                SESSION_TIMEOUT_MS + 100, 2 * SESSION_TIMEOUT_MS
+            )
+            self.after(self._asleep_until_us - self.now_us, lambda: self._commit(life))
+        else:
+            self.after(self.between(20, 250), lambda: self._commit(life))
 
     def _commit(self, life: int) -> None:
         if life != self._life or self.stopped:

@@ -1,8 +1,7 @@
 """Deliberately broken versions of the product, each by its name: the simulator has to catch every one.
 
-The first nine are those of CORRECTNESS.md, where `last-stable-offset-inclusive` is the tenth: it comes with
-transactions, nothing that it could break is there yet. The rest break what one node promises. A mutant replaces
-functions for the time of a run.
+First those of CORRECTNESS.md; the others break what else is promised: of one node, of voters that come and go, of
+transactions, of groups. A mutant replaces functions for the time of a run.
 """
 
 from __future__ import annotations
@@ -13,10 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from odradek.broker.coordinator_log import CoordinatorLog
 from odradek.broker.node import Node
+from odradek.broker.txn_verification import Support, TxnVerification
+from odradek.coordinator.group.shard import GroupShard
 from odradek.raft.core import RaftCore, State
+from odradek.raft.effects import RemoveVoter
+from odradek.raft.log_core import LogCore
 from odradek.raft.metadata_log import MetadataLog
 from odradek.raft.quorum_state import FILE_NAME
+from odradek.raft.voters import Voter
 from odradek.replication.driver import ReplicationDriver
 from odradek.replication.follower import FollowerState
 from odradek.replication.isr import IsrState
@@ -25,7 +30,9 @@ from odradek.storage import checkpoints, layout
 from odradek.storage.data_dir import DataDir
 from odradek.storage.log import Log
 from odradek.storage.producers import ProducerEntry, ProducerStates
-from odradek.wire.errors import ErrorCode
+from odradek.storage.reads import LogReads
+from odradek.storage.state import LogState
+from odradek.wire.errors import ErrorCode, KafkaError
 
 Patch = tuple[Any, str, Any]
 
@@ -184,6 +191,72 @@ def _boot_id_ignored() -> list[Patch]:
     return [(DataDir, "_read_registration", read), (DataDir, "note_registration", note)]
 
 
+def _lso_inclusive() -> list[Patch]:
+    sound = LogState.last_stable_offset
+
+    def inclusive(self: Any, high_watermark: int) -> int:
+        stable = sound(self, high_watermark)
+        return stable + 1 if stable < high_watermark else stable
+
+    return [(LogState, "last_stable_offset", inclusive)]
+
+
+def _late_markers() -> list[Patch]:
+    return [(ProducerEntry, "check_marker", lambda self, header, epoch, where, version=0: None)]
+
+
+def _nothing_aborted() -> list[Patch]:
+    return [(LogReads, "aborted_transactions", lambda self, start, end: [])]
+
+
+def _coordinator_answers_early() -> list[Patch]:
+    def hasty(self: Any, partition: int, append: Callable[[Any], Any], done: Callable[[int], None]) -> None:
+        try:
+            append(self._replicas.leader_of(self._topic, partition))
+        except KafkaError as error:
+            done(error.code)
+            return
+        self._timers.at(self._clock.monotonic_ms(), lambda _now: done(ErrorCode.NONE))
+
+    return [(CoordinatorLog, "_run", hasty)]
+
+
+def _aborted_offsets_stay() -> list[Patch]:
+    sound = GroupShard.replay_marker
+
+    def committed(self: Any, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        sound(self, producer_id, producer_epoch, True)
+
+    return [(GroupShard, "replay_marker", committed)]
+
+
+def _no_verification() -> list[Patch]:
+    sound = TxnVerification.is_needed
+
+    def spared(self: Any, support: Support) -> bool:
+        return support is Support.IMPLICIT and sound(self, support)
+
+    return [(TxnVerification, "is_needed", spared)]
+
+
+def _voter_by_id() -> list[Patch]:
+    return [(Voter, "is_same_as", lambda self, key: self.key.id == key.id)]
+
+
+def _two_voter_changes() -> list[Patch]:
+    sound = LogCore._voter_change_refusal
+
+    def hasty(self: Any, event: Any, now_ms: int) -> Any:
+        refusal = sound(self, event, now_ms)
+        if refusal is None or "to commit the latest voter change" not in refusal.reason:
+            return refusal
+        if isinstance(event, RemoveVoter):
+            return self._removal_refusal(event.key)
+        return self._addition_refusal(event.voter.key, now_ms)
+
+    return [(LogCore, "_voter_change_refusal", hasty)]
+
+
 MUTANTS: dict[str, Mutant] = {
     "isr-instead-of-maximal": Mutant(
         "the high watermark goes by the committed ISR, not by all who may be in it",
@@ -215,6 +288,9 @@ MUTANTS: dict[str, Mutant] = {
     "boot-id-ignored": Mutant(
         "a broker that lost power registers as complete", _boot_id_ignored, "isr-shrink"
     ),
+    "last-stable-offset-inclusive": Mutant(
+        "read_committed readers see the first batch of an open transaction", _lso_inclusive, "transactions"
+    ),
     "vote-without-fsync": Mutant("the vote file is not fsynced", _vote_without_fsync, "votes"),
     "ex-leader-resumes": Mutant("a restarted leader carries on in its epoch", _ex_leader_resumes, "votes"),
     "acknowledge-before-fsync": Mutant(
@@ -226,6 +302,25 @@ MUTANTS: dict[str, Mutant] = {
     "forget-sequences": Mutant("retries are appended again", _forget_sequences, "one-kill"),
     "snapshot-without-older-batches": Mutant(
         "a restart forgets all but the last batch of a producer", _snapshot_without_older_batches, "one-kill"
+    ),
+    "voter-by-id": Mutant("a voter whose disk was replaced votes on", _voter_by_id, "voters"),
+    "two-voter-changes": Mutant(
+        "a voter is added or removed before the last change is committed", _two_voter_changes, "voters"
+    ),
+    "late-markers": Mutant(
+        "markers of outdated producer and coordinator epochs are written", _late_markers, "transactions-apart"
+    ),
+    "nothing-aborted": Mutant(
+        "read_committed readers are not told what was aborted", _nothing_aborted, "transactions"
+    ),
+    "coordinator-answers-early": Mutant(
+        "coordinators answer before their records are committed", _coordinator_answers_early, "three-groups"
+    ),
+    "aborted-offsets-stay": Mutant(
+        "offsets of an aborted transaction become the group's", _aborted_offsets_stay, "transactions"
+    ),
+    "no-verification": Mutant(
+        "nobody asks whether a write belongs to an open transaction", _no_verification, "transactions-apart"
     ),
 }
 

@@ -39,10 +39,16 @@ class PartitionTransactions:
                 f"T3: {self._name}: the batch at {batch.base} of producer {batch.producer_id} epoch "
                 f"{batch.producer_epoch} follows a marker of epoch {self._epochs[batch.producer_id]}"
             )
+        self._epochs[batch.producer_id] = batch.producer_epoch
         self._open.setdefault(batch.producer_id, []).append(batch)
         self.outcome[batch.base] = None
 
     def _end(self, marker: BatchInfo, commits: bool) -> None:
+        if marker.producer_epoch < self._epochs.get(marker.producer_id, -1):
+            raise InvariantViolation(
+                f"T3: {self._name}: the marker at {marker.base} of producer {marker.producer_id} epoch "
+                f"{marker.producer_epoch} follows epoch {self._epochs[marker.producer_id]}"
+            )
         ended = self._open.pop(marker.producer_id, [])
         for batch in ended:
             self.outcome[batch.base] = commits

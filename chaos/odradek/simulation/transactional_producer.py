@@ -428,6 +428,8 @@ class TransactionalProducer(Client):
     def _end_transaction(self, commit: bool, *, doubts: bool = False) -> None:
         """Asked until it is answered. `doubts`: an earlier try may have been carried out."""
         assert self._transaction is not None
+        if commit:
+            self._transaction.end = End.UNKNOWN
         request = EndTxnRequest(
             transactional_id=self.transactional_id,
             producer_id=self._producer[0],

@@ -51,6 +51,7 @@ class VoterAdmin(Client):
         super().__init__(cluster, name, rng)
         self._port = port
         self._finishing = False
+        self._under_way = 0
         self.done = False
 
     def start(self) -> None:
@@ -60,7 +61,9 @@ class VoterAdmin(Client):
         self._finishing = True
 
     def _later(self) -> None:
-        self.after(self.between(50, 700), self._act)
+        """Once nothing is under way."""
+        if not self._under_way:
+            self.after(self.between(50, 700), self._act)
 
     def voters(self) -> VoterSet | None:
         """As the controller says that leads, if one does."""
@@ -99,6 +102,8 @@ class VoterAdmin(Client):
             self._remove(gone[0].key)
         elif missing and (self._finishing or self.rng.random() < 0.7):
             self._add(self.rng.choice(missing))
+            if not self._finishing and len(voters) >= VOTERS_MIN and self.rng.random() < 0.4:
+                self._remove(self.rng.choice(voters.voters).key)  # before the other one is answered
         elif not self._finishing and len(voters) > VOTERS_MIN:
             self._remove(self.rng.choice(voters.voters).key)
         else:
@@ -107,11 +112,13 @@ class VoterAdmin(Client):
 
     def _remove(self, key: ReplicaKey) -> None:
         self.cluster.trace.note(self.name, "removes", str(key))
+        self._under_way += 1
         request = RemoveRaftVoterRequest(self.cluster.cluster_id, key.id, key.directory_id)
         self.ask(self.any_host(), request, 0, lambda response: self._changed("removed", response))
 
     def _add(self, key: ReplicaKey) -> None:
         self.cluster.trace.note(self.name, "adds", str(key))
+        self._under_way += 1
         machine = self.cluster.machines[key.id]
         request = AddRaftVoterRequest(
             cluster_id=self.cluster.cluster_id,
@@ -129,4 +136,5 @@ class VoterAdmin(Client):
         self.cluster.trace.note(self.name, what, code.name if code is not None else "no answer")
         self.cluster.trace.count(f"voter {what}: {code.name if code is not None else 'no answer'}")
         assert code is not ErrorCode.UNSUPPORTED_VERSION, "the quorum is not dynamic"
+        self._under_way -= 1
         self._later()
