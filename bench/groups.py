@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.procstat import ProcessMeter
 from bench.raw_client import HOST, BenchError
@@ -55,7 +55,11 @@ SESSION_MS = 1_800_000
 PATIENCE_S = 180.0
 JOIN_VERSION, SYNC_VERSION, HEARTBEAT_VERSION, COMMIT_VERSION, LEAVE_VERSION = 9, 5, 4, 9, 5
 
-T = TypeVar("T")
+RETRIABLE = (
+    ErrorCode.NOT_COORDINATOR,
+    ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 class Connection:
@@ -121,6 +125,7 @@ class Member:
                 await asyncio.sleep(BEAT_S)
 
     async def beat(self) -> None:
+        """What a client would try again (on a busy machine a node may lose its place for a moment), it does too."""
         topics = [ConsumerGroupHeartbeatRequestTopicPartitions(self.crowd.topic_id, sorted(self.owned))]
         request = ConsumerGroupHeartbeatRequest(
             group_id=self.crowd.group,
@@ -131,6 +136,8 @@ class Member:
             topic_partitions=topics if self.owned else [],
         )
         response = await self.connection.ask(request, 1)
+        if response.error_code in RETRIABLE:
+            return
         check(response)
         self.at_rest = self.epoch == response.member_epoch and response.assignment is None
         self.epoch = response.member_epoch
@@ -142,6 +149,8 @@ class Member:
         if self.epoch:
             request = HeartbeatRequest(self.crowd.group, self.epoch, self.member_id)
             code = (await self.connection.ask(request, HEARTBEAT_VERSION)).error_code
+            if code in RETRIABLE:
+                return
             self.at_rest = code == ErrorCode.NONE
             if self.at_rest:
                 return

@@ -265,6 +265,7 @@ class Node:
             partition_count=config.offsets_topic_num_partitions,
             topics=Topics(self),
             group_configs=lambda group_id: self.image.config(ResourceType.GROUP, group_id),
+            broker_config=self._dynamic_config,
             verification=OffsetsVerification(self),
             log=ports.log,
             on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
@@ -483,6 +484,14 @@ class Node:
             if name not in image.topics:
                 self.metrics.drop_topic(name)
         self.flush()
+
+    def _dynamic_config(self, key: str) -> str | None:
+        """What was set for this broker, or for all, while it runs."""
+        for name in (str(self.config.node_id), ""):
+            value = self.image.config(ResourceType.BROKER, name).get(key)
+            if value is not None:
+                return value
+        return None
 
     def _coordinator_log(self, topic: str) -> CoordinatorLog:
         ports = self.ports

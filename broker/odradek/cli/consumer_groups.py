@@ -213,13 +213,15 @@ def _check_reset(parser: ToolParser, options: argparse.Namespace) -> None:
 
 
 def validate_regex(regex: str) -> int:
-    """Say whether a pattern compiles."""
-    import re
+    """Say whether members may subscribe to a pattern."""
+    from odradek.coordinator.group.consumer.regex import compiled
+    from odradek.wire.errors import KafkaError
 
     try:
-        re.compile(regex)
-    except re.error as error:
-        print(f"The regular expression `{regex}` is invalid: {error.msg}.")
+        compiled(regex)
+    except KafkaError as error:
+        reason = (error.message or "").partition("is not a valid regular expression: ")[2]
+        print(f"The regular expression `{regex}` is invalid: {reason}")
         return 1
     print(f"The regular expression `{regex}` is valid.")
     return 0

@@ -86,12 +86,14 @@ class GroupCoordinator:
         *,
         topics: TopicResolver,
         group_configs: Callable[[str], Mapping[str, str]] | None = None,
+        broker_config: Callable[[str], str | None] = lambda _key: None,
         verification: txn_offsets.Verification | None = None,
         log: EventLog | None = None,
         on_failed: Callable[[int], None] | None = None,
     ) -> None:
-        """`group_configs(group id)`: what a group has configured of its own. `verification`: of transactions, without
-        which everybody is believed. `on_failed(partition)`: a write was lost, the partition must be loaded again.
+        """`group_configs(group id)`: what a group has configured of its own; `broker_config(key)`: what was set for
+        this broker while it runs; `verification`: of transactions, without which everybody is believed.
+        `on_failed(partition)`: a write was lost, the partition must be loaded again.
         """
         self.config = config
         self.timers = timers
@@ -103,7 +105,7 @@ class GroupCoordinator:
         self.log: EventLog = log or NullLog()
         self.metrics = GroupMetrics()
         self.catalog = TopicCatalog(topics)
-        self.settings = ConsumerSettings(config, group_configs or _no_configs)
+        self.settings = ConsumerSettings(config, group_configs or _no_configs, broker_config)
         self.runtime: CoordinatorRuntime[GroupShard] = CoordinatorRuntime(
             lambda partition: GroupShard(partition, self),
             writer,

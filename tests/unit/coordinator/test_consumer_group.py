@@ -8,8 +8,13 @@ import pytest
 
 from odradek.coordinator.group.consumer.member import MemberState
 from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatRequestTopicPartitions,
+)
 from unit.coordinator.consumer_harness import ConsumerHarness, heartbeat_response
-from unit.coordinator.group_harness import errors_of
+from unit.coordinator.group_harness import GROUP, Answer, context, errors_of
+from unit.coordinator.test_txn_offsets import Group
 
 
 @pytest.fixture
@@ -334,6 +339,57 @@ def test_a_commit_of_an_older_epoch_counts_for_what_was_kept_since(harness: Cons
     assert harness.commit_errors({("orders", kept): 6}) == [ErrorCode.UNKNOWN_MEMBER_ID]
     old_version = {"member_id": "a", "generation": 3, "version": 8}
     assert harness.commit_errors({("orders", kept): 7}, **old_version) == [ErrorCode.UNSUPPORTED_VERSION]  # type: ignore[arg-type]
+
+
+def test_a_transaction_commits_for_members_by_the_same_rule() -> None:
+    """The consumer's own epoch, or an older one for what it kept since; in the words of that API."""
+    harness = Group()
+
+    def beat(member_id: str, epoch: int, owned: list[int] | None = None) -> int:
+        request = ConsumerGroupHeartbeatRequest(
+            group_id=GROUP,
+            member_id=member_id,
+            member_epoch=epoch,
+            rebalance_timeout_ms=1_000 if epoch == 0 else -1,
+            subscribed_topic_names=["orders"] if epoch == 0 else None,
+            topic_partitions=[
+                ConsumerGroupHeartbeatRequestTopicPartitions(harness.topics.ids["orders"], owned)
+            ]
+            if owned
+            else [],
+        )
+        answer = Answer()
+        harness.coordinator.consumer_group_heartbeat(context(1), request, answer)
+        return heartbeat_response(answer).member_epoch
+
+    assert beat("m", 0) == 2
+    harness.advance(1_000)
+    beat("n", 0)
+    assert beat("m", 2, [0, 1, 2, 3]) == 3
+    stale = [ErrorCode.ILLEGAL_GENERATION]
+    assert harness.txn_errors({("orders", 0): 1}, member_id="m", generation=2) == [ErrorCode.NONE]
+    assert harness.txn_errors({("orders", 7): 1}, member_id="m", generation=2) == stale
+    assert harness.txn_errors({("orders", 0): 1}, member_id="m", generation=4) == stale
+    assert harness.txn_errors({("orders", 7): 1}, member_id="x", generation=3) == [
+        ErrorCode.UNKNOWN_MEMBER_ID
+    ]
+    assert harness.txn_errors({("orders", 7): 1}) == [ErrorCode.NONE], "members need not be named"
+
+
+def test_retention_runs_from_the_commit_whoever_coordinates() -> None:
+    """Of topics that nobody wants; a living member keeps the offsets of its own."""
+    harness = ConsumerHarness(offsets_retention_minutes=20, offsets_retention_check_interval_ms=30_000)
+    harness.enter("a", "orders")
+    harness.commit({("orders", 0): 1, ("users", 0): 1}, member_id="a", generation=2)
+    for minutes in range(25):
+        if minutes != 20:  # when the sweep comes by
+            assert (("users", 0) in harness.committed()) is (minutes < 20)
+        harness.successor()
+        harness.enter("a", "orders")
+        harness.advance(30_000)
+        harness.enter("a", "orders")
+        harness.advance(30_000)
+    assert harness.committed() == {("orders", 0): 1}
 
 
 def test_offsets_of_subscribed_topics_are_not_deleted(harness: ConsumerHarness) -> None:

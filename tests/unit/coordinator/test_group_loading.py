@@ -122,6 +122,39 @@ def test_a_group_larger_than_allowed_after_loading_rebalances_down() -> None:
     assert len(h.describe().members) == 2
 
 
+def test_retention_of_an_empty_group_runs_on_in_the_next_coordinator() -> None:
+    """It runs from when the group lost its last member, which the log tells the next coordinator."""
+    harness = Harness()
+    (member,) = harness.stable()
+    harness.commit({("orders", 0): 1}, member_id=member.member_id, generation=1)
+    day_ms = 24 * 3_600_000
+    for _ in range(3):  # alive: its session is kept by a join that it repeats
+        harness.advance(1_000)
+        assert harness.heartbeat(member.member_id, 1).error is ErrorCode.NONE
+    harness.leave(member.member_id)
+    for _ in range(6):
+        harness.advance(day_ms)
+        harness.successor()
+    assert harness.committed() == {("orders", 0): 1}
+    harness.advance(day_ms + 700_000)
+    assert harness.committed() == {}
+
+
+def test_a_replaced_static_member_is_fenced_by_the_next_coordinator_too() -> None:
+    harness = Harness()
+    first = harness.join(instance="i")
+    harness.advance(harness.config.group_initial_rebalance_delay_ms * 2)
+    (old,) = harness.finish([first], instances=["i"])
+    new = harness.join(instance="i").response
+    assert new.member_id != old.member_id
+    harness.successor()
+    assert harness.heartbeat(old.member_id, 1, instance="i").error is ErrorCode.FENCED_INSTANCE_ID
+    assert harness.sync(old, instance="i").error is ErrorCode.FENCED_INSTANCE_ID
+    stale = {"member_id": old.member_id, "generation": 1, "instance": "i"}
+    assert harness.commit_errors({("orders", 0): 1}, **stale) == [ErrorCode.FENCED_INSTANCE_ID]
+    assert harness.heartbeat(new.member_id, 1, instance="i").error is ErrorCode.NONE
+
+
 def test_static_members_keep_their_places_across_coordinators() -> None:
     h = Harness()
     answers = [h.join(instance=name) for name in ("one", "two")]

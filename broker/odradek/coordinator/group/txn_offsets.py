@@ -149,7 +149,7 @@ def _validate(
         if check is not None:
             for topic in topics:
                 for partition in topic.partitions:
-                    check(topic.name, ZERO_UUID, partition.partition_index)
+                    check(topic.name, shard.topics.id_of(topic.name) or ZERO_UUID, partition.partition_index)
     except KafkaError as error:
         if error.code is ErrorCode.STALE_MEMBER_EPOCH:
             raise KafkaError(ErrorCode.ILLEGAL_GENERATION) from None

@@ -12,10 +12,18 @@ SESSION, HEARTBEAT, ASSIGNMENT = "session.timeout.ms", "heartbeat.interval.ms", 
 class ConsumerSettings:
     """Milliseconds. A group's own value is kept between the broker's bounds, which may have changed since."""
 
-    def __init__(self, config: GroupConfig, of_group: Callable[[str], Mapping[str, str]]) -> None:
-        """`of_group(group id)`: the group's own configuration, valid when it was set."""
+    def __init__(
+        self,
+        config: GroupConfig,
+        of_group: Callable[[str], Mapping[str, str]],
+        of_broker: Callable[[str], str | None] = lambda _key: None,
+    ) -> None:
+        """`of_group(group id)`: the group's own configuration, valid when it was set. `of_broker(key)`: what was set
+        while the broker runs, which group.consumer.assignment.interval.ms can be.
+        """
         self._config = config
         self._of_group = of_group
+        self._of_broker = of_broker
 
     def session_timeout_ms(self, group_id: str) -> int:
         return self._number(group_id, SESSION)
@@ -29,6 +37,8 @@ class ConsumerSettings:
     def _number(self, group_id: str, what: str) -> int:
         field = what.replace(".", "_")
         text = self._of_group(group_id).get(f"consumer.{what}")
+        if text is None and what is ASSIGNMENT:
+            text = self._of_broker(f"group.consumer.{ASSIGNMENT}")
         if text is None:
             value: int = getattr(self._config, f"group_consumer_{field}")
             return value
