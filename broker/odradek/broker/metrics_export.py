@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from odradek.broker import metrics_transactions
 from odradek.broker.metrics import quantile_ms
 from odradek.coordinator.group.group import GroupState
 from odradek.wire.apis import APIS
@@ -69,6 +70,8 @@ class Snapshot:
 
 def snapshot(node: Node | ControllerProcess) -> Snapshot:
     """Read the node. Only its own thread may call this."""
+    from odradek.broker.node import Node
+
     found = Snapshot()
     _count(node.metrics, found)
     for (topic, index), partition in node.partitions.items():
@@ -85,6 +88,9 @@ def snapshot(node: Node | ControllerProcess) -> Snapshot:
     if node.coordinator is None:
         return found
     found.gauges.update(_group_gauges(node.coordinator))
+    if isinstance(node, Node):
+        found.gauges.update(metrics_transactions.gauges(node))
+        found.counters.update(metrics_transactions.counters(node))
     done = node.coordinator.metrics
     found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
     found.counters[f"{_COORDINATOR}offset_expiration_count"] = ("Offsets expired.", done.offset_expired)

@@ -111,6 +111,8 @@ class TxnVerification:
         """By producer, epoch and partition; asked, or about to be."""
         self._queued: list[_Question] = []
         self._waiting = 0
+        self.answered = self.failed = self.waited_ms = 0
+        """Writes since the start, and how long they have waited in all."""
 
     def is_needed(self, support: Support) -> bool:
         """`transaction.partition.verification.enable` spares the question; adding cannot be spared."""
@@ -200,7 +202,11 @@ class TxnVerification:
     def _settle(self, question: _Question, code: ErrorCode) -> None:
         """In the order in which they came."""
         del self._open[question.producer_id, question.producer_epoch, question.partition, question.support]
-        self._waiting -= len(question.waiting)
+        count = len(question.waiting)
+        self._waiting -= count
+        self.answered += count
+        self.failed += 0 if code is ErrorCode.NONE else count
+        self.waited_ms += (self._clock.monotonic_ms() - question.began_ms) * count
         for done in question.waiting:
             done(code)
 

@@ -238,6 +238,10 @@ class ProducerStates:
                 first = begun
         return first
 
+    def oldest_transaction_write(self) -> int:
+        """When the transaction under way that was silent for longest was last written to, ms since 1970."""
+        return min(self.entries[producer_id].last_timestamp for producer_id in self.ongoing)
+
     def forget_completed(self, high_watermark: int) -> None:
         """The high watermark has passed some markers."""
         completed = self.completed

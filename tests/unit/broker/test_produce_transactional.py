@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from odradek.broker.metrics_export import snapshot
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_partitions_to_txn import AddPartitionsToTxnRequest, AddPartitionsToTxnTopic
 from odradek.wire.messages.end_txn import EndTxnRequest
@@ -251,3 +252,19 @@ def test_several_partitions_of_a_request_are_answered_together(producer: Produce
     answers = producer.client.ask(asked, VERIFIED).responses[0].partition_responses
     assert [one.error_code for one in answers] == [ErrorCode.NONE, ErrorCode.TRANSACTION_ABORTABLE]
     assert answers[1].base_offset == -1
+
+
+def test_transactions_are_seen_in_the_metrics(producer: Producer) -> None:
+    node = producer.node.node
+    producer.add(0)
+    assert producer.produce(VERIFIED).error_code == ErrorCode.NONE
+    assert producer.produce(VERIFIED, index=1).error_code == ErrorCode.TRANSACTION_ABORTABLE
+    found = snapshot(node)
+    manager = "kafka_server_addpartitionstotxnmanager_"
+    assert found.counters[f"{manager}verification"][1] == 2
+    assert found.counters[f"{manager}verificationfailure"][1] == 1
+    assert found.gauges["kafka_server_replicamanager_produceridcount"][1] == 1
+    late = "kafka_server_replicamanager_partitionswithlatetransactionscount"
+    assert found.gauges[late][1] == 0
+    producer.node.clock.now_ms += node.transactions.config.max_timeout_ms + 5 * 60_000 + 1
+    assert snapshot(node).gauges[late][1] == 1
