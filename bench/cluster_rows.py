@@ -30,7 +30,7 @@ IDLE_AFTER_S = 3.0
 REPLICATED = {"replicas": 3, "acks": "all"}
 
 CLUSTER_FULL = replace(
-    FULL, rounds=4, client_rounds=3, seconds=5.0, warmup_s=4.0, payload_max=600_000_000, latency_s=15.0,
+    FULL, rounds=3, client_rounds=3, seconds=5.0, warmup_s=4.0, payload_max=600_000_000, latency_s=12.0,
     client_payload=300_000_000, client_records_max=300_000, connections=12, latency_connections=6,
 )  # fmt: skip
 CLUSTER_QUICK = replace(

@@ -20,7 +20,7 @@ from bench.clusters import Cluster, KafkaCluster, OdradekCluster
 from bench.failover_load import CLIENT
 from bench.failover_partitions import measure_partitions
 from bench.failover_report import draw, markdown, outcomes, tables
-from bench.failover_rounds import KINDS, PAUSE, Trial
+from bench.failover_rounds import KINDS, LEADER, PAUSE, Trial
 from bench.machine import describe
 from bench.report import OURS, PEER
 from bench.rows import Metrics
@@ -33,6 +33,8 @@ TUNED_OVERRIDES = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interv
 """Kafka with our timings of a broker's session, for information."""
 SIDES = (OURS, PEER, TUNED)
 PAUSES_MAX = 3
+OTHERS_FROM = 6
+"""With so many rounds, the worst of the leader kills is what they are for; of the other kinds half as many do."""
 PARTITION_ROUNDS_MAX = 3
 OVERRIDES = {"offsets.topic.num.partitions": "4"}
 
@@ -80,9 +82,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench failover", description="Failures of three nodes, as clients see them."
     )
-    parser.add_argument("--rounds", type=int, default=20, help="of each kind, on our side")
     parser.add_argument(
-        "--kafka-rounds", type=int, default=3, help="of each kind, on Kafka's: each takes half a minute"
+        "--rounds", type=int, default=20, help="leader kills on our side; half as many of the other kinds"
+    )
+    parser.add_argument(
+        "--kafka-rounds", type=int, default=2, help="of each kind, on Kafka's: each takes half a minute"
     )
     parser.add_argument("--kinds", type=names(KINDS), default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--sides", type=names(SIDES), default=[OURS, PEER], help=", ".join(SIDES))
@@ -106,7 +110,7 @@ def measure_side(samples: Samples, side: str, options: argparse.Namespace, root:
         measure_kinds(samples, side, options.kinds, rounds, root / "cluster")
         settle()
     for count in options.partitions if side == OURS else options.kafka_partitions:
-        few = 1 if count > 1_000 else min(PARTITION_ROUNDS_MAX, rounds)
+        few = 1 if count > 1_000 or side != OURS else min(PARTITION_ROUNDS_MAX, rounds)
         cluster = make_cluster(side, root / f"many-{count}")
         try:
             found = guarded_list(lambda: measure_partitions(cluster, count, few, say))  # noqa: B023
@@ -123,17 +127,23 @@ def measure_kinds(samples: Samples, side: str, kinds: list[str], rounds: int, di
         load = trial.begin()
         for number in range(1, rounds + 1):
             for kind in kinds:
-                if kind == PAUSE and number > PAUSES_MAX:
+                if number > rounds_of(kind, rounds):
                     continue
                 metrics = guarded(lambda: trial.round(load, kind))  # noqa: B023
                 samples.setdefault(kind, {}).setdefault(side, []).append(metrics)
-                say(f"{side} {number}/{rounds} {kind}: {brief(metrics)}")
+                say(f"{side} {number}/{rounds_of(kind, rounds)} {kind}: {brief(metrics)}")
                 if "error" in metrics:
                     return  # in a state nobody knows
         load.finish()
         say(f"{side}: resident {', '.join(f'{each:.0f}' for each in cluster.resident_mb())} MB")
     finally:
         cluster.remove()
+
+
+def rounds_of(kind: str, rounds: int) -> int:
+    if kind == PAUSE:
+        return min(PAUSES_MAX, (rounds + 1) // 2)
+    return rounds if kind == LEADER or rounds < OTHERS_FROM else rounds // 2
 
 
 def make_cluster(side: str, directory: Path) -> Cluster:
@@ -168,8 +178,8 @@ def brief(metrics: Metrics) -> str:
 
 def notes(options: argparse.Namespace) -> list[str]:
     return [
-        f"{options.rounds} rounds of each kind on our side, {options.kafka_rounds} on Kafka's (pauses: at most "
-        f"{PAUSES_MAX}). Nodes and client share all cores; nothing is pinned.",
+        f"{options.rounds} leader kills on our side and half as many rounds of the other kinds, {options.kafka_rounds} "
+        "rounds of each kind on Kafka's; fewer pauses. Nodes and client share all cores; nothing is pinned.",
         "Replication factor 3, min.insync.replicas=2 where a topic says so; an idempotent librdkafka producer with "
         "acks=all, a record every few milliseconds.",
         f"Pause: SIGSTOP; the client's own request timeout is {CLIENT['request.timeout.ms']} ms.",
