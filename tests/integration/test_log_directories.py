@@ -90,3 +90,22 @@ def test_a_directory_that_fails_moves_what_it_led(two_disks: Cluster) -> None:
     second.with_name("lost").rename(second)
     cluster.start(victim)
     cluster.await_isr(TOPIC, 3, partitions=PARTITIONS)
+
+
+def test_a_node_whose_only_directory_fails_ends_with_one_line(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(log_segment_bytes="1048576", log_roll_ms="300000")
+    cluster.start()
+    create_topic(cluster, partitions=3)
+    create_topic(cluster, "padding", partitions=3)
+    writer = Writer(cluster, partitions=3)
+    writer.await_more()
+    victim = next(node for node in cluster.ids if node != cluster.controller())
+    lose(cluster.data(victim))
+    for index in range(3):
+        fill_a_segment(cluster, index)
+    cluster.await_end_of(victim)
+    last = cluster.log(victim).strip().splitlines()[-1]
+    assert last == f"odradek: Shutdown broker because all log dirs in {cluster.data(victim)} have failed"
+    writer.await_more(1_000)
+    writer.finish()
+    verify(cluster, writer)

@@ -231,8 +231,12 @@ class MetadataLog:
                 self._delete(name)
 
     def close(self) -> None:
+        """What was promised is durable before; a disk that fails now costs the next start a scan, and no more."""
         self._stop_reading()
-        self._log.close()
+        try:
+            self._log.close()
+        except (OSError, KafkaError):
+            self._log.close_files()
 
     # ---- vote file
 

@@ -460,3 +460,16 @@ def test_the_quorum_is_described_as_kafka_describes_it() -> None:
     assert (status.leader_id, status.epoch, status.high_watermark, status.observers) == (1, 1, 4, ())
     (me,) = status.voters
     assert (me.key, me.log_end_offset, me.last_fetch_ms) == (node.me, 4, node.clock.wall_ms())
+
+
+def test_a_disk_that_is_gone_does_not_keep_a_node_from_stopping() -> None:
+    node = started()
+    node.append(b"one")
+    node.settle()
+    node.disk.faults.error = errno.EIO
+    node.disk.faults.fail_change_at = node.disk.faults.changes
+    node.driver.close()
+    node.disk.faults.fail_change_at = None
+    node.running = False
+    again = restarted(node)
+    assert again.listener.records == [b"one"]
