@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from odradek.storage.producers import end_transaction_marker
-from odradek.wire.errors import KafkaError
+from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.record_body import parse_records
 from odradek.wire.records import HEADER, HEADER_SIZE, BatchHeader, read_records, simple_batch
 
@@ -92,7 +92,7 @@ class CoordinatorLog:
     # -- appending -----------------------------------------------------------------------------------------------
 
     def append(self, partition: int, records: Records, done: Done) -> None:
-        """Append one batch; `done(error code)` once it is committed, or refused."""
+        """Append one batch; `done(error code)` once it is committed, or refused. See `PartitionWriter`."""
         now = self._clock.wall_ms()
         self._append(partition, simple_batch(records, base_offset=0, timestamp=now), now, done)
 
@@ -127,7 +127,14 @@ class CoordinatorLog:
         except KafkaError as error:
             done(error.code)
             return
-        leader.when_committed(result.last_offset + 1, done)
+        end = result.last_offset + 1
+
+        def told(code: int) -> None:
+            done(code)
+            if code == ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND:
+                _tell_commit(leader, end, done)
+
+        leader.when_committed(end, told)
 
     # -- loading -------------------------------------------------------------------------------------------------
 
@@ -185,6 +192,23 @@ class CoordinatorLog:
         """In the page cache now; if not, the read itself says why."""
         self._loads.append(load)
         self._arm()
+
+
+def _tell_commit(partition: Partition, end: int, done: Done) -> None:
+    """`done(NONE)` when what is in the log is committed after all, as long as this node leads: no later write may come
+    to tell, where the coordinator lets none begin before it knows.
+    """
+    epoch, key = partition.leader_epoch, object()
+
+    def wake(_partition: Partition) -> None:
+        leads = partition.leads and partition.leader_epoch == epoch
+        committed = partition.high_watermark >= end
+        if committed or not leads:
+            partition.unwatch_data(key)
+        if committed and leads:
+            done(ErrorCode.NONE)
+
+    partition.watch_data(key, wake)
 
 
 class _Load:

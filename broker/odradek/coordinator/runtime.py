@@ -111,12 +111,12 @@ class PartitionWriter(Protocol):
     def append(
         self, partition: int, records: list[tuple[bytes, bytes | None]], done: Callable[[int], None]
     ) -> None:
-        """Append one batch; `done(error code)` once, in the order of the appends, when it is committed or failed.
+        """Append one batch; `done(error code)`, in the order of the appends, when it is committed or failed.
 
         An error reported before `append` returns means that nothing was written: the state goes back. Later,
-        REQUEST_TIMED_OUT and NOT_ENOUGH_REPLICAS_AFTER_APPEND mean that it is written and may yet be committed (a
-        later success then covers it): the state stands. Any other late error means that log and state may differ:
-        the partition fails until it is loaded again.
+        REQUEST_TIMED_OUT and NOT_ENOUGH_REPLICAS_AFTER_APPEND mean that it is written and may yet be committed: the
+        state stands, and `done` is called once more, without error, if it is; a later success covers it as well. Any
+        other late error means that log and state may differ: the partition fails until it is loaded again.
         """
         ...
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from odradek.broker.coordinator_log import SLICE_NS, CoordinatorLog
 from odradek.broker.partition import Partition
 from odradek.coordinator.runtime import Marker, Producer
@@ -255,3 +257,35 @@ def test_a_load_ends_only_when_everything_it_has_read_is_committed() -> None:
     partition.high_watermark = committed
     partition._wake_readers()
     assert loading.owner.told[-1] == ("end",)
+
+
+def test_a_write_whose_fate_was_unknown_is_told_when_it_is_committed_after_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loading = Loading()
+    partition = loading.partition()
+    waiting: list[Any] = []
+    monkeypatch.setattr(Partition, "when_committed", lambda _self, _end, done: waiting.append(done))
+    loading.put(b"a", b"1")
+    partition.high_watermark = 0
+    waiting[0](ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+    partition._wake_readers()
+    assert loading.answers == [ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND]
+    partition.high_watermark = 1
+    partition._wake_readers()
+    partition._wake_readers()
+    assert loading.answers == [ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND, ErrorCode.NONE]
+
+
+def test_nothing_more_is_told_of_it_once_the_leadership_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = Loading()
+    partition = loading.partition()
+    waiting: list[Any] = []
+    monkeypatch.setattr(Partition, "when_committed", lambda _self, _end, done: waiting.append(done))
+    loading.put(b"a", b"1")
+    partition.high_watermark = 0
+    waiting[0](ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+    partition.leader_epoch += 1
+    partition.high_watermark = 1
+    partition._wake_readers()
+    assert loading.answers == [ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND]
