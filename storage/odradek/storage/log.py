@@ -324,7 +324,7 @@ class Log(LogAppends):
     def _announce_cut(self, offset: int) -> None:
         """Lower the recovery point first, on disk too: a log shorter than that has lost something."""
         self._truncations += 1
-        self._hints.clear()
+        self._forget_positions()
         self.recovery_point = min(self.recovery_point, offset)
         if self.on_truncated is not None:
             self.on_truncated(self)
@@ -425,7 +425,7 @@ class Log(LogAppends):
             if count == len(self._segments):
                 self.roll(wall_ms)  # the newest may go too, but a log has always one to write to
             start = self._bases[count]
-            self._hints.clear()
+            self._forget_positions()
             self._remove_files([self._pop_segment(0) for _ in range(count)])
         except OSError as error:
             self.fail(error)

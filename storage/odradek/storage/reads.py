@@ -315,7 +315,12 @@ class LogReads(LogState):
         return last < following
 
     def _seek(self, offset: int) -> tuple[Segment, int, int]:
-        """(segment, position, expected base offset or -1) of the first batch that ends at or after `offset`."""
+        """(segment, position, expected base offset or -1) of the first batch that ends at or after `offset`.
+
+        The last answer is kept: one fetch asks several times.
+        """
+        if offset == self._sought_offset and self._sought is not None:
+            return self._sought
         at = self._segment_index(offset)
         while at < len(self._segments):
             segment = self._segments[at]
@@ -324,7 +329,9 @@ class LogReads(LogState):
             except Damage as damage:
                 raise self._corrupt(offset, damage.reason) from None
             if found is not None:
-                return segment, *found
+                self._sought_offset = offset
+                self._sought = segment, *found
+                return self._sought
             at += 1  # compaction has left nothing of this segment at or after the offset, or its tail is lost
             if not self.config.cleanup_compact and offset >= self.compacted_below:
                 break

@@ -45,6 +45,8 @@ class LogState:
         "_interval",
         "_pool",
         "_segments",
+        "_sought",
+        "_sought_offset",
         "_staged",
         "_syncer",
         "_syncs",
@@ -130,6 +132,9 @@ class LogState:
         self._bases: list[int] = []
         self._staged: list[Buffer] = []
         self._hints: dict[int, tuple[Segment, int]] = {}
+        self._sought: tuple[Segment, int, int] | None = None
+        """What the last search found, for `_sought_offset`."""
+        self._sought_offset = -1
         self._damage: tuple[Segment, int] | None = None
         """Where in the files `readable_end` is: the rest of that segment is unsound whatever offset it begins with."""
         self._truncations = 0
@@ -193,6 +198,11 @@ class LogState:
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """(largest epoch ≤ `epoch`, its end offset) as KIP-101 and KIP-279 have it; (-1, -1) if unknown."""
         return self.epochs.end_offset_for(epoch, self.log_end_offset)
+
+    def _forget_positions(self) -> None:
+        """Bytes have gone from the log: where something was found before, it may not be any more."""
+        self._hints.clear()
+        self._sought = None
 
     def fail(self, error: OSError) -> None:
         """An append or fsync failed: the tail is unknown, the log is out until it is opened anew (never retried)."""

@@ -72,10 +72,10 @@ def test_a_range_is_what_a_read_would_return(bench: Any, segment_bytes: int, reo
         offset = rng.randrange(log.log_end_offset)
         limit = rng.choice((100, 1000, 3000, 10_000, 1 << 20))
         end_offset = rng.choice((log.log_end_offset, rng.randrange(log.log_end_offset + 1), offset + 1))
-        log._hints.clear()
+        log._forget_positions()
         expected = log.read(offset, limit, end_offset=end_offset)
         if rng.random() < 0.5:
-            log._hints.clear()
+            log._forget_positions()
         result = log.read_range(offset, limit, end_offset=end_offset)
         if result is None:
             assert len(expected.data) < 100 or limit < 100
@@ -171,7 +171,7 @@ def test_a_look_that_brings_pages_back_ends_the_belief(
     if how == "read":
         log.read(0, 1000, end_offset=end)
     else:
-        log._hints.clear()
+        log._forget_positions()
         log.batch_base_before(later.next_offset)
     monkeypatch.setattr(kind, "is_cached", lambda *_: True)
     assert log.read_range(end // 2, 1 << 20, end_offset=end) is None
@@ -229,7 +229,7 @@ def test_a_damaged_index_does_not_end_a_range_inside_a_batch(bench: Any) -> None
         bad = bytearray(good)
         bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
         segment.overwrite(bench.disk, path, bytes(bad))
-        log._hints.clear()
+        log._forget_positions()
         log._hints[0] = (first, 0)
         result = log.read_range(0, rng.choice((3000, 10_000, 30_000)), end_offset=log.log_end_offset)
         if result is not None:
