@@ -222,6 +222,21 @@ def test_expressions_that_are_none_are_refused(harness: ConsumerHarness, regex: 
     assert heartbeat_response(answer).error_message == text
 
 
+def test_many_expressions_are_looked_up_in_steps(harness: ConsumerHarness) -> None:
+    """Each step is short, and what others ask comes in between."""
+    for number in range(5_000):
+        harness.topics.add(f"many-{number}", 1)
+    harness.coordinator.on_topics_changed({"many-0"}, created=True)
+    clients = [harness.client(f"m{number}") for number in range(4)]
+    for number, client in enumerate(clients):
+        client.join(topics=None, regex=f"many-.*{number}")
+    assert not list(harness.group().regexes.items()), "5,000 topics are more than a step"
+    harness.advance(1)
+    assert len(list(harness.group().regexes.items())) == 1
+    harness.settle(*clients, rounds=14)
+    assert [len(client.partitions()) for client in clients] == [500] * 4
+
+
 def test_an_expression_made_to_explode_takes_no_time(harness: ConsumerHarness) -> None:
     harness.topics.add("a" * 240, 1)
     harness.coordinator.on_topics_changed({"a" * 240}, created=True)

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group.consumer import records as consumer_records
 from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.consumer.regex import Lookup
 from odradek.coordinator.group.consumer.settings import ConsumerSettings
 from odradek.coordinator.group.consumer.timers import ConsumerTimers
 from odradek.coordinator.group.consumer.topics import TopicCatalog
@@ -92,6 +93,8 @@ class ShardState(ABC):
         self.topics = host.catalog
         self.settings = host.settings
         self.consumer_timers = ConsumerTimers(self, self.fence)
+        self.lookups: dict[str, Lookup] = {}
+        """By group: expressions of members that are being looked up."""
         self.groups: TimelineDict[str, AnyGroup] = TimelineDict(self.timeline)
         self.offsets: dict[str, Offsets] = {}
         """By group id. An entry may be void (everything deleted); the retention sweep drops those."""

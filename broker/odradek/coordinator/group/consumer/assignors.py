@@ -146,6 +146,8 @@ def _fill_by_topic(kept: _Work, free: dict[bytes, set[int]], members: Members, c
         key=lambda each: (-counts[each] / len(subscribers[each]), len(subscribers[each]), each),
     )
     for topic_id in order:
+        if not free[topic_id]:
+            continue
         waiting = [(sizes[member_id], place) for place, member_id in enumerate(subscribers[topic_id])]
         heapify(waiting)
         for number in sorted(free[topic_id]):
@@ -162,7 +164,8 @@ def _fill_by_topic(kept: _Work, free: dict[bytes, set[int]], members: Members, c
 
 def _balance(topic_id: bytes, wanting: list[str], kept: _Work, sizes: dict[str, int]) -> bool:
     """Move partitions of one topic while one subscriber has at least two more (of all topics) than another."""
-    if len(wanting) < 2:
+    loads = [sizes[member_id] for member_id in wanting]
+    if max(loads) - min(loads) < 2:
         return False
     least = [(sizes[member_id], place) for place, member_id in enumerate(wanting)]
     most = [(-sizes[each], place) for place, each in enumerate(wanting) if kept[each].get(topic_id)]

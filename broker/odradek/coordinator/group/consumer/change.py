@@ -90,7 +90,7 @@ def _update_regex(change: Change) -> tuple[bool, bool]:
             asked = True
         else:
             resolved = not new or new in group.regexes
-    if asked or group.regex_counts:
+    if (asked or group.regex_counts) and group.group_id not in change.shard.lookups:
         regexes = group.subscriptions_after([(change.old, change.new)]).regexes
         interval_ms = change.shard.config.group_consumer_regex_refresh_interval_ms
         change.refresh_regexes = needs_refresh(

@@ -31,7 +31,7 @@ from odradek.coordinator.group.consumer.records import (
     member_tombstones,
     target_record,
 )
-from odradek.coordinator.group.consumer.regex import refresh
+from odradek.coordinator.group.consumer.regex import Lookup, refresh
 from odradek.coordinator.group.context import GroupContext
 from odradek.coordinator.group.group import EMPTY
 from odradek.coordinator.group.record import GroupRecord
@@ -50,6 +50,9 @@ from odradek.wire.uuid import uuid_to_string
 
 OWN_MEMBER_IDS_FROM = 1
 """From this version on a member makes its id itself."""
+
+LOOKUP_PAUSE_MS = 1
+"""Between two steps of a lookup of expressions."""
 
 Response = ConsumerGroupHeartbeatResponse
 
@@ -292,12 +295,24 @@ def _assignment(member: ConsumerMember) -> Assignment:
 
 
 def refresh_regexes(shard: ShardState, group_id: str) -> Outcome[None]:
-    """Look up what the group's expressions mean."""
+    """Begin to look up what the group's expressions mean."""
     group = shard.groups.get(group_id)
+    if not isinstance(group, ConsumerGroup) or group_id in shard.lookups:
+        return nothing()
+    lookup = Lookup(group_id, group.regex_counts, shard.topics)
+    shard.lookups[group_id] = lookup
+    return _look_on(shard, lookup)
+
+
+def _look_on(shard: ShardState, lookup: Lookup) -> Outcome[None]:
+    if not lookup.step():
+        shard.after(LOOKUP_PAUSE_MS, lambda later: _look_on(later, lookup))
+        return nothing()
+    del shard.lookups[lookup.group_id]
+    group = shard.groups.get(lookup.group_id)
     if not isinstance(group, ConsumerGroup):
         return nothing()
-    records = refresh(group, shard.topics, shard.wall_ms())
-    return Outcome(None, records)
+    return Outcome(None, refresh(group, lookup, shard.topics, shard.wall_ms()))
 
 
 # -- gone --------------------------------------------------------------------------------------------------------
