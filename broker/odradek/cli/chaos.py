@@ -48,10 +48,10 @@ def build_parser() -> ToolParser:
     run_parser.add_argument(
         "--report",
         metavar="DIR",
-        help="where history.jsonl, verdict.json and report.md go (default: a new directory)",
+        help="where history, verdict.json and report.md go (default: a new directory)",
     )
-    check_parser = commands.add_parser("check", help="judge a history.jsonl again")
-    check_parser.add_argument("history")
+    check_parser = commands.add_parser("check", help="judge a history again")
+    check_parser.add_argument("history", nargs="+", help="its files: DIR/history/*.jsonl")
     return parser
 
 
@@ -71,9 +71,9 @@ def _check(options: argparse.Namespace) -> int:
     from odradek.chaos.history import HistoryError, read_history
 
     try:
-        verdict = check(read_history(options.history))
+        verdict = check(read_history(*options.history))
     except (OSError, HistoryError) as error:
-        raise ToolError(f"{options.history}: {error}") from error
+        raise ToolError(str(error)) from error
     console = Console()
     console.print(_table(verdict))
     _print_anomalies(console, verdict)
@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
             shutil.rmtree(data, ignore_errors=True)
         else:
             console.print(f"the nodes' data and logs are left in {data}", highlight=False)
-    write_report(report, as_json(outcome, seed), report / "history.jsonl")
+    write_report(report, as_json(outcome, seed))
     console.print(_table(outcome.verdict))
     _print_anomalies(console, outcome.verdict)
     for line in outcome.trouble:

@@ -1,7 +1,6 @@
-"""Stock clients that write down everything they are told: each a thread, each lives again and again until stopped.
+"""Stock clients (confluent-kafka's) that write down what they do and are told. Each is a process: it may be killed.
 
-They are confluent-kafka's. What a client cannot know is recorded as UNKNOWN. A *life* ends at random, most often
-without a farewell, as processes do.
+An event is written before it is asked for and again when its end is known, see `history.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +27,18 @@ from odradek.chaos.history import FAILED, OK, UNKNOWN, Assigned, Commit, Poll, R
 
 NEVER_SENT = frozenset({KafkaError._PURGE_QUEUE, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL})
 """After these a record is not in the log, for certain."""
+COMMIT_REFUSED = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError._NO_OFFSET,
+    }
+)
+"""After these an offset is not committed, for certain."""
 QUICK = {
     "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 250,
@@ -47,17 +58,19 @@ class Topic:
 
 @dataclass(slots=True)
 class World:
-    """What clients share."""
+    """What a client has of the world."""
 
     bootstrap: str
     recorder: Recorder
     stop: threading.Event
-    trouble: list[str]
-    """What no client should ever meet; makes a run fail."""
 
     def settings(self, **more: Any) -> dict[str, Any]:
         named = {key.replace("_", "."): value for key, value in more.items()}
         return {"bootstrap.servers": self.bootstrap, **QUICK, **named}
+
+
+class TroubleError(Exception):
+    """What no client should ever meet; makes a run fail."""
 
 
 def now() -> int:
@@ -65,65 +78,44 @@ def now() -> int:
     return time.monotonic_ns()
 
 
-class Client(threading.Thread):
-    """Lives, ends, lives again. `progress` counts what succeeded, for the display."""
+class Client:
+    """`live` works until `world.stop`; a KafkaException ends this life, and the next process begins anew.
 
-    def __init__(
-        self, name: str, world: World, seed: int, *, life_s: tuple[float, float] = (15.0, 60.0)
-    ) -> None:
-        super().__init__(name=name, daemon=True)
+    `name` lasts, `process` is this life's.
+    """
+
+    def __init__(self, name: str, process: str, world: World, seed: int) -> None:
+        self.name = name
+        self.process = process
         self.world = world
-        self.rng = random.Random(f"{seed} {name}")
-        self.progress = 0
-        self.process = name
-        self.last_problem = ""
-        self._life_s = life_s
-        self._life_ends = 0.0
-
-    def run(self) -> None:
-        life = 0
-        while not self.world.stop.is_set():
-            life += 1
-            self.process = f"{self.name}.{life}"
-            self._life_ends = time.monotonic() + self.rng.uniform(*self._life_s)
-            try:
-                self.live()
-            except KafkaException as problem:
-                # Told by the client to begin anew; what it was about to do is recorded by `live`.
-                self.world.stop.wait(0.1)
-                self.last_problem = str(problem)
-            except Exception as problem:  # noqa: BLE001  a bug of this harness must not look like a quiet client
-                self.world.trouble.append(f"{self.process}: {type(problem).__name__}: {problem}")
-                return
+        self.rng = random.Random(f"{seed} {process}")
 
     def going_on(self) -> bool:
-        return not self.world.stop.is_set() and time.monotonic() < self._life_ends
+        return not self.world.stop.is_set()
 
     def live(self) -> None:
         raise NotImplementedError
 
 
-class _Sends:
+class Sends:
     """The records of one producer that are under way."""
 
     def __init__(self, client: Client, producer: Producer) -> None:
         self._client = client
         self._producer = producer
         self._count = 0
-        self.pending: dict[str, Send] = {}
-        self.done: list[Send] = []
+        self._pending: dict[str, Send] = {}
 
     def send(
         self, topic: Topic, partition: int, transaction: str | None = None, origin: str | None = None
     ) -> None:
         self._count += 1
         value = f"{self._client.process}:{self._count}"
-        if origin is not None:
-            value += f"<{origin}"
         send = Send(
             self._client.process, topic.name, partition, value, UNKNOWN, None, now(), 0, transaction, origin
         )
-        self.pending[value] = send
+        self._pending[value] = send
+        self._client.world.recorder.add(send)
         while True:
             try:
                 self._producer.produce(
@@ -135,34 +127,22 @@ class _Sends:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         value = message.value()
-        send = self.pending.pop(value.decode()) if value is not None else None
+        send = self._pending.pop(value.decode()) if value is not None else None
         if send is None:
             return
         if error is None:
             send.outcome, send.offset = OK, message.offset()
-            self._client.progress += 1
         elif error.code() in NEVER_SENT:
             send.outcome = FAILED
-        self._write(send)
-
-    def _write(self, send: Send) -> None:
         send.completed = now()
         self._client.world.recorder.add(send)
-
-    def abandon(self) -> None:
-        """The producer is gone: what it had not heard of may be there or not."""
-        self._producer.purge()
-        self._producer.poll(0)
-        for send in self.pending.values():
-            self._write(send)
-        self.pending.clear()
 
 
 class Writer(Client):
     """An idempotent producer that writes round the partitions, some records at a time."""
 
-    def __init__(self, name: str, world: World, seed: int, topic: Topic, per_s: int = 200) -> None:
-        super().__init__(name, world, seed)
+    def __init__(self, *who: Any, topic: Topic, per_s: int = 200) -> None:
+        super().__init__(*who)
         self._topic = topic
         self._pause_s = 5 / per_s
 
@@ -170,24 +150,20 @@ class Writer(Client):
         producer = Producer(
             self.world.settings(enable_idempotence=True, acks="all", linger_ms=2, message_timeout_ms=120_000)
         )
-        sends = _Sends(self, producer)
-        try:
-            while self.going_on():
-                for _ in range(5):
-                    sends.send(self._topic, self.rng.randrange(self._topic.partitions))
-                producer.poll(0)
-                self.world.stop.wait(self._pause_s)
-            if self.world.stop.is_set() or self.rng.random() < 0.3:
-                producer.flush(30)
-        finally:
-            sends.abandon()
+        sends = Sends(self, producer)
+        while self.going_on():
+            for _ in range(5):
+                sends.send(self._topic, self.rng.randrange(self._topic.partitions))
+            producer.poll(0)
+            self.world.stop.wait(self._pause_s)
+        producer.flush(60)
 
 
 class TransactionalWriter(Client):
-    """Transactions over several partitions: most are committed, some aborted, some left open by a client that dies."""
+    """Transactions over several partitions: most are committed, some aborted, one left open when it is killed."""
 
-    def __init__(self, name: str, world: World, seed: int, topic: Topic) -> None:
-        super().__init__(name, world, seed)
+    def __init__(self, *who: Any, topic: Topic) -> None:
+        super().__init__(*who)
         self._topic = topic
         self._number = 0
 
@@ -195,27 +171,19 @@ class TransactionalWriter(Client):
         producer = Producer(
             self.world.settings(transactional_id=self.name, transaction_timeout_ms=10_000, linger_ms=0)
         )
-        sends = _Sends(self, producer)
-        try:
-            producer.init_transactions(30)
-            while self.going_on():
-                self._transaction(producer, sends)
-        finally:
-            sends.abandon()
+        sends = Sends(self, producer)
+        producer.init_transactions(30)
+        while self.going_on():
+            self._transaction(producer, sends)
 
-    def _transaction(self, producer: Producer, sends: _Sends) -> None:
+    def _transaction(self, producer: Producer, sends: Sends) -> None:
         self._number += 1
-        name = f"{self.name}/{self._number}"
+        name = f"{self.process}/{self._number}"
         producer.begin_transaction()
         for _ in range(self.rng.randint(1, 8)):
             sends.send(self._topic, self.rng.randrange(self._topic.partitions), name)
             if self.rng.random() < 0.2:
                 producer.poll(0.01)
-        if self.rng.random() < 0.02:
-            # It dies here: never committed, so the next life's init_transactions aborts it.
-            self.world.recorder.add(Transaction(self.process, name, FAILED, now(), now()))
-            self._life_ends = 0.0
-            return
         end(self, producer, name, commit=self.rng.random() > 0.1)
         self.world.stop.wait(self.rng.uniform(0, 0.02))
 
@@ -223,22 +191,20 @@ class TransactionalWriter(Client):
 def end(client: Client, producer: Producer, name: str, *, commit: bool) -> str:
     """Commit or abort, and record what became of it. KafkaException: the producer is of no more use."""
     invoked = now()
-    outcome = UNKNOWN if commit else FAILED
+    if not commit:
+        _until_done(client, lambda: producer.abort_transaction(10))
+        client.world.recorder.add(Transaction(client.process, name, FAILED, invoked, now()))
+        return FAILED
+    client.world.recorder.add(Transaction(client.process, name, UNKNOWN, invoked, 0))
     try:
-        if commit:
-            try:
-                _until_done(client, lambda: producer.commit_transaction(10))
-                outcome = OK
-                client.progress += 1
-            except KafkaException as problem:
-                if not problem.args[0].txn_requires_abort():
-                    raise
-                _until_done(client, lambda: producer.abort_transaction(10))
-                outcome = FAILED
-        else:
-            _until_done(client, lambda: producer.abort_transaction(10))
-    finally:
-        client.world.recorder.add(Transaction(client.process, name, outcome, invoked, now()))
+        _until_done(client, lambda: producer.commit_transaction(10))
+        outcome = OK
+    except KafkaException as problem:
+        if not problem.args[0].txn_requires_abort():
+            raise
+        _until_done(client, lambda: producer.abort_transaction(10))
+        outcome = FAILED
+    client.world.recorder.add(Transaction(client.process, name, outcome, invoked, now()))
     return outcome
 
 
@@ -255,12 +221,10 @@ def _until_done(client: Client, step: Callable[[], None]) -> None:
 
 
 class Reader(Client):
-    """Reads partitions that it chose itself, to the end and on; begins each life at the beginning or at the end."""
+    """Reads partitions that it chose itself, from their beginnings to the ends and on."""
 
-    def __init__(
-        self, name: str, world: World, seed: int, topics: list[Topic], *, committed_only: bool
-    ) -> None:
-        super().__init__(name, world, seed)
+    def __init__(self, *who: Any, topics: list[Topic], committed_only: bool) -> None:
+        super().__init__(*who)
         self._topics = topics
         self._committed_only = committed_only
 
@@ -293,25 +257,28 @@ class Reader(Client):
             if error is None:
                 found.append(record_of(message))
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self.world.trouble.append(f"{self.process}: {error.str()}")
+                raise TroubleError(error.str())
         if found:
-            self.progress += len(found)
             self.world.recorder.add(Poll(self.process, 0, now(), found, self._committed_only))
 
 
 def record_of(message: Message) -> tuple[str, int, int, str]:
+    """(topic, partition, offset, value)"""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None, "no message of the broker"
     return topic, partition, offset, (message.value() or b"").decode(errors="replace")
 
 
+def ends_of(found: list[tuple[str, int, int, str]]) -> dict[tuple[str, int], int]:
+    """The offset after the last record of each partition."""
+    return {(topic, partition): offset + 1 for topic, partition, offset, _ in found}
+
+
 class Member(Client):
     """A member of a group that commits what it has read."""
 
-    def __init__(
-        self, name: str, world: World, seed: int, topic: Topic, group: str, *, protocol: str, **more: Any
-    ) -> None:
-        super().__init__(name, world, seed)
+    def __init__(self, *who: Any, topic: Topic, group: str, protocol: str, **more: Any) -> None:
+        super().__init__(*who)
         self._topic = topic
         self._group = group
         self._more = {"group_protocol": protocol, **more}
@@ -330,36 +297,25 @@ class Member(Client):
                 **self._more,
             )
         )
-        self._owned.clear()
         consumer.subscribe(
             [self._topic.name], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
-        polite = self.rng.random() < 0.5
         try:
             while self.going_on():
                 self._work(consumer)
         finally:
-            if polite:
-                consumer.close()
-            else:
-                # As near as a thread comes to dying: it leaves nothing but a session that ends.
-                consumer.unassign()
-                del consumer
+            consumer.close()
 
     def _work(self, consumer: Consumer) -> None:
         found = [record_of(each) for each in consumer.consume(100, 0.2) if each.error() is None]
-        if not found:
-            return
-        self.progress += len(found)
-        self.world.recorder.add(Poll(self.process, self._session, now(), found))
-        ends = {(topic, partition): offset + 1 for topic, partition, offset, _ in found}
-        self._commit(consumer, {at: offset for at, offset in ends.items() if at in self._owned})
+        if found:
+            self.world.recorder.add(Poll(self.process, self._session, now(), found))
+            ends = {at: offset for at, offset in ends_of(found).items() if at in self._owned}
+            if ends:
+                self._commit(consumer, ends)
 
     def _commit(self, consumer: Consumer, ends: dict[tuple[str, int], int]) -> None:
-        if not ends:
-            return
-        generation = generation_of(consumer)
-        invoked = now()
+        commits = _begin_commits(self, self._group, ends, generation_of(consumer), None)
         failed: set[tuple[str, int]] = set()
         try:
             told = consumer.commit(
@@ -369,14 +325,10 @@ class Member(Client):
             outcome = OK
         except KafkaException as problem:
             outcome = FAILED if problem.args[0].code() in COMMIT_REFUSED else UNKNOWN
-        completed = now()
-        for (topic, partition), offset in ends.items():
-            one = UNKNOWN if (topic, partition) in failed else outcome
-            self.world.recorder.add(
-                Commit(
-                    self.process, self._group, topic, partition, offset, one, invoked, completed, generation
-                )
-            )
+        for commit in commits:
+            at = commit.topic, commit.partition
+            commit.outcome, commit.completed = UNKNOWN if at in failed else outcome, now()
+            self.world.recorder.add(commit)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._changed(consumer, self._owned | {(each.topic, each.partition) for each in partitions})
@@ -394,17 +346,25 @@ class Member(Client):
             )
 
 
-COMMIT_REFUSED = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError._NO_OFFSET,
-    }
-)
+def _begin_commits(
+    client: Client,
+    group: str,
+    ends: dict[tuple[str, int], int],
+    generation: int | None,
+    transaction: str | None,
+) -> list[Commit]:
+    """Written down before they are asked for."""
+    commits = [
+        Commit(
+            client.process, group, topic, partition, offset, UNKNOWN, now(), 0, generation, transaction
+        )
+        for (topic, partition), offset in ends.items()
+    ]  # fmt: skip
+    for commit in commits:
+        client.world.recorder.add(commit)
+    return commits
+
+
 _METADATA_MAGIC = b"CGMDv2:"
 
 
@@ -418,19 +378,12 @@ def generation_of(consumer: Consumer) -> int | None:
 
 
 class Mover(Client):
-    """Consume, transform, produce: what it reads goes to another topic, and its offsets with it, in one transaction."""
+    """Consume, transform, produce: what it reads goes to another topic, with its offsets, in one transaction."""
 
     def __init__(
-        self,
-        name: str,
-        world: World,
-        seed: int,
-        source: Topic,
-        sink: Topic,
-        group: str,
-        protocol: str = "classic",
-    ) -> None:
-        super().__init__(name, world, seed)
+        self, *who: Any, source: Topic, sink: Topic, group: str, protocol: str = "classic"
+    ) -> None:  # fmt: skip
+        super().__init__(*who)
         self._source, self._sink, self._group, self._protocol = source, sink, group, protocol
         self._number = 0
         self._session = 0
@@ -450,52 +403,37 @@ class Mover(Client):
         producer = Producer(
             self.world.settings(transactional_id=self.name, transaction_timeout_ms=10_000, linger_ms=0)
         )
-        sends = _Sends(self, producer)
+        sends = Sends(self, producer)
         try:
             producer.init_transactions(30)
             consumer.subscribe([self._source.name], on_assign=self._changed, on_revoke=self._changed)
             while self.going_on():
                 self._move(consumer, producer, sends)
         finally:
-            sends.abandon()
             consumer.close()
 
     def _changed(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._session += 1
 
-    def _move(self, consumer: Consumer, producer: Producer, sends: _Sends) -> None:
+    def _move(self, consumer: Consumer, producer: Producer, sends: Sends) -> None:
         found = [record_of(each) for each in consumer.consume(50, 0.2) if each.error() is None]
         if not found:
             return
         self.world.recorder.add(Poll(self.process, self._session, now(), found))
         self._number += 1
-        name = f"{self.name}/{self._number}"
+        name = f"{self.process}/{self._number}"
         producer.begin_transaction()
         for _, partition, _, value in found:
             sends.send(self._sink, partition % self._sink.partitions, name, origin=value)
-        generation = generation_of(consumer)
-        ends = {(topic, partition): offset + 1 for topic, partition, offset, _ in found}
-        invoked = now()
-        added = False
-        try:
-            offsets = [TopicPartition(*at, offset) for at, offset in ends.items()]
-            _until_done(
-                self,
-                lambda: producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 10),
-            )
-            added = True
-        finally:
-            # Offsets that were not added may have been; without its commit the transaction gives them no effect.
-            for (topic, partition), offset in ends.items():
-                self.world.recorder.add(
-                    Commit(
-                        self.process, self._group, topic, partition, offset, OK if added else UNKNOWN, invoked,
-                        now(), generation, name,
-                    )
-                )  # fmt: skip
-            if not added:
-                self.world.recorder.add(Transaction(self.process, name, FAILED, now(), now()))
+        ends = ends_of(found)
+        commits = _begin_commits(self, self._group, ends, generation_of(consumer), name)
+        offsets = [TopicPartition(*at, offset) for at, offset in ends.items()]
+        _until_done(
+            self,
+            lambda: producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 10),
+        )
+        for commit in commits:
+            commit.outcome, commit.completed = OK, now()
+            self.world.recorder.add(commit)
         if end(self, producer, name, commit=True) != OK:
-            raise KafkaException(
-                KafkaError(KafkaError._STATE, "a transaction was aborted: begin anew from the offsets")
-            )
+            raise KafkaException(KafkaError(KafkaError._STATE, "a transaction was aborted: begin anew"))

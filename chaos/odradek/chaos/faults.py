@@ -48,7 +48,7 @@ class Faults:
 
     def run(self, until: float, topic: str, told: Callable[[str], None]) -> None:
         """Faults until `until` (time.monotonic), most of them at leaders of `topic`."""
-        while time.monotonic() < until and not self._world.trouble:
+        while time.monotonic() < until:
             if self._world.stop.wait(self._rng.uniform(*self._pace.calm_s)):
                 return
             (kind,) = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
@@ -60,8 +60,7 @@ class Faults:
     def _one(self, kind: str, victims: list[int]) -> None:
         if kind == "restart":
             self._note(kind, victims)
-            for node in victims:
-                self._target.restart(node)
+            self._target.restart(*victims)
             return
         pause = kind == "pause"
         for node in victims:
@@ -77,9 +76,9 @@ class Faults:
             self._target.resume(node)
             self._note("resume", [node])
         self._paused.clear()
-        for node in sorted(self._down):
-            self._target.restart(node)
-            self._note("restarted", [node])
+        if self._down:
+            self._target.restart(*sorted(self._down))
+            self._note("restarted", sorted(self._down))
         self._down.clear()
 
     def _victims(self, kind: str, topic: str) -> list[int]:

@@ -30,10 +30,8 @@ def check_groups(model: Model) -> Iterator[Anomaly]:
 
 def _outcome(model: Model, commit: Commit) -> str:
     """A commit within a transaction takes effect with it."""
-    if commit.transaction is None or commit.outcome == FAILED:
-        return commit.outcome
     end = model.transaction_of(commit)
-    return end.outcome if end is not None else UNKNOWN
+    return commit.outcome if end is None or commit.outcome == FAILED else end.outcome
 
 
 def _effect(model: Model, commit: Commit) -> tuple[int, int]:

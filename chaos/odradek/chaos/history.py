@@ -1,16 +1,16 @@
 """What clients sent and saw, as a list of events: one JSON object a line.
 
-Times are nanoseconds of one monotonic clock, so a history is written by one machine. `process` is a client; a client
-that starts anew is another process. Values are unique in the whole history. An event that takes time has `invoked` and
-`completed`; one whose end nobody saw has the outcome UNKNOWN and may take effect at any later time.
+Times are nanoseconds of one machine's monotonic clock. `process` is a client; a client that starts anew is another
+process. Values are unique in the whole history. What takes time is written twice: before it is asked for, as UNKNOWN
+with `completed` 0, and when its end is known. A client that is killed in between leaves the first line only: then it
+may take effect at any later time.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -130,6 +130,7 @@ KINDS: dict[str, type[Any]] = {
     "note": Note,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _NAMES}
 
 
 class HistoryError(ValueError):
@@ -137,24 +138,28 @@ class HistoryError(ValueError):
 
 
 class Recorder:
-    """Writes a history; for threads of one process."""
+    """Writes the history of one process. `file` is line-buffered: what was added outlives a kill -9 of the writer."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._lock = threading.Lock()
-        self.events = 0
 
     def add(self, event: Event) -> None:
-        line = json.dumps({"kind": _NAMES[type(event)], **asdict(event)}, separators=(",", ":"))
-        with self._lock:
-            self._file.write(line + "\n")
-            self.events += 1
+        kind = type(event)
+        values = {name: getattr(event, name) for name in _FIELDS[kind]}
+        self._file.write(json.dumps({"kind": _NAMES[kind], **values}, separators=(",", ":")) + "\n")
 
 
-def read_history(path: str | Path) -> Iterator[Event]:
-    """The events of a file, in the order of its lines. HistoryError names the line that is none."""
-    with Path(path).open() as file:
-        yield from parse(file)
+def read_history(*paths: str | Path) -> Iterator[Event]:
+    """The events of these files, in the order of their lines. HistoryError names the line that is none.
+
+    A last line without an end is what a killed writer was at: it is left out.
+    """
+    for path in paths:
+        with Path(path).open() as file:
+            try:
+                yield from parse(line for line in file if line.endswith("\n"))
+            except HistoryError as error:
+                raise HistoryError(f"{path}: {error}") from error
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:

@@ -37,15 +37,15 @@ class Model:
     def __init__(self, events: Iterable[Event]) -> None:
         self.sends: dict[str, Send] = {}
         """By value."""
-        self.repeated_sends: list[Send] = []
         self.transactions: dict[str, Transaction] = {}
         self.polls: list[Poll] = []
-        self.commits: list[Commit] = []
+        self._commits: dict[tuple[str, str, str, int, int], Commit] = {}
         self.fetched: list[Fetched] = []
         self.assigned: list[Assigned] = []
         self.notes: list[Note] = []
         for event in events:
             self._add(event)
+        self.commits = list(self._commits.values())
         self.polls.sort(key=lambda poll: poll.completed)
         self.has_final = any(poll.final for poll in self.polls)
         self.records_read = sum(len(poll.records) for poll in self.polls)
@@ -58,16 +58,17 @@ class Model:
     def _add(self, event: Event) -> None:
         match event:
             case Send():
-                if event.value in self.sends:
-                    self.repeated_sends.append(event)
-                else:
+                if event.completed or event.value not in self.sends:
                     self.sends[event.value] = event
             case Transaction():
-                self.transactions[event.id] = event
+                if event.completed or event.id not in self.transactions:
+                    self.transactions[event.id] = event
             case Poll():
                 self.polls.append(event)
             case Commit():
-                self.commits.append(event)
+                key = (event.process, event.group, event.topic, event.partition, event.invoked)
+                if event.completed or key not in self._commits:
+                    self._commits[key] = event
             case Fetched():
                 self.fetched.append(event)
             case Assigned():
@@ -84,7 +85,13 @@ class Model:
                     self.final_values.add(value)
 
     def transaction_of(self, send: Send | Commit) -> Transaction | None:
-        return self.transactions.get(send.transaction) if send.transaction is not None else None
+        """How its transaction ended. One that nobody asked to be committed is aborted."""
+        if send.transaction is None:
+            return None
+        found = self.transactions.get(send.transaction)
+        if found is None:
+            found = Transaction(send.process, send.transaction, FAILED, send.invoked, send.completed)
+        return found
 
     def visible(self, send: Send) -> bool | None:
         """Whether a reader of committed records must in the end see a record: yes, no, or None for either."""

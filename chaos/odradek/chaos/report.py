@@ -12,11 +12,11 @@ from odradek.chaos.history import OK, Note, Send, read_history
 GAPS_SHOWN = 10
 
 
-def write_report(directory: Path, verdict: dict[str, Any], history: Path) -> None:
+def write_report(directory: Path, verdict: dict[str, Any]) -> None:
     """From what `run` left behind."""
     sends: list[int] = []
     notes: list[Note] = []
-    for event in read_history(history):
+    for event in read_history(*(directory / "history").iterdir()):
         if isinstance(event, Send) and event.outcome == OK:
             sends.append(event.completed)
         elif isinstance(event, Note):
@@ -24,9 +24,8 @@ def write_report(directory: Path, verdict: dict[str, Any], history: Path) -> Non
     lines = [
         f"# Chaos run, seed {verdict['seed']}: {'valid' if verdict['ok'] else 'NOT VALID'}",
         "",
-        f"{verdict['seconds']} s, {verdict['events']:,} events of stock clients.",
-        "",
         *_table("fault", verdict["faults"]),
+        *_table("how clients ended", verdict["clients"]),
         *_table("records sent", verdict["records"]),
         *_table("transactions", verdict["transactions"]),
         f"{verdict['reads']:,} records read, {verdict['commits']:,} offsets committed.",

@@ -9,44 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from odradek.chaos.checker import Verdict, check
-from odradek.chaos.clients import (
-    Client,
-    Member,
-    Mover,
-    Reader,
-    Topic,
-    TransactionalWriter,
-    World,
-    Writer,
-    now,
-    record_of,
-)
+from odradek.chaos.clients import Topic, World, now, record_of
 from odradek.chaos.faults import Faults
-from odradek.chaos.history import DRAINED, Fetched, Note, Poll, Recorder, read_history
+from odradek.chaos.history import DRAINED, Note, Poll, Recorder, read_history
+from odradek.chaos.lives import Lives
 from odradek.chaos.target import Target
+from odradek.chaos.workload import DERIVED, DRAIN, LEDGER, TOPICS, TRANSACTIONAL, WORKERS
 
-PLAIN = Topic("plain", 4)
-LEDGER = Topic("ledger", 4)
-"""Written by transactions over several partitions."""
-DERIVED = Topic("derived", 4)
-"""What movers make of the ledger."""
-TOPICS = (PLAIN, LEDGER, DERIVED)
-GROUPS = {"classic": PLAIN, "consumer": PLAIN, "static": PLAIN, "movers": LEDGER}
-WATCH_S = 0.5
 DRAIN_S = 120.0
-TRANSACTION_TIMEOUT_S = 10
 
 
 class ChaosError(Exception):
@@ -59,65 +34,14 @@ class Outcome:
 
     verdict: Verdict
     faults: dict[str, int]
+    ends: dict[str, int]
+    """Of clients."""
     seconds: float
-    events: int
     trouble: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         return self.verdict.valid and not self.trouble
-
-
-class Watcher(Client):
-    """Asks what offsets the groups have, again and again, without being a member."""
-
-    def live(self) -> None:
-        admin = AdminClient(self.world.settings())
-        while self.going_on():
-            for group, topic in GROUPS.items():
-                self._ask(admin, group, topic)
-            self.world.stop.wait(WATCH_S)
-
-    def _ask(self, admin: AdminClient, group: str, topic: Topic) -> None:
-        wanted = [TopicPartition(topic.name, index) for index in range(topic.partitions)]
-        asked = ConsumerGroupTopicPartitions(group, wanted)
-        invoked = now()
-        futures = admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=5)
-        try:
-            told = futures[group].result(10)
-        except (KafkaException, TimeoutError):
-            return  # no answer says nothing
-        completed = now()
-        for each in told.topic_partitions:
-            if each.error is None:
-                offset = each.offset if each.offset >= 0 else None
-                self.world.recorder.add(
-                    Fetched(self.process, group, each.topic, each.partition, offset, invoked, completed)
-                )
-                self.progress += 1
-
-
-def workload(world: World, seed: int, *, consumer_protocol: bool = True) -> list[Client]:
-    """Everybody who works on the cluster."""
-    new = "consumer" if consumer_protocol else "classic"
-    clients: list[Client] = [
-        *(Writer(f"writer-{index}", world, seed, PLAIN) for index in range(2)),
-        *(TransactionalWriter(f"ledger-{index}", world, seed, LEDGER) for index in range(3)),
-        *(Mover(f"mover-{index}", world, seed, LEDGER, DERIVED, "movers") for index in range(2)),
-        *(Member(f"classic-{index}", world, seed, PLAIN, "classic", protocol="classic") for index in range(3)),
-        *(Member(f"consumer-{index}", world, seed, PLAIN, "consumer", protocol=new) for index in range(3)),
-        *(
-            Member(
-                f"static-{index}", world, seed, PLAIN, "static", protocol="classic",
-                group_instance_id=f"static-{index}", partition_assignment_strategy="cooperative-sticky",
-            )
-            for index in range(2)
-        ),
-        Reader("committed", world, seed, list(TOPICS), committed_only=True),
-        Reader("everything", world, seed, list(TOPICS), committed_only=False),
-        Watcher("watcher", world, seed),
-    ]  # fmt: skip
-    return clients
 
 
 def create_topics(world: World, replication: int) -> None:
@@ -138,82 +62,62 @@ def create_topics(world: World, replication: int) -> None:
             raise ChaosError(f"topic {name} cannot be created: {problem}") from problem
 
 
-def run(
-    target: Target,
-    directory: Path,
-    *,
-    seconds: float,
-    seed: int,
-    told: Callable[[str], None],
-    consumer_protocol: bool = True,
-) -> Outcome:
-    """Against a cluster that runs. Leaves `history.jsonl` and `verdict.json` in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "history.jsonl"
+def run(target: Target, place: Path, *, seconds: float, seed: int, told: Callable[[str], None]) -> Outcome:
+    """Against a cluster that runs. Leaves `history/*.jsonl` and `verdict.json` in `place`."""
+    (place / "history").mkdir(parents=True, exist_ok=True)
+    (place / "run.json").write_text(json.dumps({"bootstrap": target.bootstrap, "seed": seed}))
     began = time.monotonic()
-    with path.open("w") as file:
-        world = World(target.bootstrap, Recorder(file), threading.Event(), [])
+    with (place / "history" / "run.jsonl").open("w", buffering=1) as file:
+        world = World(target.bootstrap, Recorder(file), threading.Event())
         create_topics(world, min(3, len(target.nodes())))
-        clients = workload(world, seed, consumer_protocol=consumer_protocol)
-        for client in clients:
-            client.start()
+        lives = Lives(place, WORKERS, seed)
+        lives.start()
         faults = Faults(target, world, seed, "__consumer_offsets")
         try:
-            faults.run(
-                began + seconds, LEDGER.name, lambda what: told(_progress(what, began, clients, world))
-            )
+            faults.run(began + seconds, LEDGER.name, lambda what: told(_progress(what, began, place)))
             told("healing")
         finally:
             faults.heal()
-            world.stop.set()
-            for client in clients:
-                client.join(90)
-        _finish(world, clients, told)
+            lives.finish()
+        trouble = lives.trouble + _finish(world, place, told)
     told("judging")
-    verdict = check(read_history(path))
-    outcome = Outcome(verdict, faults.done, time.monotonic() - began, world.recorder.events, world.trouble)
-    (directory / "verdict.json").write_text(json.dumps(as_json(outcome, seed), indent=1) + "\n")
+    verdict = check(read_history(*sorted((place / "history").iterdir())))
+    outcome = Outcome(verdict, faults.done, lives.ends, time.monotonic() - began, trouble)
+    (place / "verdict.json").write_text(json.dumps(as_json(outcome, seed), indent=1) + "\n")
     return outcome
 
 
-def _progress(what: str, began: float, clients: list[Client], world: World) -> str:
-    done = {name: sum(each.progress for each in clients if each.name.startswith(name)) for name in
-            ("writer", "ledger", "mover", "classic", "consumer", "static")}  # fmt: skip
-    counts = "  ".join(f"{name} {count}" for name, count in done.items())
-    return f"{time.monotonic() - began:6.0f} s  {what:<20} {counts}  events {world.recorder.events}"
+def _progress(what: str, began: float, place: Path) -> str:
+    written = sum(path.stat().st_size for path in (place / "history").iterdir())
+    return f"{time.monotonic() - began:5.0f} s  {what:<16} history {written / 1e6:.1f} MB"
 
 
-def _finish(world: World, clients: list[Client], told: Callable[[str], None]) -> None:
-    """No transaction stays open; the ledger is worked off; everything is read once more."""
-    for client in clients:
-        if client.is_alive():
-            world.trouble.append(f"{client.name} did not come to its end")
-        if isinstance(client, (TransactionalWriter, Mover)):
-            _close_transactions(world, client.name)
+def _finish(world: World, place: Path, told: Callable[[str], None]) -> list[str]:
+    """No transaction stays open; the ledger is worked off; everything is read once more. What went wrong."""
+    trouble = []
+    for name in TRANSACTIONAL:
+        trouble += _close_transactions(world, name)
     told("working off what is left")
-    world.stop.clear()
-    mover = Mover("drain", world, 0, LEDGER, DERIVED, "movers")
-    mover.start()
-    ends = _ends(world, [LEDGER])
-    drained = _await_group(world, "movers", ends)
-    world.stop.set()
-    mover.join(90)
-    _close_transactions(world, "drain")
+    drain = Lives(place, (DRAIN,), 0, mortal=False)
+    drain.start()
+    drained = _await_group(world, "movers", _ends(world, [LEDGER]))
+    drain.finish()
+    trouble += drain.trouble + _close_transactions(world, DRAIN)
     if drained:
         world.recorder.add(Note(now(), DRAINED, LEDGER.name, {"sink": DERIVED.name}))
     else:
-        world.trouble.append(f"the ledger was not worked off within {DRAIN_S:.0f} s")
+        trouble.append(f"the ledger was not worked off within {DRAIN_S:.0f} s")
     told("reading everything")
-    _read_all(world)
+    return trouble + _read_all(world)
 
 
-def _close_transactions(world: World, name: str) -> None:
+def _close_transactions(world: World, name: str) -> list[str]:
     """A new producer of the same transactional id ends what the last one left open."""
-    producer = Producer(world.settings(transactional_id=name))
     try:
-        producer.init_transactions(60)
+        Producer(world.settings(transactional_id=name)).init_transactions(60)
     except KafkaException as problem:
-        world.trouble.append(f"transactions of {name} cannot be closed: {problem}")
+        return [f"transactions of {name} cannot be closed: {problem}"]
+    return []
 
 
 def _ends(world: World, topics: list[Topic]) -> dict[tuple[str, int], int]:
@@ -258,7 +162,7 @@ def _nothing_between(reader: Consumer, at: TopicPartition, end: int) -> bool:
     return False
 
 
-def _read_all(world: World) -> None:
+def _read_all(world: World) -> list[str]:
     """From the beginning to the last stable offset of each partition."""
     reader = Consumer(
         world.settings(
@@ -284,8 +188,7 @@ def _read_all(world: World) -> None:
         if found:
             world.recorder.add(Poll("final", 0, now(), found, final=True))
     reader.close()
-    if left:
-        world.trouble.append(f"not read to their end: {sorted(left)}")
+    return [f"not read to their end: {sorted(left)}"] if left else []
 
 
 def as_json(outcome: Outcome, seed: int) -> dict[str, object]:
@@ -295,8 +198,8 @@ def as_json(outcome: Outcome, seed: int) -> dict[str, object]:
         "ok": outcome.ok,
         "seed": seed,
         "seconds": round(outcome.seconds),
-        "events": outcome.events,
         "faults": outcome.faults,
+        "clients": outcome.ends,
         "records": dict(verdict.sends),
         "transactions": dict(verdict.transactions),
         "reads": verdict.reads,

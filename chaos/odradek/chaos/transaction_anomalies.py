@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from odradek.chaos.history import DRAINED, FAILED, OK, UNKNOWN, Send
+from odradek.chaos.history import DRAINED, FAILED, OK, Send
 from odradek.chaos.model import Anomaly, Model
 
 
@@ -33,7 +33,7 @@ def _reads(model: Model) -> Iterator[Anomaly]:
                 continue
             elif end.outcome == FAILED:
                 yield Anomaly("aborted-read", f"{where} was read, of the aborted {end.id}", (send, end, poll))
-            elif poll.completed < end.invoked:
+            elif 0 < poll.completed < end.invoked:
                 yield Anomaly(
                     "precommitted-read",
                     f"{where} was read before {end.id} asked to be committed",
@@ -49,8 +49,8 @@ def _torn(model: Model) -> Iterator[Anomaly]:
         if send.transaction is not None and send.outcome == OK:
             parts[send.transaction].append(send)
     for name, sends in parts.items():
-        end = model.transactions.get(name)
-        if end is not None and end.outcome not in (OK, UNKNOWN):
+        end = model.transaction_of(sends[0])
+        if end is None or end.outcome == FAILED:
             continue  # what of an aborted one is there is an aborted read
         there = [send for send in sends if send.value in model.final_values]
         gone = [send for send in sends if send.value not in model.final_values]
@@ -59,7 +59,7 @@ def _torn(model: Model) -> Iterator[Anomaly]:
                 "torn-transaction",
                 f"of {name}, {len(there)} records are there, such as {there[0].value}, and {len(gone)} are not, "
                 f"such as {gone[0].value}",
-                (there[0], gone[0], *([end] if end is not None else [])),
+                (there[0], gone[0], end),
             )
 
 

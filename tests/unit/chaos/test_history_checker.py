@@ -196,7 +196,23 @@ def test_torn_transaction() -> None:
     parts = [sent("x", 0, 0, transaction="t"), sent("y", 0, 10, partition=1, transaction="t")]
     shows("torn-transaction", *parts, ended("t", 30, UNKNOWN), final((0, "x")))
     assert not names(*parts, ended("t", 30, UNKNOWN), final())
-    assert not names(*parts, final((0, "x")), final((0, "y"), partition=1))
+    assert not names(*parts, ended("t", 30, UNKNOWN), final((0, "x")), final((0, "y"), partition=1))
+
+
+def test_transaction_that_nobody_committed_must_not_be_seen() -> None:
+    assert names(sent("x", 0, 0, transaction="t"), final((0, "x"))) == {"aborted-read"}
+    assert not names(sent("x", 0, 0, transaction="t"), final())
+
+
+def test_end_of_an_event_takes_the_place_of_its_beginning() -> None:
+    begun = replace(sent("x", None, 0, outcome=UNKNOWN), completed=0)
+    assert not names(begun, final())
+    assert names(begun, sent("x", 0, 0), sent("y", 1, 10), final((1, "y"))) == {"lost-write"}
+    asked = replace(ended("t", 30, UNKNOWN), completed=0)
+    assert check([sent("x", 0, 0, transaction="t"), asked, ended("t", 30)]).transactions == {OK: 1}
+    trying = replace(committed(2, 70, outcome=UNKNOWN), completed=0)
+    assert not names(*base(), committed(1, 60), trying, told(1, 90))
+    assert names(*base(), committed(1, 60), trying, committed(2, 70), told(1, 90)) == {"offset-fell-back"}
 
 
 def test_lost_record_of_a_committed_transaction() -> None:
@@ -306,7 +322,6 @@ def test_histories_are_written_and_read() -> None:
     recorder = Recorder(file)
     for event in events:
         recorder.add(event)
-    assert recorder.events == len(events)
     assert list(parse(file.getvalue().splitlines())) == events
 
 

@@ -1,0 +1,41 @@
+"""One life of a client: `python -m odradek.chaos.client_process PLACE NAME LIFE`. Exit code 3: begin anew."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+
+from odradek.chaos.clients import TroubleError, World
+from odradek.chaos.history import Recorder
+from odradek.chaos.workload import build
+
+BEGIN_ANEW = 3
+
+
+def main(place: str, name: str, life: str) -> int:
+    """`place` has `run.json`; the history goes to `history/<name>.<life>.jsonl` there."""
+    settings = json.loads((Path(place) / "run.json").read_text())
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    process = f"{name}.{life}"
+    with (Path(place) / "history" / f"{process}.jsonl").open("w", buffering=1) as file:
+        client = build(name, process, World(settings["bootstrap"], Recorder(file), stop), settings["seed"])
+        try:
+            client.live()
+        except KafkaException as problem:
+            print(f"{process} begins anew: {problem}", file=sys.stderr)
+            return BEGIN_ANEW
+        except TroubleError as problem:
+            print(f"{process}: {problem}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
