@@ -553,3 +553,21 @@ def test_the_next_coordinator_has_what_this_one_had(harness: ConsumerHarness) ->
     assert harness.describe_consumer() == before
     harness.settle(a, b)
     assert a.partitions().isdisjoint(b.partitions())
+
+
+def test_a_lookup_ends_with_the_coordinator_that_began_it(harness: ConsumerHarness) -> None:
+    for number in range(5_000):
+        harness.topics.add(f"many-{number}", 1)
+    harness.coordinator.on_topics_changed({"many-0"}, created=True)
+    a = harness.client("a")
+    a.join(topics=None, regex="many-1.*")
+    partition = harness.coordinator.partition_for("group")
+    harness.coordinator.unload(partition)
+    harness.coordinator.load_begin(partition, 1)
+    for key, value in harness.writer.logs[partition]:
+        harness.coordinator.load_record(partition, key, value)
+    harness.coordinator.load_end(partition)
+    harness.advance(10)
+    assert not list(harness.group().regexes.items())
+    harness.settle(a)
+    assert len(a.partitions()) == 1_111

@@ -305,6 +305,8 @@ def refresh_regexes(shard: ShardState, group_id: str) -> Outcome[None]:
 
 
 def _look_on(shard: ShardState, lookup: Lookup) -> Outcome[None]:
+    if shard.lookups.get(lookup.group_id) is not lookup:
+        return nothing()  # begun by an earlier coordinator in this place
     if not lookup.step():
         shard.after(LOOKUP_PAUSE_MS, lambda later: _look_on(later, lookup))
         return nothing()
