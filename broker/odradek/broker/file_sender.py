@@ -62,8 +62,9 @@ class FileSenders:
 
     def unregister(self, fd: int) -> None:
         del self._by_fd[fd]
-        with contextlib.suppress(OSError):
-            self._epoll.unregister(fd)
+        if not self._epoll.closed:  # the node stops, and a connection outlived its patience
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
 
     def close(self) -> None:
         self.loop.remove_reader(self._epoll.fileno())

@@ -176,6 +176,18 @@ def test_a_closed_sender_lets_go_of_files_and_descriptors(file: Any) -> None:
     run(body, descriptors_max=1)
 
 
+def test_a_connection_may_end_after_the_node_has_stopped(file: Any) -> None:
+    left = []
+
+    async def body(senders: FileSenders) -> None:
+        left.append(Peer(senders))
+        assert left[0].sender.send([file.range(0, 4_000_000)])
+
+    run(body)
+    left[0].close()
+    assert left[0].sender.unsent == 0
+
+
 def test_without_a_descriptor_nothing_is_sent(file: Any) -> None:
     async def body(senders: FileSenders) -> None:
         one, other = Peer(senders), Peer(senders)
