@@ -18,6 +18,7 @@ from odradek.broker.coordinator_log import CoordinatorLog, LoadOwner
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
+from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
@@ -53,8 +54,6 @@ UNSENT_BYTES_MAX = 256 << 20
 """Responses of all connections that their peers have not taken; above it, fetches find nothing until they have."""
 EVENT_NS_MAX = 2_000_000
 """How long one connection's pipelined requests are handled before the others get their turn."""
-EOF_LINGER_MS = 60_000
-"""How long a peer that has closed its side waits for the answers to what it asked before."""
 AUTO_CREATE_WAIT_MS = 1_000
 """How long a request waits for a topic that it makes come into being. Longer, and a client whose other requests
 follow on the same connection would read nothing while the controllers have no majority.
@@ -195,11 +194,11 @@ class Node:
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
         self.request_memory = RequestMemory(config.queued_max_request_bytes, self.monotonic_ms)
         self.response_memory = ResponseMemory(UNSENT_BYTES_MAX, self.monotonic_ms)
-        self.connections: set[Connection] = set()
+        self._open = OpenConnections(config, self.monotonic_ms, ports.log)
+        self.connections: set[Connection] = self._open.all
         self.ready: deque[Connection] = deque()
         self._later: list[Connection] = []
         self._running_ready = False
-        self._connections_from: dict[str, int] = {}
         self.stopping = False
         self.listening = True
         """Set False by a driver that lets clients in later."""
@@ -326,7 +325,7 @@ class Node:
         expiration_ms = self.config.producer_id_expiration_ms
         self._every(EXPIRATION_CHECK_MS, lambda: self.replicas.expire_producers(expiration_ms))
         self._every(1000, self._close_slow)
-        self._every(10_000, self._close_idle)
+        self._every(10_000, self._open.close_idle)
         self._every(FORGET_CHECKS_MS, self.logs.forget_checks)
 
     def stop(self) -> None:
@@ -405,22 +404,6 @@ class Node:
 
     def _checkpoint(self) -> None:
         self.logs.checkpoint(self.replicas.high_watermarks())
-
-    def _close_idle(self) -> None:
-        """connections.max.idle.ms."""
-        now_ms = self.monotonic_ms()
-        limit = self.config.connections_max_idle_ms
-        oldest = now_ms - limit
-        for connection in list(self.connections):
-            if connection.has_moved():
-                connection.last_active_ms = now_ms
-            elif limit >= 0 and connection.last_active_ms < oldest and connection.is_idle:
-                if connection.closed or connection.unsent:
-                    connection.abort()  # it does not read: what was written never leaves
-                else:
-                    connection.close()
-            elif connection.at_eof and connection.last_active_ms < now_ms - EOF_LINGER_MS:
-                connection.close()
 
     def _close_slow(self) -> None:
         """Who holds memory that others wait for, and does not use it."""
@@ -651,36 +634,14 @@ class Node:
             self._running_ready = False
 
     def connection_opened(self, connection: Connection) -> bool:
-        config = self.config
-        address = connection.peer_host.removeprefix("/")
-        from_there = self._connections_from.get(address, 0)
-        if len(self.connections) >= config.max_connections or from_there >= config.ip_connections.get(
-            address, config.max_connections_per_ip
-        ):
-            self.ports.log.limited_warning(
-                "too many connections",
-                peer=connection.peer,
-                connections=len(self.connections),
-                from_there=from_there,
-            )
+        if not self._open.add(connection):
             return False
-        self._connections_from[address] = from_there + 1
-        connection.last_active_ms = self.monotonic_ms()
-        self.connections.add(connection)
         self.metrics.connections_opened += 1
         return True
 
     def connection_closed(self, connection: Connection) -> None:
-        if connection in self.connections:
-            self.connections.remove(connection)
-            address = connection.peer_host.removeprefix("/")
-            left = self._connections_from[address] - 1
-            if left:
-                self._connections_from[address] = left
-            else:
-                del self._connections_from[address]
-            if not self.connections:
-                self.on_drained()
+        if self._open.remove(connection):
+            self.on_drained()
 
     def bad_input(self, connection: Connection, reason: str) -> None:
         self.metrics.bad_requests += 1
