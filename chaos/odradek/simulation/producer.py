@@ -86,6 +86,8 @@ class Lane:
     """It failed: nothing is sent until then (retry.backoff.ms)."""
     epoch: int = -1
     next_sequence: int = 0
+    acked_sequence: int = -1
+    """The largest of this epoch that was acknowledged."""
     must_bump: bool = False
     """A batch was given up, and it is not known whether it was written: its sequence cannot be used again."""
 
@@ -284,7 +286,7 @@ class Producer(Client):
         """KIP-360. Batches that may have been written already must not be sent under other sequences."""
         lane.must_bump = False
         self.epoch += 1
-        lane.epoch, lane.next_sequence = self.epoch, 0
+        lane.epoch, lane.next_sequence, lane.acked_sequence = self.epoch, 0, -1
         self.cluster.trace.count("producer: epoch bumped")
         kept: deque[Batch] = deque()
         for batch in lane.waiting:
@@ -368,6 +370,8 @@ class Producer(Client):
         """Take one partition's answer; whether it failed."""
         code = error_of(answer.error_code)
         if code is ErrorCode.NONE:
+            if batch.producer_epoch == lane.epoch:
+                lane.acked_sequence = max(lane.acked_sequence, batch.sequence)
             self._settle(batch, Fate.ACKED, answer.base_offset, host)
             return False
         self.cluster.trace.count(f"produce: {code.name}")
@@ -385,7 +389,9 @@ class Producer(Client):
         return True
 
     def _out_of_order(self, lane: Lane, batch: Batch, host: str) -> None:
-        """Expected only behind an older batch that is being retried."""
+        """Expected only behind an older batch that is being retried; or, as in Kafka, when the leader began to lead between
+        this one and the next, which it took for the first that it has of this producer.
+        """
         older = [each for each in (*lane.in_flight, *lane.waiting) if 0 <= each.sequence < batch.sequence]
         model = self.cluster.invariants.models.get(batch.sent.key)
         lossy = (
@@ -395,7 +401,10 @@ class Producer(Client):
             or model.dead
             or self.cluster.is_deleted(batch.sent.key)
         )
-        if not older and not lossy:
+        overtaken = lane.acked_sequence > batch.sequence
+        if overtaken:
+            self.cluster.trace.count("producer: first batch overtaken")
+        elif not older and not lossy:
             raise InvariantViolation(
                 f"I1: {lane.topic}-{lane.index}: {host} refuses sequence {batch.sequence} of {self.name} (producer "
                 f"{self.producer_id} epoch {batch.producer_epoch}) although everything before it is acknowledged"
