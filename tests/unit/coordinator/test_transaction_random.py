@@ -82,6 +82,13 @@ class ShakyLog:
             if generation == self.generation:
                 self._commit(partition, end, done)
 
+        def doubt(_now_ms: int) -> None:
+            """The ISR has shrunk: nobody knows what becomes of it, until it is committed."""
+            if generation == self.generation and self.committed.get(partition, 0) < end:
+                done(int(ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND))
+
+        if slow and rng.random() < 0.5:
+            self.world.timers.at(now_ms, doubt)
         self.world.timers.at(self.last_ms, later)
 
     def _commit(self, partition: int, end: int, done: Callable[[int], None]) -> None:
