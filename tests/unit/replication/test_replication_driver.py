@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from odradek.replication.isr import Peer
 from odradek.replication.replica import Role
 from odradek.storage.config import LogConfig
@@ -312,3 +314,21 @@ def test_what_an_earlier_incarnation_said_moves_nothing_once_metadata_knows_that
     driver.apply(replica, state(1, 0, 1, (1,), (1, 2, 3)))
     driver.peers_changed()
     assert lab[1].leader().high_watermark == 0
+
+
+def test_thousands_of_leaderships_begin_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover; others have their turn in between."""
+    monkeypatch.setattr("odradek.replication.driver.SERVED_AT_ONCE", 0)
+    lab = Lab()
+    lab[1].put(b"a")
+    replica = lab[1].replicas[0]
+    lab[1].driver.apply(replica, state(1, 4))
+    lab[1].syncer.drain()
+    assert replica.role is Role.STARTING
+    lab[1].timers.advance(lab.now)
+    assert replica.role is Role.LEADER
+    lab[1].driver.apply(replica, state(1, 5))
+    lab[1].syncer.drain()
+    lab[1].driver.apply(replica, state(2, 6))
+    lab[1].timers.advance(lab.now)
+    assert replica.role is Role.FOLLOWER, "that leadership was over before it began"
