@@ -28,6 +28,8 @@ from odradek.broker.listeners import (
     security_protocols,
 )
 from odradek.broker.properties import Setting
+from odradek.coordinator.config import ConfigError as GroupConfigError
+from odradek.coordinator.config import GroupConfig
 from odradek.metadata.config_def import ConfigError, Value, parse
 from odradek.metadata.configs import BROKERS, is_known_broker_config
 from odradek.replication.read_replica import LEADER, RACK_AWARE
@@ -148,11 +150,20 @@ class _Builder:
             self.key = key
             raise ConfigError(text)
 
+    def check_groups(self) -> None:
+        """Keys of the group coordinator that have to fit each other."""
+        try:
+            GroupConfig.from_configs({key: setting.value for key, setting in self.settings.items()})
+        except GroupConfigError as error:
+            self.key = str(error).partition(" ")[0]
+            raise ConfigError(str(error)) from None
+
     def build(self, cluster_id: str | None, hostname: str) -> BrokerConfig:
         self.refuse_what_is_not_there()
         for key in self.settings:  # every key that was set, used here or not
             if key in BROKERS:
                 self.value(key)
+        self.check_groups()
         values: dict[str, Any] = {field: self.value(key) for field, key in KEY_FIELDS.items()}
         values["node_id"] = self.node_id()
         values["roles"] = frozenset(self.words("process.roles") or ("broker", "controller"))

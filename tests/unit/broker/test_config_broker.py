@@ -249,6 +249,11 @@ VOTER_FORM = "Each entry should be in the form `{id}@{host}:{port}`."
             {"log.cleaner.threads": "x"},
             "Invalid value x for configuration log.cleaner.threads: Not a number of type INT",
         ),
+        (
+            {"group.consumer.session.timeout.ms": "10"},
+            "group.consumer.session.timeout.ms must be greater than or equal to "
+            "group.consumer.min.session.timeout.ms",
+        ),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )

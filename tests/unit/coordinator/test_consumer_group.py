@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.group.consumer.member import MemberState
+from odradek.coordinator.group.consumer.settings import ConsumerSettings
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatRequestTopicPartitions,
 )
 from unit.coordinator.consumer_harness import ConsumerHarness, heartbeat_response
-from unit.coordinator.group_harness import GROUP, Answer, context, errors_of
+from unit.coordinator.group_harness import GROUP, Answer, context, errors_of, subscription
 from unit.coordinator.test_txn_offsets import Group
 
 
@@ -503,6 +505,32 @@ def test_a_group_may_have_its_own_timeouts_between_the_brokers_bounds(harness: C
     assert "a" in harness.group().members
     harness.advance(1)
     assert "a" not in harness.group().members
+
+
+def test_without_a_migration_policy_groups_keep_their_protocol() -> None:
+    harness = ConsumerHarness(group_consumer_migration_policy="disabled")
+    harness.enter("a", "orders")
+    member = (("range", subscription("orders")),)
+    assert harness.join(protocols=member).error is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    harness.beat("a", -1)
+    harness.stable(protocols=member)
+    answer = harness.enter("a", "orders")
+    assert answer.error is ErrorCode.GROUP_ID_NOT_FOUND
+    assert heartbeat_response(answer).error_message == (
+        "Cannot upgrade classic group group to consumer group because online upgrade is disabled."
+    )
+
+
+def test_the_assignment_interval_can_be_set_while_the_broker_runs() -> None:
+    values = {"group.consumer.assignment.interval.ms": "0"}
+    settings = ConsumerSettings(GroupConfig(), lambda _group: {}, values.get)
+    assert settings.assignment_interval_ms("g") == 0
+    values["group.consumer.assignment.interval.ms"] = "99999"
+    assert settings.assignment_interval_ms("g") == 15_000, "no more than the broker's bound"
+    del values["group.consumer.assignment.interval.ms"]
+    assert settings.assignment_interval_ms("g") == 1_000
+    own = ConsumerSettings(GroupConfig(), lambda _group: {"consumer.assignment.interval.ms": "7"}, values.get)
+    assert own.assignment_interval_ms("g") == 7
 
 
 # -- described ---------------------------------------------------------------------------------------------------

@@ -25,6 +25,14 @@ def test_kafkas_keys_are_read_and_others_left_alone() -> None:
     assert config.offsets_retention_check_interval_ms == 9_999_999_999
 
 
+def test_keys_of_consumer_groups() -> None:
+    config = GroupConfig.from_configs(
+        {"group.consumer.assignors": "range , uniform", "group.consumer.migration.policy": "UPGRADE"}
+    )
+    assert config.group_consumer_assignors == ("range", "uniform")
+    assert (config.upgrade_allowed, config.downgrade_allowed) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("configs", "text"),
     [
@@ -34,6 +42,24 @@ def test_kafkas_keys_are_read_and_others_left_alone() -> None:
         ({"offsets.retention.minutes": "0"}, "offsets.retention.minutes: Value must be at least 1"),
         ({"offsets.commit.timeout.ms": "0"}, "offsets.commit.timeout.ms: Value must be at least 1"),
         ({"group.min.session.timeout.ms": "1800001"}, "group.min.session.timeout.ms must be less than"),
+        (
+            {"group.consumer.heartbeat.interval.ms": "15001"},
+            "heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat",
+        ),
+        (
+            {"group.consumer.max.assignment.interval.ms": "1"},
+            "group.consumer.assignment.interval.ms must be less than or equal to",
+        ),
+        (
+            {
+                "group.consumer.min.session.timeout.ms": "1",
+                "group.consumer.session.timeout.ms": "5000",
+            },
+            "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms",
+        ),
+        ({"group.consumer.migration.policy": "some"}, "String must be one of"),
+        ({"group.consumer.assignors": "uniform,fair"}, "only uniform and range are there"),
+        ({"group.consumer.max.size": "0"}, "group.consumer.max.size: Value must be at least 1"),
     ],
 )
 def test_bad_values_name_their_key(configs: dict[str, str], text: str) -> None:
