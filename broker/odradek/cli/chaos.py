@@ -12,14 +12,13 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from odradek.cli.options import ToolError, ToolParser, end_cleanly_on_sigterm, run_tool
+from odradek.cli.options import ToolError, ToolParser, end_cleanly_on_sigterm
 
 if TYPE_CHECKING:
     from odradek.chaos.checker import Verdict
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """Anomalies of each name that are printed."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: exit code."""
-    return run_tool(run, argv)
 
 
 def build_parser() -> ToolParser:

@@ -76,8 +76,8 @@ def run(target: Target, place: Path, *, seconds: float, seed: int, told: Callabl
         try:
             faults.run(began + seconds, LEDGER.name, lambda what: told(_progress(what, began, place)))
             told("healing")
-        finally:
             faults.heal()
+        finally:
             lives.finish()
         trouble = lives.trouble + _finish(world, place, told)
     told("judging")
