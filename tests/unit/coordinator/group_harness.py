@@ -34,23 +34,10 @@ from odradek.wire.messages.offset_fetch import (
     OffsetFetchResponse,
 )
 from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
+from unit.coordinator.memory import Answer, VirtualClock
 
 GROUP = "group"
 PARTITIONS = 4
-WALL_START_MS = 1_700_000_000_000
-
-
-class VirtualClock:
-    """Monotonic time starts at 0, wall time at WALL_START_MS."""
-
-    def __init__(self) -> None:
-        self.now_ms = 0
-
-    def monotonic_ms(self) -> int:
-        return self.now_ms
-
-    def wall_ms(self) -> int:
-        return WALL_START_MS + self.now_ms
 
 
 class MemoryWriter:
@@ -126,26 +113,6 @@ class Topics:
 
     def metadata_version(self) -> int:
         return self.version
-
-
-class Answer:
-    """What a request got: nothing yet, or one response, and never two."""
-
-    def __init__(self) -> None:
-        self.response: Any = None
-
-    def __call__(self, response: Any) -> None:
-        assert self.response is None, "answered twice"
-        self.response = response
-
-    @property
-    def waits(self) -> bool:
-        return self.response is None
-
-    @property
-    def error(self) -> ErrorCode:
-        assert self.response is not None, "not answered yet"
-        return ErrorCode(self.response.error_code)
 
 
 class Harness:

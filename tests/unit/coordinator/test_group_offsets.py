@@ -7,7 +7,8 @@ import pytest
 from odradek.coordinator.group import shard as shard_module
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.offset_commit_value import OffsetCommitValue
-from unit.coordinator.group_harness import GROUP, WALL_START_MS, Harness, subscription
+from unit.coordinator.group_harness import GROUP, Harness, subscription
+from unit.coordinator.memory import WALL_START_MS
 
 MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
