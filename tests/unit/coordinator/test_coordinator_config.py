@@ -1,10 +1,11 @@
-"""GroupConfig: Kafka's keys, defaults and refusals."""
+"""Coordinators' configurations: Kafka's keys, defaults and refusals."""
 
 from __future__ import annotations
 
 import pytest
 
 from odradek.coordinator.config import ConfigError, GroupConfig
+from odradek.coordinator.transaction.config import TransactionConfig
 
 
 def test_defaults_are_kafkas() -> None:
@@ -65,3 +66,35 @@ def test_keys_of_consumer_groups() -> None:
 def test_bad_values_name_their_key(configs: dict[str, str], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         GroupConfig.from_configs(configs)
+
+
+def test_keys_of_transactions() -> None:
+    config = TransactionConfig.from_configs(
+        {
+            "transaction.max.timeout.ms": "1000",
+            "transactional.id.expiration.ms": " 2000 ",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "3000",
+            "transaction.remove.expired.transaction.cleanup.interval.ms": "4000",
+            "request.timeout.ms": "5000",
+            "log.dirs": "/tmp",
+        }
+    )
+    assert config == TransactionConfig(1_000, 2_000, 3_000, 4_000, 5_000)
+    assert TransactionConfig() == TransactionConfig(900_000, 604_800_000, 10_000, 3_600_000, 30_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("0", "Invalid value 0 for configuration transaction.max.timeout.ms: Value must be at least 1"),
+        ("x", "Invalid value x for configuration transaction.max.timeout.ms: Not a number of type INT"),
+        (
+            "2147483648",
+            "Invalid value 2147483648 for configuration transaction.max.timeout.ms: Not a number of type INT",
+        ),
+    ],
+)
+def test_values_of_transactions_that_are_refused(value: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        TransactionConfig.from_configs({"transaction.max.timeout.ms": value})
+    assert str(error.value) == says
