@@ -32,7 +32,7 @@ SHARE_BYTES_MIN: Final = 64 << 10
 CREDIT_BYTES_MAX: Final = 1 << 30
 """No follower can make us send more than this unasked."""
 SMALL_IN_FLIGHT_MAX: Final = 2
-SMALL_BYTES: Final = 256 << 10
+SMALL_BYTES: Final = 1 << 20
 """While so many messages, and no more than so many bytes, have no acknowledgement, what is appended waits for one to
 join it: under load each message then carries all that came meanwhile. A message costs 100 µs of CPU at its two ends, a
 batch in it 5; a lone request finds nothing in flight and never waits.
