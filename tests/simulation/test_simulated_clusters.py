@@ -12,8 +12,8 @@ import pytest
 from odradek.simulation.runner import Result, run_seed
 from odradek.simulation.scenario import SCENARIOS
 
-SEEDS = int(os.environ.get("ODRADEK_SIMULATION_SEEDS", "6"))
-"""For each scenario; more on demand."""
+SEEDS = int(os.environ.get("ODRADEK_SIMULATION_SEEDS", "12"))
+"""For each scenario, so more than 300 in all; more on demand."""
 
 
 def assert_sound(result: Result) -> None:
@@ -36,6 +36,11 @@ def test_rare_branches_are_reached() -> None:
         (1, "votes"),
         (3, "one-disk"),
         (2, "one-power"),
+        (1, "one-rot"),
+        *((seed, "disks") for seed in (1, 2, 5)),
+        (1, "three-groups"),
+        *((seed, "transactions") for seed in (1, 2, 3)),
+        (2, "voters"),
     ):
         result = run_seed(seed, scenario)
         assert_sound(result)
@@ -49,6 +54,16 @@ def test_rare_branches_are_reached() -> None:
         "broker called unreachable",
         "raft: elected",
         "fault: power loss at a vote",
+        "fault: rot",
+        "fault: files lost",
+        "fault: disk replaced",
+        "group: NOT_COORDINATOR",
+        "transaction: committed",
+        "transaction: aborted",
+        "transaction: PRODUCER_FENCED",
+        "coordinator: compared with a replay",
+        "voter added: NONE",
+        "voter removed: NONE",
     )
     assert not [name for name in rare if not met[name]], met
 
@@ -63,7 +78,8 @@ def test_a_seed_is_the_same_run_twice(scenario: str) -> None:
 def test_a_seed_is_the_same_run_whatever_the_order_of_sets() -> None:
     program = (
         "from odradek.simulation.runner import run_seed\n"
-        "print([run_seed(5, name).digest for name in ('one-groups', 'three-crashes')])"
+        "names = ('one-groups', 'three-crashes', 'disks', 'transactions', 'voters')\n"
+        "print([run_seed(5, name).digest for name in names])"
     )
     printed = set()
     for hash_seed in ("0", "1"):

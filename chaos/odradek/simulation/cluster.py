@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from odradek.simulation.admin import Admin
 from odradek.simulation.client import Client
 from odradek.simulation.consumer import Consumer
+from odradek.simulation.coordinator_checks import check_coordinators
 from odradek.simulation.faults import Nemesis
 from odradek.simulation.group_member import GroupMember, GroupTruth
 from odradek.simulation.history import History, Key
@@ -401,6 +402,10 @@ class Cluster:
             self._read_everything(reader)
         self.history.check_all(self.invariants.models)
         self._check_transactions()
+        for machine in self.machines.values():
+            if machine.process is not None and machine.process.replicates:
+                for _ in range(check_coordinators(machine.process)):
+                    self.trace.count("coordinator: compared with a replay")
         self.ending = True
         for machine in self.machines.values():
             machine.stop()

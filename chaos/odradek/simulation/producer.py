@@ -389,8 +389,8 @@ class Producer(Client):
         return True
 
     def _out_of_order(self, lane: Lane, batch: Batch, host: str) -> None:
-        """Expected only behind an older batch that is being retried; or, as in Kafka, when the leader began to lead between
-        this one and the next, which it took for the first that it has of this producer.
+        """Expected only behind an older batch that is being retried; or, as in Kafka, when the leader began to lead
+        between this one and the next, which it took for the first that it has of this producer.
         """
         older = [each for each in (*lane.in_flight, *lane.waiting) if 0 <= each.sequence < batch.sequence]
         model = self.cluster.invariants.models.get(batch.sent.key)
