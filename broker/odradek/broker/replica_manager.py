@@ -216,8 +216,32 @@ class ReplicaManager:
         self.replication.registered(self.broker_epoch, peers)
         if not self._registered:
             self._registered = True
+            self._set_strays_aside(image)
             for topic in image.topics.values():
                 self._follow([(topic.name, index) for index in topic.partitions])
+
+    def _set_strays_aside(self, image: MetadataImage) -> None:
+        """Logs of topics that were deleted, or moved to other brokers, while this one did not run: what has the name
+        now, if anything, is another topic.
+        """
+        for (name, index), log in list(self._logs.logs.items()):
+            topic = image.topics.get(name)
+            wanted = topic.partitions.get(index) if topic is not None else None
+            if (
+                topic is not None
+                and wanted is not None
+                and self._node_id in wanted.replicas
+                and log.topic_id in (None, topic.id)
+            ):
+                continue
+            if (name, index) in self.partitions:
+                self._delete(name, index)
+                continue
+            self._warn("a stray log is set aside", topic=name, partition=index, directory=log.dir)
+            try:
+                self._logs.set_aside(name, index)
+            except KafkaError as error:
+                self._warn("a stray log stays where it is", topic=name, partition=index, error=str(error))
 
     def registration_answered(self, broker_epoch: int) -> None:
         """This node is registered with this epoch; its record may be in the image already, or on its way."""
@@ -362,7 +386,8 @@ class ReplicaManager:
             self._slice_later()
 
     def close(self) -> None:
-        """What is deleted leaves the disk before the node does."""
+        """What is deleted leaves the disk before the node does; what is new waits for the next start."""
+        self._behind.clear()
         for key in list(self._doomed):
             self._bury(key)
 

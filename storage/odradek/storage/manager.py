@@ -189,6 +189,8 @@ class LogManager:
         if not self._disk.isdir(path):
             if name.removesuffix(layout.TEMPORARY_SUFFIX) not in layout.DATA_DIR_FILES:
                 report.foreign.append(path)
+        elif layout.is_marked_dir(name, layout.STRAY_DIR_SUFFIX):
+            report.foreign.append(path)
         elif layout.is_marked_dir(name, layout.DELETE_DIR_SUFFIX):
             self._doomed.append((self._wall_ms, [path], True))
         elif (key := layout.parse_log_dir_name(name)) is not None:
@@ -275,13 +277,24 @@ class LogManager:
     def delete_log(self, topic: str, partition: int, *, wall_ms: int) -> bool:
         """Rename the directory away at once, remove it after `file.delete.delay.ms`; whether there was one."""
         self._wall_ms = wall_ms
-        log = self.logs.pop((topic, partition), None)
+        log = self.logs.get((topic, partition))
         if log is None:
             return False
+        path = self._rename_away(log, layout.DELETE_DIR_SUFFIX)
+        self._doom(log.config.file_delete_delay_ms, [path], True)
+        return True
+
+    def set_aside(self, topic: str, partition: int) -> None:
+        """A log that this node should not have: renamed as Kafka does it, and left for people to look at."""
+        self._rename_away(self.logs[topic, partition], layout.STRAY_DIR_SUFFIX)
+
+    def _rename_away(self, log: Log, suffix: str) -> str:
+        topic, partition = log.key
+        del self.logs[log.key]
         self._unsaved.pop(log, None)
         unique = random_uuid(self._rng).hex()
-        doomed = layout.marked_dir_name(topic, partition, unique, layout.DELETE_DIR_SUFFIX)
-        path = f"{log.dir.rpartition('/')[0]}/{doomed}"
+        name = layout.marked_dir_name(topic, partition, unique, suffix)
+        path = f"{log.dir.rpartition('/')[0]}/{name}"
         log.retire()
         data_dir = self._dir_of(log)
         try:
@@ -291,8 +304,7 @@ class LogManager:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
         log.dir = path
         self._sync_dir_soon(data_dir)
-        self._doom(log.config.file_delete_delay_ms, [path], True)
-        return True
+        return path
 
     def tick(self, wall_ms: int) -> None:
         """Once a second or so: unlink what is due, start flushes that `flush.ms` asks for."""

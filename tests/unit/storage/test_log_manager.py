@@ -549,3 +549,20 @@ def test_a_damaged_registration_counts_as_none() -> None:
         manager = reopened(node, "boot-1")
         assert manager.dirs[0].broker_epoch == -1
         assert not manager.open_all(NOW).foreign
+
+
+def test_a_log_that_is_set_aside_is_no_log_any_more_and_stays(node: Node) -> None:
+    manager = node.manager()
+    append(manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+    manager.set_aside("t", 0)
+    assert manager.logs == {}
+    append(manager.create_log("t", 0, bytes(16), wall_ms=NOW), "b")
+    manager.tick(NOW + 10_000_000)
+    node.syncer.drain()
+    manager.close()
+    manager = node.manager()
+    report = manager.open_all(NOW)
+    [stray] = report.foreign
+    assert stray.endswith("-stray")
+    assert node.disk.size(f"{stray}/00000000000000000000.log") > 0
+    assert [log.topic_id for log in manager.logs.values()] == [bytes(16)]
