@@ -94,7 +94,7 @@ class DiskDamage:
         if admin is None or voters is None or len(voters) < VOTERS_MIN or admin.gone(voters):
             return
         machine = self._cluster.machines[self._rng.choice(voters.ids)]
-        if not self._is_settled(voters):
+        if not admin.is_settled or not self._is_known(voters):
             return
         self._note("voter replaced", machine.host)
         machine.kill()
@@ -102,7 +102,7 @@ class DiskDamage:
         machine.wipe()
         self._later(20, 2_000, machine.start)
 
-    def _is_settled(self, voters: VoterSet) -> bool:
+    def _is_known(self, voters: VoterSet) -> bool:
         """Whether all controllers that run agree on who votes: no change is under way."""
         nodes = [machine.node for machine in self._cluster.machines.values() if machine.node is not None]
         return all(node.quorum.raft.voters == voters for node in nodes)

@@ -12,6 +12,7 @@ from odradek.raft.voters import Endpoint, ReplicaKey, Voter, VoterSet
 from odradek.simulation.client import Client, error_of
 from odradek.simulation.machine import DATA
 from odradek.simulation.raft_checks import directory_id
+from odradek.simulation.scheduler import SECOND
 from odradek.storage.data_dir import DataDir
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_raft_voter import AddRaftVoterRequest, Listener
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from odradek.simulation.machine import Machine
 
 LISTENER = "CONTROLLER"
+DOUBT_US = 12 * SECOND
+"""How long a change without an answer may still be on its way."""
 VOTERS_MIN = 3
 """Fewer are left only for those whose disk is gone."""
 
@@ -52,6 +55,7 @@ class VoterAdmin(Client):
         self._port = port
         self._finishing = False
         self._under_way = 0
+        self._doubt_until_us = 0
         self.done = False
 
     def start(self) -> None:
@@ -64,6 +68,11 @@ class VoterAdmin(Client):
         """Once nothing is under way."""
         if not self._under_way:
             self.after(self.between(50, 700), self._act)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing that was asked may still be carried out."""
+        return not self._under_way and self.now_us >= self._doubt_until_us
 
     def voters(self) -> VoterSet | None:
         """As the controller says that leads, if one does."""
@@ -137,4 +146,6 @@ class VoterAdmin(Client):
         self.cluster.trace.count(f"voter {what}: {code.name if code is not None else 'no answer'}")
         assert code is not ErrorCode.UNSUPPORTED_VERSION, "the quorum is not dynamic"
         self._under_way -= 1
+        if code is None:
+            self._doubt_until_us = self.now_us + DOUBT_US
         self._later()
