@@ -27,18 +27,6 @@ from odradek.chaos.history import FAILED, OK, UNKNOWN, Assigned, Commit, Poll, R
 
 NEVER_SENT = frozenset({KafkaError._PURGE_QUEUE, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL})
 """After these a record is not in the log, for certain."""
-COMMIT_REFUSED = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError._NO_OFFSET,
-    }
-)
-"""After these an offset is not committed, for certain."""
 QUICK = {
     "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 250,
@@ -328,7 +316,8 @@ class Member(Client):
             failed = {(each.topic, each.partition) for each in told or [] if each.error is not None}
             outcome = OK
         except KafkaException as problem:
-            outcome = FAILED if problem.args[0].code() in COMMIT_REFUSED else UNKNOWN
+            # Even when it was refused: the client tries again by itself, and an attempt before may have taken effect.
+            outcome = FAILED if problem.args[0].code() == KafkaError._NO_OFFSET else UNKNOWN
         for commit in commits:
             at = commit.topic, commit.partition
             commit.outcome, commit.completed = UNKNOWN if at in failed else outcome, now()
@@ -345,8 +334,10 @@ class Member(Client):
         self._owned = owned
         self._session += 1
         if gained:
+            # A static member that comes back is the one it was, within its generation.
+            owner = self.name if "group_instance_id" in self._more else self.process
             self.world.recorder.add(
-                Assigned(self.process, self._group, sorted(owned), now(), generation_of(consumer))
+                Assigned(self.process, owner, self._group, sorted(owned), now(), generation_of(consumer))
             )
 
 

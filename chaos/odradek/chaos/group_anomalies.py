@@ -98,7 +98,7 @@ def _owners(model: Model) -> Iterator[Anomaly]:
         for partition in each.partitions:
             key = (each.group, each.generation, (partition[0], partition[1]))
             before = owners.setdefault(key, each)
-            if before.process != each.process:
+            if before.owner != each.owner:
                 yield Anomaly(
                     "double-owner",
                     f"group {each.group}, generation {each.generation}: {partition[0]}-{partition[1]} belongs to "

@@ -98,9 +98,13 @@ class Fetched:
 
 @dataclass(slots=True)
 class Assigned:
-    """A member has all these partitions from now on, and no others, in `generation` where it knows that."""
+    """A member has all these partitions from now on, and no others, in `generation` where it knows that.
+
+    `owner` tells members apart: the process, or what lasts of a static member.
+    """
 
     process: str
+    owner: str
     group: str
     partitions: list[tuple[str, int]]
     at: int

@@ -288,13 +288,21 @@ def test_double_owner() -> None:
     shows(
         "double-owner",
         *base(),
-        Assigned("a", "group", [(T, 0)], 70, generation=3),
-        Assigned("b", "group", [(T, 0)], 80, generation=3),
+        Assigned("a", "a", "group", [(T, 0)], 70, generation=3),
+        Assigned("b", "b", "group", [(T, 0)], 80, generation=3),
     )
     assert not names(
         *base(),
-        Assigned("a", "group", [(T, 0)], 70, generation=3),
-        Assigned("b", "group", [(T, 0)], 80, generation=4),
+        Assigned("a", "a", "group", [(T, 0)], 70, generation=3),
+        Assigned("b", "b", "group", [(T, 0)], 80, generation=4),
+    )
+
+
+def test_static_member_that_comes_back_is_no_other_owner() -> None:
+    assert not names(
+        *base(),
+        Assigned("a.1", "a", "group", [(T, 0)], 70, generation=3),
+        Assigned("a.2", "a", "group", [(T, 0)], 80, generation=3),
     )
 
 
@@ -315,7 +323,7 @@ def test_histories_are_written_and_read() -> None:
         ended("t", 30),
         committed(2, 70),
         told(None, 80),
-        Assigned("a", "group", [(T, 0)], 90),
+        Assigned("a", "a", "group", [(T, 0)], 90),
         Note(100, "kill", "1", {"signal": 9}),
     ]
     file = io.StringIO()
