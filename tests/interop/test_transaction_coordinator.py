@@ -120,7 +120,7 @@ def test_a_transaction_past_its_timeout_is_aborted(own_node: Node) -> None:
     own_node.overrides = ("transaction.abort.timed.out.transaction.cleanup.interval.ms=200",)
     own_node.start()
     create(own_node.bootstrap)
-    slow = producer(own_node.bootstrap, "slow", timeout_ms=1_000)
+    slow = producer(own_node.bootstrap, "slow", timeout_ms=10_000)
     slow.begin_transaction()
     slow.produce(TOPIC, b"too late", partition=0)
     slow.flush(30)
@@ -128,7 +128,7 @@ def test_a_transaction_past_its_timeout_is_aborted(own_node: Node) -> None:
     assert (state["TransactionState"], state["TopicPartitions"]) == ("Ongoing", f"{TOPIC}-0")
     eventually(
         lambda: described(own_node.bootstrap, "slow")["TransactionState"] == "CompleteAbort",
-        20,
+        40,
         "nobody aborts it",
     )
     with pytest.raises(KafkaException):
