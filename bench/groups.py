@@ -80,6 +80,15 @@ class Connection:
         _, position = decode_response_header(frame, key, version)
         return response_class(key).decode(frame, version, position)
 
+    async def insist(self, request: Any, version: int) -> Any:
+        """Again while the coordinator is not ready: the offsets topic has just been made."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            response = await self.ask(request, version)
+            if response.error_code not in RETRIABLE or time.monotonic() > deadline:
+                return response
+            await asyncio.sleep(0.1)
+
     def close(self) -> None:
         self._writer.close()
 
@@ -159,7 +168,9 @@ class Member:
     async def rejoin(self) -> None:
         """Join and sync until the member is in; the leader shares the partitions out."""
         while True:
-            joined = await self.connection.ask(join_request(self.crowd.group, self.member_id), JOIN_VERSION)
+            joined = await self.connection.insist(
+                join_request(self.crowd.group, self.member_id), JOIN_VERSION
+            )
             if joined.error_code == ErrorCode.MEMBER_ID_REQUIRED:
                 self.member_id = joined.member_id
                 continue
@@ -241,11 +252,11 @@ async def idle(port: int, count: int, protocol: str) -> None:
                     subscribed_topic_names=[IDLE_TOPIC],
                     topic_partitions=[],
                 )
-                response = await connection.ask(request, 1)
+                response = await connection.insist(request, 1)
                 check(response)
                 await commit(connection, name, "member", response.member_epoch)
                 continue
-            required = await connection.ask(join_request(name, ""), JOIN_VERSION)
+            required = await connection.insist(join_request(name, ""), JOIN_VERSION)
             joined = await connection.ask(join_request(name, required.member_id), JOIN_VERSION)
             check(joined)
             shares = [SyncGroupRequestAssignment(joined.member_id, assignment(range(1)))]

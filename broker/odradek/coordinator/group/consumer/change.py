@@ -91,7 +91,9 @@ def _update_regex(change: Change) -> tuple[bool, bool]:
         else:
             resolved = not new or new in group.regexes
     if (asked or group.regex_counts) and group.group_id not in change.shard.lookups:
-        regexes = group.subscriptions_after([(change.old, change.new)]).regexes
+        regexes = group.regex_counts
+        if changed:
+            regexes = group.subscriptions_after([(change.old, change.new)]).regexes
         interval_ms = change.shard.config.group_consumer_regex_refresh_interval_ms
         change.refresh_regexes = needs_refresh(
             group, regexes, change.shard.topics, change.shard.wall_ms(), interval_ms
