@@ -60,7 +60,8 @@ class Faults:
     def _one(self, kind: str, victims: list[int]) -> None:
         if kind == "restart":
             self._note(kind, victims)
-            self._target.restart(*victims)
+            for node in victims:
+                self._target.restart(node)
             return
         pause = kind == "pause"
         for node in victims:
@@ -77,7 +78,7 @@ class Faults:
             self._note("resume", [node])
         self._paused.clear()
         if self._down:
-            self._target.restart(*sorted(self._down))
+            self._target.revive()
             self._note("restarted", sorted(self._down))
         self._down.clear()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,8 +30,10 @@ class Target(Protocol):
 
     def resume(self, node: int) -> None: ...
 
-    def restart(self, *nodes: int) -> None:
-        """All of them at once: one alone may not get ready without another."""
+    def restart(self, node: int) -> None: ...
+
+    def revive(self) -> None:
+        """Start everybody who is down, all at once: one alone may not get ready without another."""
         ...
 
     def stop(self) -> None: ...
@@ -72,9 +73,11 @@ class LocalTarget:
     def resume(self, node: int) -> None:
         self._run("resume", str(node))
 
-    def restart(self, *nodes: int) -> None:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda node: self._run("restart", str(node)), nodes))
+    def restart(self, node: int) -> None:
+        self._run("restart", str(node))
+
+    def revive(self) -> None:
+        self._run("start")
 
     def stop(self) -> None:
         self._run("stop")
