@@ -119,8 +119,6 @@ class Partition:
 
     def high_watermark_moved(self, replica: Replica) -> None:
         self.high_watermark = replica.high_watermark
-        if self.log.producers.completed:
-            self.log.producers.forget_completed(self.high_watermark)
         if self._commit_waiters:
             self._answer_committed()
         if self._data_waiters:

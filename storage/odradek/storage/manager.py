@@ -417,6 +417,9 @@ class LogManager:
             if high_watermarks is not None:
                 mine = {log.key: high_watermarks[log.key] for log in logs if log.key in high_watermarks}
                 data_dir.write_offsets(layout.HIGH_WATERMARK_CHECKPOINT, mine, durable=durable)
+                for log in logs:
+                    if log.producers.completed:
+                        log.producers.forget_completed(mine.get(log.key, 0))
         except OSError as error:
             self._dir_failed(data_dir, error)
 

@@ -8,6 +8,8 @@ recovered batches were checked once and are only replayed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import itemgetter
 from struct import Struct
 from struct import error as struct_error
 
@@ -35,11 +37,16 @@ _OLDER_MAGIC = b"older"
 _OLDER_HEAD = Struct(">5sI")
 _OLDER_BATCH = Struct(">qiiqqq")
 """Producer id and a `Batch`."""
+_ENDED_MAGIC = b"ended"
+_ENDED = Struct(">qq")
 _MARKER_BYTES_MAX = 4096
 """Bound on the records of a batch that ends a transaction, decompressed."""
 
 Batch = tuple[int, int, int, int, int]
 """(first sequence, last sequence, first offset, last offset, max timestamp) of a batch written."""
+
+
+_marker_offset = itemgetter(1)
 
 
 class SnapshotError(ValueError):
@@ -174,8 +181,8 @@ class ProducerStates:
         self.ongoing: dict[int, int] = {}
         """Producer id → first offset of its transaction, in the order of these offsets."""
         self.completed: list[tuple[int, int]] = []
-        """(first offset, marker offset) of ended transactions whose marker may lie above the high watermark, in the
-        order of the markers.
+        """(first offset, marker offset) of ended transactions, in the order of the markers: all whose marker may lie
+        above the high watermark, which after a restart is an older one (`forget_completed`).
         """
         self.verifying: dict[int, Verification] = {}
         """Producer id → the question under way whether its transaction is known to its coordinator (KIP-890). A marker
@@ -231,9 +238,9 @@ class ProducerStates:
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """The earliest transactional offset whose outcome is unknown, or known only above the high watermark."""
-        self.forget_completed(high_watermark)
         first = next(iter(self.ongoing.values()), None)
-        for begun, _ in self.completed:
+        completed = self.completed
+        for begun, _ in completed[bisect_left(completed, high_watermark, key=_marker_offset) :]:
             if first is None or begun < first:
                 first = begun
         return first
@@ -243,10 +250,8 @@ class ProducerStates:
         return min(self.entries[producer_id].last_timestamp for producer_id in self.ongoing)
 
     def forget_completed(self, high_watermark: int) -> None:
-        """The high watermark has passed some markers."""
-        completed = self.completed
-        if completed and completed[0][1] < high_watermark:
-            self.completed = [pair for pair in completed if pair[1] >= high_watermark]
+        """A high watermark was noted that this replica will not go back behind, restarts included."""
+        del self.completed[: bisect_left(self.completed, high_watermark, key=_marker_offset)]
 
     def begin_verification(self, producer_id: int, sequence: int) -> Verification:
         """A batch waits for the answer. It may be taken as long as this very object is in `verifying`."""
@@ -294,6 +299,9 @@ class ProducerStates:
         data = bytearray(_SNAPSHOT_HEAD.pack(_SNAPSHOT_VERSION, 0, len(body)) + b"".join(body))
         if older:
             data += _OLDER_HEAD.pack(_OLDER_MAGIC, len(older)) + b"".join(older)
+        if self.completed:
+            data += _OLDER_HEAD.pack(_ENDED_MAGIC, len(self.completed))
+            data += b"".join(_ENDED.pack(*pair) for pair in self.completed)
         data[2:6] = crc32c(memoryview(data)[_CRC_FROM:]).to_bytes(4, "big")
         return bytes(data)
 
@@ -310,8 +318,10 @@ class ProducerStates:
         end = _SNAPSHOT_HEAD.size + count * _SNAPSHOT_ENTRY.size
         if len(data) < end:
             raise SnapshotError(f"{count} entries in {len(data)} bytes")
-        older = _older_batches(data, end)
+        after, older = _older_batches(data, end)
+        completed = _ended(data, after)
         self.clear()
+        self.completed = completed
         for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size : end]):
             producer_id, epoch, sequence, offset, delta, timestamp, coordinator_epoch, start = fields
             entry = ProducerEntry(producer_id, epoch)
@@ -329,21 +339,32 @@ class ProducerStates:
             self.ongoing[entry.producer_id] = entry.transaction_start
 
 
-def _older_batches(data: bytes, at: int) -> dict[int, list[Batch]]:
-    """By producer id, what `encode_snapshot` wrote behind Kafka's entries; a snapshot of Kafka's ends there."""
-    if at == len(data):
-        return {}
-    try:
-        magic, count = _OLDER_HEAD.unpack_from(data, at)
-    except struct_error:
-        raise SnapshotError(f"{len(data) - at} bytes behind the entries") from None
-    start = at + _OLDER_HEAD.size
-    if magic != _OLDER_MAGIC or len(data) != start + count * _OLDER_BATCH.size:
-        raise SnapshotError(f"{len(data) - at} bytes behind the entries")
+def _older_batches(data: bytes, at: int) -> tuple[int, dict[int, list[Batch]]]:
+    """(where they end, by producer id) what `encode_snapshot` wrote behind Kafka's entries; Kafka's end there."""
     found: dict[int, list[Batch]] = {}
-    for producer_id, *batch in _OLDER_BATCH.iter_unpack(data[start:]):
+    end = _section(data, at, _OLDER_MAGIC, _OLDER_BATCH)
+    for producer_id, *batch in _OLDER_BATCH.iter_unpack(data[at + _OLDER_HEAD.size : end]):
         found.setdefault(producer_id, []).append((batch[0], batch[1], batch[2], batch[3], batch[4]))
-    return found
+    return end, found
+
+
+def _ended(data: bytes, at: int) -> list[tuple[int, int]]:
+    """The ended transactions behind that, to the end of the snapshot."""
+    end = _section(data, at, _ENDED_MAGIC, _ENDED)
+    if end != len(data):
+        raise SnapshotError(f"{len(data) - end} bytes behind everything")
+    return [(first, marker) for first, marker in _ENDED.iter_unpack(data[at + _OLDER_HEAD.size : end])]
+
+
+def _section(data: bytes, at: int, magic: bytes, entry: Struct) -> int:
+    """Where the section that begins at `at` ends; there, if it is another one or none."""
+    if len(data) - at < _OLDER_HEAD.size or data[at : at + len(magic)] != magic:
+        return at
+    _, count = _OLDER_HEAD.unpack_from(data, at)
+    end: int = at + _OLDER_HEAD.size + count * entry.size
+    if end > len(data):
+        raise SnapshotError(f"{count} entries of {magic!r} in {len(data) - at} bytes")
+    return end
 
 
 def end_transaction_marker(header: BatchHeader, batch: Buffer) -> EndTxnMarker | None:

@@ -123,7 +123,25 @@ def test_the_last_stable_offset_follows_the_earliest_open_transaction(memory_ben
     for high_watermark in range(marker + 1, log.log_end_offset + 1):
         assert log.last_stable_offset(high_watermark) <= high_watermark
     assert log.last_stable_offset(log.log_end_offset) == log.log_end_offset
+    log.producers.forget_completed(log.log_end_offset)
     assert log.producers.completed == []
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_last_stable_offset_of_any_high_watermark_is_the_same_after_a_restart(
+    bench: Any, clean: bool
+) -> None:
+    """A replica may come back with an older high watermark than it had: the checkpoint's."""
+    log = bench.open(SMALL)
+    fill(bench, log, 5)
+    end = log.log_end_offset
+    before = [log.last_stable_offset(mark) for mark in range(end + 1)]
+    if clean:
+        log.close()
+    else:
+        log.close_files()
+    again = bench.open(SMALL, recovery_point=end if clean else 0, clean=clean)
+    assert [again.last_stable_offset(mark) for mark in range(end + 1)] == before
 
 
 def test_a_new_transaction_of_a_producer_is_later_than_older_ones_of_others(memory_bench: Any) -> None:
