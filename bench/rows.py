@@ -352,7 +352,7 @@ ROWS: tuple[Row, ...] = (
     produce_row("produce-1m", "produce, 1 MB batches", BatchShape(1000, KB), 2000),
     Row(
         "latency", f"produce latency, {RATE}/s of 1 KB", "latency", run_latency,
-        (Target("p99_ms", at_least=False),),
+        (Target("p99_ms", at_least=False),), options={"alone": True},
     ),
     fetch_row("fetch-1m", "fetch 1 MB, of 16 KB batches", BatchShape(16, KB), 2500),
     fetch_row("fetch-1m-1k", "fetch 1 MB, of 1 KB batches", BatchShape(1, KB)),

@@ -7,7 +7,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,8 @@ def measure_row(run: Run, row: Row, benches: dict[str, Bench], say: Say) -> None
     rounds = run.plan.client_rounds if row.group.endswith("client") else run.plan.rounds
     for number in range(1, rounds + 1):
         for side, bench in ready.items():
-            metrics = guarded(lambda bench=bench: row.run(bench, row))  # type: ignore[misc]
+            with others_paused(side, row, benches):
+                metrics = guarded(lambda bench=bench: row.run(bench, row))  # type: ignore[misc]
             run.add(row.name, side, metrics)
             say(f"{row.name} {number} {side}: {brief(metrics)}")
             settle()
@@ -159,6 +160,20 @@ def measure_row(run: Run, row: Row, benches: dict[str, Bench], say: Say) -> None
         for bench in ready.values():
             guarded(lambda bench=bench: tear_down(bench, row))  # type: ignore[misc]
     settle()
+
+
+@contextlib.contextmanager
+def others_paused(side: str, row: Row, benches: dict[str, Bench]) -> Iterator[None]:
+    """For rows that ask for it, the nodes of the other sides stand still."""
+    others = [bench.server for name, bench in benches.items() if name != side]
+    paused = [each for each in others if isinstance(each, Server)] if row.options.get("alone") else []
+    for server in paused:
+        server.pause()
+    try:
+        yield
+    finally:
+        for server in paused:
+            server.resume()
 
 
 def set_up(bench: Bench, row: Row) -> Metrics:

@@ -27,6 +27,8 @@ from bench.raw_client import HOST, Admin, BenchError
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+RESUMED_S = 3.0
+"""How long a node must have answered after a pause: its controller may fence it first."""
 
 # bin/kafka-run-class.sh and bin/kafka-server-start.sh of Apache Kafka 4.3
 KAFKA_JVM_FLAGS = (
@@ -142,6 +144,26 @@ class Server:
             text = (self.directory / "node.out").read_text(errors="replace")[-600:]
             return text.replace(str(self.directory), "<data>").replace(str(ROOT), "<repo>").strip()
         return "no output"
+
+    def pause(self) -> None:
+        """Not even the threads of an idle JVM run: 3 % of the CPU that the other side is measured on."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on, and wait until it has got over what its sessions make of the pause."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        good_since = time.monotonic()
+        while time.monotonic() - good_since < RESUMED_S:
+            self.check_alive()
+            if not self._answers():
+                good_since = time.monotonic()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.label} did not come back from a pause: {self.last_words()}")
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
