@@ -178,6 +178,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axis.set_yticks(range(len(lines)), [name for name, *_ in lines])
     axis.invert_yaxis()
     axis.set_xscale("log")
+    axis.margins(x=0.08)
     axis.set_xlabel("ms, log scale (each point a round; bar and number: median; less is better)")
     axis.grid(axis="x", alpha=0.3, which="both")
     axis.legend(loc="best", framealpha=0.9)
