@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ DEFAULT_DIRECTORY = "data-cluster"
 DEFAULT_BASE_PORT = 9092
 DEFAULT_NODES = 3
 REFRESH_S = 0.5
+WIDTH_ON_PAPER = 120
+"""Columns where standard output is no terminal."""
 
 COMMANDS = {
     "start": "start nodes in the background, and wait until they are ready",
@@ -83,8 +86,9 @@ def build_parser() -> ToolParser:
         if name == "start":
             add_start_options(command)
         elif name == "status":
-            command.add_argument("--json", action="store_true", help="for programs")
-            command.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+            kind = command.add_mutually_exclusive_group()
+            kind.add_argument("--json", action="store_true", help="for programs")
+            kind.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
         else:
             optional = {"nargs": "?"} if name == "stop" else {}
             command.add_argument("node", type=int, metavar="NODE", help="id of the node", **optional)  # type: ignore[arg-type]
@@ -127,12 +131,16 @@ def start(options: argparse.Namespace) -> int:
         layout = layout_to_start(directory, options)
         everyone = processes(layout)
         missing = [process for process in everyone if process.pid() is None]
-        if len(missing) == len(everyone):
-            layout.write()
-        elif options.override:
+        if options.override and len(missing) < len(everyone):
             raise ToolError(f"--override: the cluster in {shown(directory)} runs already; stop it first")
+        for process in missing:
+            process.check_ports()  # before anything is written: then another --base-port can be taken
         began = time.monotonic()
-        bring_up(missing)
+        if len(missing) == len(everyone):
+            with overrides_that_work(layout):
+                bring_up(missing)
+        else:
+            bring_up(missing)
 
     def say() -> None:
         say_running(layout, everyone, len(missing), time.monotonic() - began)
@@ -178,6 +186,18 @@ def layout_to_start(directory: Path, options: argparse.Namespace) -> Layout:
     return Layout(directory, known.cluster_id, known.nodes, merged)
 
 
+@contextlib.contextmanager
+def overrides_that_work(layout: Layout) -> Iterator[None]:
+    """`cluster.json` is written; when the nodes do not start, without the overrides that are new."""
+    known = load(layout.directory)
+    layout.write()
+    try:
+        yield
+    except BaseException:
+        replace(layout, overrides=known.overrides if known is not None else {}).write()
+        raise
+
+
 def bring_up(missing: list[NodeProcess]) -> None:
     """Start them all and wait. If one cannot, none of them is left behind."""
     started: list[NodeProcess] = []
@@ -206,7 +226,7 @@ def say_running(layout: Layout, everyone: list[NodeProcess], started: int, secon
         print(f"{nodes} running already, data in {shown(layout.directory)}")
     for process in everyone:
         if process.state() == PAUSED:
-            print(f"{process.name} is paused. Let it go on: odradek cluster resume {process.node.id}")
+            print(f"{process.name} is paused. Let it go on: {process.command('resume')}")
     print(f"bootstrap.servers={layout.bootstrap}", flush=True)
 
 
@@ -237,7 +257,9 @@ def stay(layout: Layout, everyone: list[NodeProcess], say: Callable[[], None]) -
 def status(options: argparse.Namespace) -> int:
     layout = known_layout(options)
     everyone = processes(layout)
-    if options.watch and not options.json:
+    if options.watch:
+        if not sys.stdout.isatty():
+            raise ToolError("--watch needs a terminal: leave it out, or take --json")
         with contextlib.suppress(KeyboardInterrupt):
             watch(layout, everyone, "Ctrl-C ends the view, not the nodes")
         return 0
@@ -249,7 +271,8 @@ def status(options: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(draw(view))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_ON_PAPER)
+    console.print(draw(view, console.width))
     return 0
 
 
@@ -265,7 +288,7 @@ def watch(layout: Layout, everyone: list[NodeProcess], hint: str) -> None:
 
     def picture() -> Group:
         rows = max(3, console.height - len(everyone) - 14)
-        return Group(draw(look(layout, everyone), rows), Text(hint, style="dim"))
+        return Group(draw(look(layout, everyone), console.width, rows), Text(hint, style="dim"))
 
     with Live(picture(), console=console, auto_refresh=False) as live:
         while True:
@@ -384,11 +407,12 @@ def exclusively(directory: Path, *, make: bool = False) -> Iterator[None]:
     try:
         if make:
             directory.mkdir(parents=True, exist_ok=True)
-        with (directory / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
         raise ToolError(f"--dir {shown(directory)}: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -65,12 +65,17 @@ class NodeProcess:
         """A broker listens for clients once it is ready; a controller has its health endpoint from then on."""
         return port_is_open(self.node.port or self.node.metrics_port)
 
-    def spawn(self) -> None:
-        """Start the process. ToolError where one of its ports is taken."""
+    def check_ports(self) -> None:
+        """ToolError where one of its ports is taken. A node that has data keeps its ports: others know it there."""
+        fresh = not self.layout.data_directory(self.node).exists()
         for port in self.node.ports:
             if not is_free(port):
-                said = "choose other ports with --base-port" if port == self.node.port else "end what has it"
+                said = "choose other ports with --base-port" if fresh else "end what has it"
                 raise ToolError(f"{self.name}: port {port} is in use: {said}")
+
+    def spawn(self) -> None:
+        """Start the process. ToolError where one of its ports is taken."""
+        self.check_ports()
         kept = {key: value for key, value in os.environ.items() if not foreign(key)}
         kept["CLUSTER_ID"] = self.layout.cluster_id
         command = [sys.executable, "-m", "odradek.cli.main", "server"]
@@ -91,9 +96,7 @@ class NodeProcess:
         """ToolError where there is no process."""
         pid = self.pid()
         if pid is None:
-            raise ToolError(
-                f"{self.name} is not running. Start it: odradek cluster restart {self.node.id}{self._dir_option()}"
-            )
+            raise ToolError(f"{self.name} is not running. Start it: {self.command('restart')}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -114,8 +117,9 @@ class NodeProcess:
             lines = []
         return lines[-1] if lines else "it wrote nothing"
 
-    def _dir_option(self) -> str:
-        return f" --dir {shown(self.layout.directory)}"
+    def command(self, name: str) -> str:
+        """What to type, for this node of this cluster."""
+        return f"odradek cluster {name} {self.node.id} --dir {shown(self.layout.directory)}"
 
 
 def processes(layout: Layout) -> list[NodeProcess]:

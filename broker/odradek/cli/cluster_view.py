@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -33,6 +32,7 @@ from odradek.wire.primitives import Message
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 ANSWER_TIMEOUT_S = 1.0
 RESPONSE_BYTES_MAX = 100_000_000
@@ -253,28 +253,45 @@ def view_of(
 COLORS = {RUNNING: "green", STARTING: "yellow", PAUSED: "yellow"}
 
 
-def draw(view: ClusterView, rows_max: int = ROWS_MAX) -> RenderableType:
-    """The tables of `status`."""
+def draw(view: ClusterView, width: int, rows_max: int = ROWS_MAX) -> RenderableType:
+    """The tables of `status`, for a terminal of `width` columns."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [node_table(view)]
+    parts: list[RenderableType] = [node_table(view, width)]
     if view.partitions:
         parts.append(partition_table(view, rows_max))
     elif not view.answered:
         parts.append(Text("No node answers questions about topics.", style="yellow"))
-    parts.append(Text(f"bootstrap.servers={view.bootstrap}  cluster {view.cluster_id}", style="dim"))
+    # A line for each, so that they can be copied from a narrow terminal too.
+    parts.append(Text(f"bootstrap.servers={view.bootstrap}", style="dim", overflow="fold"))
+    parts.append(Text(f"cluster {view.cluster_id}", style="dim"))
     return Group(*parts)
 
 
-def node_table(view: ClusterView) -> RenderableType:
+def node_table(view: ClusterView, width: int) -> RenderableType:
+    """Every column at any width from 80 on: on a narrow terminal, roles and addresses are said in fewer letters."""
+    wide = _node_table(view, narrow=False)
+    return wide if _columns(wide) <= width else _node_table(view, narrow=True)
+
+
+def _columns(table: Table) -> int:
+    """How many it takes when nothing is cut."""
+    from rich.console import Console
+
+    console = Console(width=1_000)
+    return console.measure(table).maximum
+
+
+def _node_table(view: ClusterView, *, narrow: bool) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in ("NODE", "ROLES", "STATE", "PID", "CLIENTS"):
-        table.add_column(name, justify="right" if name in ("NODE", "PID") else "left", no_wrap=True)
+    padding = (0, 0) if narrow else (0, 1)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=padding)
+    for name in ("NODE", "ROLES", "STATE", "PID", "PORT" if narrow else "CLIENTS"):
+        table.add_column(name, justify="right" if name in ("NODE", "PID", "PORT") else "left", no_wrap=True)
     for name in ("LEADERS", "IN SYNC", "LAG", "METADATA", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for node in view.nodes:
@@ -283,10 +300,10 @@ def node_table(view: ClusterView) -> RenderableType:
         behind = node.in_sync != node.replicas
         table.add_row(
             str(node.id),
-            ", ".join(node.roles),
+            "combined" if narrow and len(node.roles) > 1 else ", ".join(node.roles),
             Text(node.state, style=COLORS.get(node.state, "red")),
             number(node.pid),
-            node.kafka or "-",
+            (node.kafka or "-").rpartition(":")[2] if narrow else node.kafka or "-",
             number(node.leaders),
             Text(in_sync, style="yellow" if behind else ""),
             number(node.lag),
@@ -318,19 +335,16 @@ def partition_table(view: ClusterView, rows_max: int) -> RenderableType:
             number(each.ends.get(each.leader)),
             number(max(lags, default=None)),
         )
-    shown = len(singly)
-    rest = Counter(
-        each.topic for each in view.partitions if each.topic.startswith("__") or each in users[shown:]
-    )
-    for topic, count in rest.items():
-        those = [each for each in view.partitions if each.topic == topic]
+    rest: dict[str, list[PartitionView]] = {}
+    for each in (*users[rows_max:], *(each for each in view.partitions if each.topic.startswith("__"))):
+        rest.setdefault(each.topic, []).append(each)
+    for topic, those in rest.items():
         short = sum(len(each.isr) < len(each.replicas) for each in those)
         offline = sum(each.leader < 0 for each in those)
         said = f"{short} under-replicated" if short else "in sync"
+        count = f"{len(those)} more" if singly and topic == singly[-1].topic else f"all {len(those)}"
         leaderless = Text(f"{offline} none", style="red") if offline else Text("")
-        table.add_row(
-            topic, f"{count}", leaderless, "", Text(said, style="yellow" if short else "dim"), "", ""
-        )
+        table.add_row(topic, count, leaderless, "", Text(said, style="yellow" if short else "dim"), "", "")
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,16 +172,57 @@ def test_options_that_contradict_the_cluster_that_is_there(
         assert error.startswith(f"{option} {value}: the cluster in ")
 
 
-def test_a_port_that_somebody_has_is_named_and_nothing_is_left_running(
+def test_a_port_that_somebody_has_is_named_and_nothing_is_left_behind_so_that_others_can_be_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, error = says(capsys, "start", "--nodes", "1", "--base-port", str(port), "--dir", str(tmp_path))
+        code, said = says(
+            capsys, "start", "--nodes", "1", "--base-port", str(port), "--dir", str(tmp_path / "c")
+        )
     assert code == 1
-    assert f"port {port} is in use" in error
-    known = load(tmp_path)
-    assert known is not None
-    assert NodeProcess(known, known.nodes[0]).state() == STOPPED
+    assert said == f"node 1: port {port} is in use: choose other ports with --base-port"
+    assert load(tmp_path / "c") is None
+
+
+def test_a_node_that_has_data_keeps_its_ports(tmp_path: Path) -> None:
+    made = layout(tmp_path)
+    made.write()
+    made.data_directory(made.nodes[0]).mkdir()
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", made.nodes[0].internal_port))
+        taken.listen()
+        with pytest.raises(ToolError, match="is in use: end what has it"):
+            NodeProcess(made, made.nodes[0]).check_ports()
+
+
+def test_overrides_with_which_nodes_do_not_start_are_not_kept(tmp_path: Path) -> None:
+    known = layout(tmp_path, **{"num.partitions": "4"})
+    known.write()
+    asked = replace(known, overrides={"num.partitions": "4", "log.retention.ms": "soon"})
+    with pytest.raises(ToolError, match="did not start"), cluster_nodes.overrides_that_work(asked):
+        raise ToolError("node 1 did not start")
+    assert load(tmp_path) == known
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        code, said = says(capsys, "start", "--dir", str(place))
+        assert code == 1
+        assert said.startswith(f"--dir {place}: ")
+
+
+def test_a_watch_without_a_terminal_says_what_to_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout(tmp_path).write()
+    code, said = says(capsys, "status", "--watch", "--dir", str(tmp_path))
+    assert (code, said) == (1, "--watch needs a terminal: leave it out, or take --json")
+    code, said = says(capsys, "status", "--watch", "--json", "--dir", str(tmp_path))
+    assert code == 1
+    assert "--watch" in said
