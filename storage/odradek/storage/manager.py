@@ -155,10 +155,10 @@ class LogManager:
         return report
 
     def _is_whole(self, data_dir: DataDir) -> bool:
-        """Whether every log was found as its last process left it: nothing torn, damaged or unreadable."""
+        """Whether every log was found as its last process left it: nothing lost, damaged or unreadable."""
         logs = (log for log in self.logs.values() if log.dir_id == data_dir.directory_id)
         return not data_dir.unopened and not any(
-            log.tail_was_cut or log.readable_end < NO_LIMIT for log in logs
+            log.tail_was_lost or log.readable_end < NO_LIMIT for log in logs
         )
 
     def note_registration(self, broker_epoch: int) -> None:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from functools import partial
 
+from crc32c import crc32c
+
 from odradek.storage import layout
-from odradek.storage.batch import Damage, scan_batches, walk_headers
+from odradek.storage.batch import CRC_START, HEADER_SIZE, Damage, parse_header, scan_batches, walk_headers
 from odradek.storage.epoch_starts import Starts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
@@ -26,6 +28,9 @@ from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import BatchHeader
 
 _SEARCH_CHUNK = 1 << 20
+_TAIL_BYTES_MAX = 64 << 20
+"""How much of a cut tail is looked at."""
+_OFFSET_BYTES = 8
 _LEFTOVERS = (layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, layout.TEMPORARY_SUFFIX)
 
 
@@ -452,7 +457,8 @@ def _cut_tail(log: Log, at: int, position: int) -> None:
 
     Durably, and those first: a later power loss must not bring the rest back in front of new batches.
     """
-    log.tail_was_cut = True
+    if not _interrupted(log, at, position):
+        log.tail_was_lost = True
     disk = log._pool.disk
     for later in reversed(log._segments[at + 1 :]):
         log._pool.close(later)
@@ -465,6 +471,28 @@ def _cut_tail(log: Log, at: int, position: int) -> None:
     file.truncate(position)
     file.sync()
     segment.size = segment.written = position
+
+
+def _interrupted(log: Log, at: int, position: int) -> bool:
+    """Whether what lies behind the last valid batch is the beginning of the next one, and nothing else.
+
+    That is what a write leaves whose process was killed in it: nobody was told of any of its bytes. Bytes that are no
+    such beginning, or a batch that is all there but for its length, were once more than that.
+    """
+    segment = log._segments[at]
+    if any(later.written for later in log._segments[at + 1 :]):
+        return False
+    file = segment.file or log._pool.open(segment)
+    rest = file.pread(min(segment.written - position, _TAIL_BYTES_MAX), position)
+    if len(rest) < HEADER_SIZE:
+        return len(rest) < _OFFSET_BYTES or int.from_bytes(rest[:_OFFSET_BYTES], "big") >= log.log_end_offset
+    header = parse_header(rest)
+    return (
+        header.magic == 2
+        and header.base_offset >= log.log_end_offset
+        and position + header.size > segment.written
+        and crc32c(memoryview(rest)[CRC_START:]) != header.crc
+    )
 
 
 def _leave_service(log: Log, at: int, position: int, offset: int, recovery_point: int) -> None:

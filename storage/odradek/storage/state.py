@@ -72,7 +72,7 @@ class LogState:
         "readable_end",
         "recovery_point",
         "size_bytes",
-        "tail_was_cut",
+        "tail_was_lost",
         "topic",
         "topic_id",
         "written_end_offset",
@@ -110,8 +110,8 @@ class LogState:
         """Where a read or recovery has found damage. Never served."""
         self.readable_end = NO_LIMIT
         """Recovery found damage in the middle: reads from here on are refused, appends altogether."""
-        self.tail_was_cut = False
-        """Recovery found a torn tail."""
+        self.tail_was_lost = False
+        """Recovery has cut a tail that was more than a write which its process did not live to finish."""
         self.foreign_files: list[str] = []
         """Names in the directory that no log has; left alone."""
         self.has_aborted = False

@@ -485,19 +485,41 @@ def test_a_killed_process_is_complete_as_long_as_the_machine_goes_on() -> None:
     assert [each.broker_epoch for each in reopened(node, "").dirs] == [-1, -1]
 
 
-def test_a_torn_or_damaged_log_makes_its_directory_incomplete() -> None:
-    for damage in ("torn", "damaged"):
+def test_a_damaged_log_makes_its_directory_incomplete() -> None:
+    for damage in ("in the middle", "in the last batch", "in its length", "zeros"):
         node = Node(MemoryDisk(), "/data")
         log = registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
-        for value in ("a", "b", "c"):
-            append(log, value)
+        append(log, "a")
+        append(log, "b")
         path = log.active_segment.path(".log")
+        end = node.disk.size(path)
+        append(log, "c")
         node.disk.kill()
-        if damage == "torn":
-            node.disk.open(path).truncate(node.disk.size(path) - 3)
+        if damage == "zeros":
+            node.disk.open(path).append([bytes(100)])
         else:
-            node.disk.flip_bit(path, 70, 1)
+            at = {"in the middle": 70, "in the last batch": end + 65, "in its length": end + 9}[damage]
+            node.disk.flip_bit(path, at, 1)
         assert reopened(node, "boot-1").dirs[0].broker_epoch == -1, damage
+
+
+def test_a_write_that_a_kill_interrupted_leaves_a_directory_complete() -> None:
+    """Nobody was told of any of its bytes, and those before it are in the page cache."""
+    whole = MemoryDisk()
+    log = registered(Node(whole, "/data"), "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
+    append(log, "a")
+    append(log, "b")
+    path = log.active_segment.path(".log")
+    end = whole.size(path)
+    second = whole.open(path).pread(end, 0)[end // 2 :]
+    for length in (3, 30, 61, len(second) - 1):
+        node = Node(MemoryDisk(), "/data")
+        append(registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW), "a")
+        node.disk.kill()
+        node.disk.open(path).append([second[:length]])
+        manager = reopened(node, "boot-1")
+        assert manager.complete_epoch == 7, length
+        assert manager.logs["t", 0].log_end_offset == 1
 
 
 def test_a_clean_stop_needs_no_boot_id() -> None:
@@ -515,7 +537,7 @@ def test_a_stop_before_registration_leaves_the_earlier_epoch() -> None:
     assert reopened(node, "boot-2").complete_epoch == 9
 
 
-def test_a_stop_before_registration_does_not_vouch_for_what_was_torn() -> None:
+def test_a_stop_before_registration_does_not_vouch_for_what_was_lost() -> None:
     for stop in ("clean", "killed"):
         node = Node(MemoryDisk(), "/data")
         log = registered(node, "boot-1").create_log("t", 0, TOPIC_ID, wall_ms=NOW)
@@ -523,7 +545,7 @@ def test_a_stop_before_registration_does_not_vouch_for_what_was_torn() -> None:
         append(log, "b")
         path = log.active_segment.path(".log")
         node.disk.kill()
-        node.disk.open(path).truncate(node.disk.size(path) - 3)
+        node.disk.flip_bit(path, node.disk.size(path) - 3, 1)
         manager = reopened(node, "boot-1")
         manager.close() if stop == "clean" else node.disk.kill()
         assert reopened(node, "boot-1").complete_epoch == -1, stop
