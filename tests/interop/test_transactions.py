@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from interop import real_kafka
@@ -249,6 +251,28 @@ def test_a_transaction_past_its_timeout_is_aborted(bootstrap: str, new_topic: Cr
     began = time.monotonic()
     eventually(lambda: read(bootstrap, topic, COMMITTED) == ["behind it"], 30, "nobody aborted it")
     assert time.monotonic() - began < 20
+
+
+def test_aiokafka_commits_and_aborts(bootstrap: str, new_topic: CreateTopic) -> None:
+    topic = new_topic("txn")
+
+    async def write() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=unique("id"))
+        await producer.start()
+        try:
+            async with producer.transaction():
+                await producer.send_and_wait(topic, b"kept")
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"lost")
+            await producer.abort_transaction()
+            async with producer.transaction():
+                await producer.send_and_wait(topic, b"kept too")
+        finally:
+            await producer.stop()
+
+    asyncio.run(write())
+    assert read(bootstrap, topic, COMMITTED) == ["kept", "kept too"]
+    assert read(bootstrap, topic, UNCOMMITTED) == ["kept", "lost", "kept too"]
 
 
 @pytest.mark.usefixtures("kafka_tools")
