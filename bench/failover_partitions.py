@@ -79,8 +79,9 @@ def create(cluster: Cluster, topics: dict[str, int]) -> None:
         request = CreateTopicsRequest(topics=[topic], timeout_ms=60_000)
         with Admin(cluster.port, timeout_s=PATIENCE_S) as admin:
             answer = admin.ask(request, CREATE_TOPICS_VERSION, CreateTopicsResponse)
-        if answer.topics[0].error_code != ErrorCode.TOPIC_ALREADY_EXISTS:  # asked twice by the broker in between
-            check(answer.topics[0].error_code, f"CreateTopics {name}")
+        error = answer.topics[0].error_code
+        if error != ErrorCode.TOPIC_ALREADY_EXISTS:  # a broker that had no answer asked the controller again
+            check(error, f"CreateTopics {name}")
         until(lambda name=name, size=size: in_sync(cluster, {name: size}), f"{name}: not in sync", PATIENCE_S)  # type: ignore[misc]
     produce_everywhere(cluster, leaders(cluster, topics), topics, time.monotonic() + PATIENCE_S)
 
