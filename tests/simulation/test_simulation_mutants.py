@@ -9,12 +9,18 @@ from odradek.simulation.runner import run_seed
 
 SEEDS_MAX = 60
 LIKELY = {
-    "not-fetched-in-this-epoch": 4,
-    "high-watermark-before-divergence": 5,
+    "isr-instead-of-maximal": 2,
+    "no-epoch-start": 3,
+    "not-fetched-in-this-epoch": 49,
     "roll-back-on-timeout": 2,
-    "ex-leader-resumes": 4,
-    "answer-after-failed-append": 6,
+    "high-watermark-before-divergence": 14,
+    "boot-id-ignored": 10,
+    "ex-leader-resumes": 14,
+    "answer-after-failed-append": 3,
     "snapshot-without-older-batches": 3,
+    "voter-by-id": 7,
+    "two-voter-changes": 3,
+    "aborted-offsets-stay": 2,
 }
 """Where to look first. A change of the product moves such seeds; then the others are tried."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from odradek.simulation.admin import Admin
 from odradek.simulation.client import Client
 from odradek.simulation.consumer import Consumer
+from odradek.simulation.consumer_member import SESSION_MS, ConsumerGroupTruth, ConsumerMember
 from odradek.simulation.coordinator_checks import check_coordinators
 from odradek.simulation.faults import Nemesis
 from odradek.simulation.group_member import GroupMember, GroupTruth
@@ -36,6 +37,10 @@ BASE_SETTINGS = {
     "log.flush.start.offset.checkpoint.interval.ms": "700",
     "replica.high.watermark.checkpoint.interval.ms": "700",
     "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": str(SESSION_MS),
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "300",
     "transaction.state.log.num.partitions": "2",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "odradek.metrics.port": "-1",
@@ -77,11 +82,17 @@ class Cluster:
         self.members = [
             GroupMember(self, f"c-member{i}", self._fork(), truth) for i in range(scenario.group_members)
         ]
+        consumers = ConsumerGroupTruth()
+        self.consumer_members = [
+            ConsumerMember(self, f"c-consumer{i}", self._fork(), consumers)
+            for i in range(scenario.consumer_members)
+        ]
         self.transactions = TransactionHistory()
         self.transactional = self._make_transactional()
         self.clients: list[Client] = [
             *(self.admin, *self.producers, *self.consumers, *self.committers, *self.members),
             *self.transactional,
+            *self.consumer_members,
         ]
         self.voter_admin = self._make_voter_admin()
         if self.voter_admin is not None:
@@ -177,7 +188,7 @@ class Cluster:
     def _make_transactional(self) -> list[TransactionalProducer]:
         made = []
         for number in range(self.scenario.transactional):
-            adds_itself = self.rng.random() < 0.3
+            adds_itself = self.rng.random() < 0.5
             made += [
                 TransactionalProducer(
                     self, f"c-txn{number}{twin}", self._fork(), f"t{number}", adds_itself=adds_itself
@@ -293,7 +304,7 @@ class Cluster:
         self._wait(self.scenario.heal_ms, self._all_ready, "brokers are not ready after the faults ended")
         for producer in self.producers:
             producer.stop_sending()
-        for client in (*self.producers, *self.committers, *self.members, *self.transactional):
+        for client in (*self.producers, *self.committers, *self._group_members(), *self.transactional):
             client.request_timeout_us = 10 * SECOND
         self.admin.stop_changing()
         self._wait(
@@ -318,7 +329,7 @@ class Cluster:
             self.scenario.heal_ms, self._all_in_sync, "not everybody gets in sync after the faults ended"
         )
         self._finish_transactions()
-        users: list[Committer | GroupMember] = [*self.committers, *self.members]
+        users: list[Committer | GroupMember | ConsumerMember] = [*self.committers, *self._group_members()]
         for user in users:
             user.finish()
         self._wait(
@@ -326,13 +337,16 @@ class Cluster:
             lambda: all(user.done for user in users),
             "offsets cannot be committed and read after the faults ended",
         )
-        for member in self.members:
+        for member in self._group_members():
             member.stopped = True
         self._wait(
             self.scenario.heal_ms,
             lambda: all(consumer.lag() == 0 for consumer in self.consumers),
             "consumers do not reach the end after the faults ended",
         )
+
+    def _group_members(self) -> list[GroupMember | ConsumerMember]:
+        return [*self.members, *self.consumer_members]
 
     def _finish_transactions(self) -> None:
         """T5: one client of each transactional id goes on until it has committed, and nothing stays open."""

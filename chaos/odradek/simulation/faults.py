@@ -49,6 +49,9 @@ class Nemesis:
             "lossy controller": self._lossy_controller,
             "power loss at a vote": self._power_loss_at_vote,
             "kill the controller": self._kill_controller,
+            "pause a coordinator": self._pause_coordinator,
+            "mute a coordinator": self._mute_coordinator,
+            "mute a client": self._mute_client,
         }
         self._faults |= {
             "at growth": self._arm_growth,
@@ -193,6 +196,40 @@ class Nemesis:
                 self._note("kill the controller", machine.host)
                 machine.kill()
                 self._later(5, 400, machine.start)
+
+    def _coordinator(self) -> Machine | None:
+        """Of some groups or transactions, if it runs."""
+        topics = self._cluster.invariants.metadata.image.topics
+        found = [topics[name] for name in ("__consumer_offsets", "__transaction_state") if name in topics]
+        leaders = [p.leader for topic in found for p in topic.partitions.values() if p.leader >= 0]
+        machine = self._cluster.machines[self._rng.choice(leaders)] if leaders else None
+        return machine if machine is not None and machine.running else None
+
+    def _pause_coordinator(self) -> None:
+        """For so long that there is another when it goes on."""
+        machine = self._coordinator()
+        if machine is not None:
+            self._pause_one(machine, 3_200, 6_000)
+
+    def _mute_coordinator(self) -> None:
+        """What it says to other nodes arrives only when there is another, who has said it again."""
+        machine = self._coordinator()
+        if machine is None:
+            return
+        self._note("mute a coordinator", machine.host)
+        network = self._cluster.network
+        network.unblock_all()
+        network.block([(machine.host, host) for host in self._hosts() if host != machine.host])
+        self._later(1_200, 2_400, network.unblock_all)
+
+    def _mute_client(self) -> None:
+        """What it asks of one broker arrives when it has long given up."""
+        client = self._rng.choice([*self._cluster.transactional, *self._cluster.producers])
+        host = self._rng.choice(self._cluster.broker_hosts)
+        self._note("mute a client", client.name, host)
+        network, pairs = self._cluster.network, [(client.name, host)]
+        network.block(pairs)
+        self._later(2_200, 3_500, lambda: network.unblock(pairs))
 
     # -- disks ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 from odradek.broker.coordinator_log import CoordinatorLog
 from odradek.broker.node import Node
-from odradek.broker.txn_verification import Support, TxnVerification
 from odradek.coordinator.group.shard import GroupShard
 from odradek.raft.core import RaftCore, State
 from odradek.raft.effects import RemoveVoter
@@ -201,10 +200,6 @@ def _lso_inclusive() -> list[Patch]:
     return [(LogState, "last_stable_offset", inclusive)]
 
 
-def _late_markers() -> list[Patch]:
-    return [(ProducerEntry, "check_marker", lambda self, header, epoch, where, version=0: None)]
-
-
 def _nothing_aborted() -> list[Patch]:
     return [(LogReads, "aborted_transactions", lambda self, start, end: [])]
 
@@ -228,15 +223,6 @@ def _aborted_offsets_stay() -> list[Patch]:
         sound(self, producer_id, producer_epoch, True)
 
     return [(GroupShard, "replay_marker", committed)]
-
-
-def _no_verification() -> list[Patch]:
-    sound = TxnVerification.is_needed
-
-    def spared(self: Any, support: Support) -> bool:
-        return support is Support.IMPLICIT and sound(self, support)
-
-    return [(TxnVerification, "is_needed", spared)]
 
 
 def _voter_by_id() -> list[Patch]:
@@ -307,9 +293,6 @@ MUTANTS: dict[str, Mutant] = {
     "two-voter-changes": Mutant(
         "a voter is added or removed before the last change is committed", _two_voter_changes, "voters"
     ),
-    "late-markers": Mutant(
-        "markers of outdated producer and coordinator epochs are written", _late_markers, "transactions-apart"
-    ),
     "nothing-aborted": Mutant(
         "read_committed readers are not told what was aborted", _nothing_aborted, "transactions"
     ),
@@ -318,9 +301,6 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "aborted-offsets-stay": Mutant(
         "offsets of an aborted transaction become the group's", _aborted_offsets_stay, "transactions"
-    ),
-    "no-verification": Mutant(
-        "nobody asks whether a write belongs to an open transaction", _no_verification, "transactions-apart"
     ),
 }
 

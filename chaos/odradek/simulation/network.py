@@ -224,6 +224,11 @@ class Network:
             self._partitions += 1
             self._unstall()
 
+    def unblock(self, pairs: list[tuple[str, str]]) -> None:
+        """These alone."""
+        self._blocked.difference_update(pairs)
+        self._unstall()
+
     def slow_down(self, pairs: list[tuple[str, str]], latency_us: tuple[int, int]) -> None:
         """One direction of some links takes its time, until `speed_up`."""
         self._slow_links.update(dict.fromkeys(pairs, latency_us))

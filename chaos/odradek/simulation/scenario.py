@@ -36,6 +36,8 @@ class Scenario:
     consumers: int = 1
     committers: int = 1
     group_members: int = 0
+    consumer_members: int = 0
+    """By the consumer protocol (KIP-848), in a group of their own."""
     transactional: int = 0
     """Transactional ids, each used by two clients that fence one another."""
     plain_acks: tuple[int, ...] = (-1, 1, 1, 0)
@@ -153,6 +155,7 @@ SCENARIOS: dict[str, Scenario] = {
             plain_producers=0,
             committers=2,
             group_members=3,
+            consumer_members=3,
             chaos_ms=7_000,
             faults={**_PROCESS, "power loss": 2},
             settings={"log.flush.interval.messages": "1"},
@@ -206,8 +209,9 @@ SCENARIOS: dict[str, Scenario] = {
             consumers=0,
             committers=2,
             group_members=4,
+            consumer_members=4,
             chaos_ms=9_000,
-            faults={**_CRASHES, "isolate": 3, "power loss": 2, "cut clients": 2},
+            faults={**_CRASHES, "isolate": 3, "power loss": 2, "cut clients": 2, "pause a coordinator": 5},
             settings=_SAFE,
             within_promises=True,
         ),
@@ -234,7 +238,7 @@ SCENARIOS: dict[str, Scenario] = {
             consumers=2,
             committers=0,
             chaos_ms=6_000,
-            faults={**_CRASHES, "power loss": 3, "cut clients": 3},
+            faults={**_CRASHES, "power loss": 3, "cut clients": 3, "pause a coordinator": 5},
             settings=_SAFE,
             within_promises=True,
         ),
@@ -249,7 +253,31 @@ SCENARIOS: dict[str, Scenario] = {
             consumers=2,
             committers=0,
             chaos_ms=6_000,
-            faults={**_PARTITIONS, "kill": 3, "pause": 3, "cut streams": 3, "cut clients": 3},
+            faults={
+                **_PARTITIONS,
+                "kill": 3,
+                "pause": 3,
+                "cut streams": 3,
+                "cut clients": 3,
+                "mute a coordinator": 5,
+                "mute a client": 8,
+            },
+            settings=_HASTY,
+            within_promises=True,
+        ),
+        Scenario(
+            "transactions-late",
+            "three nodes: what transactional producers send arrives when their transaction is over (KIP-890)",
+            nodes=3,
+            topics={"three": TopicPlan(3, 3)},
+            transactional=3,
+            producers=0,
+            plain_producers=0,
+            consumers=1,
+            committers=0,
+            chaos_ms=9_000,
+            faults={"mute a client": 16, "pause": 1, "kill": 1},
+            fault_interval_ms=(100, 500),
             settings=_SAFE,
             within_promises=True,
         ),
@@ -259,6 +287,7 @@ SCENARIOS: dict[str, Scenario] = {
             nodes=3,
             topics=_THREE,
             group_members=2,
+            consumer_members=2,
             admin=True,
             faults={**_CRASHES, **_PARTITIONS, "power loss": 3, "disk error": 1, "fsync error": 1},
             settings=_SAFE,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 GROUP, TRANSACTION = 0, 1
 """Kinds of coordinators."""
-GIVE_UP_US = 6 * SECOND
+GIVE_UP_US = 2 * SECOND
 """How long one step of a transaction is tried before the transaction is aborted."""
 AGAIN_MS = (20, 120)
 _FENCED = frozenset(
@@ -66,6 +66,8 @@ Judge = Callable[[Any], "ErrorCode | None"]
 
 class TransactionalProducer(Client):
     """Lives until `stopped`; `done` once it has committed a transaction that began after `finish`."""
+
+    request_timeout_us = SECOND
 
     def __init__(
         self, cluster: Cluster, name: str, rng: Random, transactional_id: str, *, adds_itself: bool
