@@ -27,10 +27,24 @@ FOUND = [
     ),
     ("disks", 296, "a lost index behind damage kept a node from starting (crash)"),
     ("disks", 307, "the simulator relied on other partitions of a broker that had found damage in one (P2)"),
-    ("one-disk", 317, "the simulator did not see what a node had done in the event in which it gave up (lost-write)"),
-    ("transactions", 349, "a Prepare record whose fate was unknown blocked its transactional id for ever (T5)"),
+    (
+        "one-disk",
+        317,
+        "the simulator did not see what a node had done in the event in which it gave up (lost-write)",
+    ),
+    (
+        "transactions",
+        349,
+        "a Prepare record whose fate was unknown blocked its transactional id for ever (T5)",
+    ),
     ("transactions", 348, "the simulator stopped a client while its commit was under way (T6)"),
-    ("three-all", 345, "the simulator did not expect that the first batch of a producer may be overtaken (I1)"),
+    (
+        "three-all",
+        345,
+        "the simulator did not expect that the first batch of a producer may be overtaken (I1)",
+    ),
+    ("three-all", 11, "a write that kill -9 cut short cost a broker its standing (P2)"),
+    ("voters", 360, "the simulator took a voter's disk while a removal was on its way (A1)"),
     ("disks", 15, "the same, in a controlled shutdown (A1)"),
 ]
 
