@@ -168,7 +168,9 @@ class AskingPort:
         version: int,
         body: bytes,
         done: Callable[[bytes | None], None],
+        timeout_ms: int | None = None,
     ) -> None:
+        """An answer is waited for as long as its stream lives."""
         way = self._ways.get(node_id)
         if way is None:
             way = self._ways[node_id] = _Way(self._process, node_id, self._service, self._ended)

@@ -5,11 +5,11 @@
       │          no                                                     │
       └── wait for a leader, for the pause between tries, or the deadline ◄┘
 
-A request is asked again until somebody answers, so it may be carried out more than once: what Kafka's
-requests are made for (epochs, incarnations, topics that exist already), and what Kafka's brokers do. When
-another node takes the lead, those whose answers are still out are asked there at once; of several answers
-the first counts. At the deadline the sender is told REQUEST_TIMED_OUT, as by Kafka's brokers: nobody may know whether
-it was carried out. A node that cannot even take a request says NOT_CONTROLLER: another one may.
+A request is asked again when the way to the controller breaks or its node is not the one, so it may be carried
+out more than once: what Kafka's requests are made for (epochs, incarnations, topics that exist already), and what
+Kafka's brokers do. When another node takes the lead, those whose answers are still out are asked there at once; of
+several answers the first counts. At the deadline the sender is told REQUEST_TIMED_OUT, as by Kafka's brokers: nobody
+may know whether it was carried out. A node that cannot even take a request says NOT_CONTROLLER: another one may.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class NodeChannel(Protocol):
         version: int,
         body: bytes,
         done: Callable[[bytes | None], None],
+        timeout_ms: int | None = None,
     ) -> None:
         """Ask once. `done`, once and never from within this: the response, or None if that node was not
-        reached, did not answer in time, or is not the one who can.
+        reached, did not answer in time (the channel's own without `timeout_ms`), or is not the one who can.
         """
         ...
 
@@ -181,6 +182,8 @@ class ControllerGateway:
                 asked.version,
                 asked.body,
                 lambda body: self._answered(asked, number, self._decoded(asked, body)),
+                # Work that takes long must not be asked for twice while the same node leads.
+                max(1, asked.deadline_ms - self._clock.monotonic_ms()),
             )
 
     def _decoded(self, asked: _Asked, body: bytes | None) -> Message | None:

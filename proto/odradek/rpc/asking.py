@@ -53,8 +53,19 @@ class GrpcAsking:
 
     # -- asking --------------------------------------------------------------------------------------------
 
-    def ask(self, node_id: int, api_key: int, version: int, body: bytes, done: Done) -> None:
-        """Ask node `node_id` once. `done(body or None)` is called once, never from within this."""
+    def ask(
+        self,
+        node_id: int,
+        api_key: int,
+        version: int,
+        body: bytes,
+        done: Done,
+        timeout_ms: int | None = None,
+    ) -> None:
+        """Ask node `node_id` once. `done(body or None)` is called once, never from within this.
+
+        None after `timeout_ms`, by default the settings' `ask_timeout_ms`.
+        """
         loop = asyncio.get_running_loop()
         asked = self._node_asked(node_id)
         settings = self._node.settings
@@ -62,7 +73,8 @@ class GrpcAsking:
             loop.call_soon(self._node.deliver, done, None)
             return
         correlation = next(self._correlations)
-        timer = loop.call_later(settings.ask_timeout_ms / 1000, self._settle, asked, correlation, None)
+        wait_ms = settings.ask_timeout_ms if timeout_ms is None else timeout_ms
+        timer = loop.call_later(wait_ms / 1000, self._settle, asked, correlation, None)
         asked.waiting[correlation] = (done, timer)
         question = Question(correlation=correlation, api_key=api_key, version=version, body=body)
         asked.dialer.outbox.put(split(question.SerializeToString(), settings.message_bytes_max))

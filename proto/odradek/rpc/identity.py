@@ -17,6 +17,7 @@ _DIRECTORY = "odradek-directory-id-bin"
 _INCARNATION = "odradek-incarnation-bin"
 _UUID_BYTES = 16
 _CLUSTER_BYTES_MAX = 500
+_NODE_DIGITS_MAX = 10
 
 
 class Mismatch(Exception):  # noqa: N818 - what was found, not what went wrong here
@@ -62,7 +63,8 @@ def read_identity(metadata: Iterable[tuple[str, str | bytes]]) -> NodeIdentity:
         not isinstance(cluster, bytes)
         or not 0 < len(cluster) <= _CLUSTER_BYTES_MAX
         or not isinstance(node_id, str)
-        or not (node_id.isascii() and node_id.isdecimal() and int(node_id) < 1 << 31)
+        or not (node_id.isascii() and node_id.isdecimal() and len(node_id) <= _NODE_DIGITS_MAX)
+        or int(node_id) >= 1 << 31
         or not _is_uuid(directory_id)
         or not _is_uuid(incarnation)
     ):

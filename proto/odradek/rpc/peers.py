@@ -255,4 +255,7 @@ async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> lis
         with contextlib.suppress(OSError):
             socket.inet_pton(family, host)
             return [(family, socket.SOCK_STREAM, 0, "", (host, port))]
-    return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:
+        return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except ValueError as error:  # no name at all: too long, or with a null; a peer or an operator said so
+        raise OSError(f"{host[:64]!r} is no name of a host") from error

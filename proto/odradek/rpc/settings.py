@@ -45,7 +45,7 @@ class RpcSettings:
     asks_in_flight_max: int = 1_000
     """Questions to one controller that have no answer yet, and unanswered ones of one asker."""
     ask_timeout_ms: int = 5_000
-    """How long an answer of the controller is waited for."""
+    """How long an answer is waited for, unless the asker says."""
     down_bytes_high: int = 2 * MIB
     """A leader's stream to a follower is not writable while it holds so much that the network has not taken."""
     down_bytes_low: int = MIB

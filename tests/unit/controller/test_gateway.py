@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from odradek.controller import gateway
-from odradek.controller.gateway import ControllerGateway
+from odradek.controller.gateway import RETRY_BACKOFF_MS, ControllerGateway
 from odradek.ports.timers import TimerQueue
 from odradek.raft.testing.node import VirtualClock
 from odradek.wire.errors import ErrorCode
@@ -33,6 +33,7 @@ class Setup:
         self.served: list[Callable[[Any], None]] = []
         self.asked: list[tuple[int, int, bytes]] = []
         self.replies: list[Callable[[bytes | None], None]] = []
+        self.timeouts_ms: list[int | None] = []
         self.warnings: list[str] = []
         self.answers: list[Any] = []
         self.gateway = ControllerGateway(
@@ -56,9 +57,11 @@ class Setup:
         version: int,
         body: bytes,
         done: Callable[[bytes | None], None],
+        timeout_ms: int | None = None,
     ) -> None:
         self.asked.append((controller_id, api_key, body))
         self.replies.append(done)
+        self.timeouts_ms.append(timeout_ms)
 
     def send(self, timeout_ms: int = 10_000) -> None:
         self.gateway.ask(REQUEST, 0, timeout_ms, self.answers.append)
@@ -70,6 +73,16 @@ class Setup:
     def change_leader(self, leader: int) -> None:
         self.leader = leader
         self.gateway.leader_changed()
+
+
+def test_work_that_takes_long_is_not_asked_for_twice() -> None:
+    """While one node leads, an answer is waited for to the deadline."""
+    setup = Setup(leader=2)
+    setup.send(timeout_ms=30_000)
+    assert setup.timeouts_ms == [30_000]
+    setup.replies[0](None)
+    setup.pass_time(RETRY_BACKOFF_MS)
+    assert setup.timeouts_ms[1:] == [30_000 - RETRY_BACKOFF_MS]
 
 
 def test_this_nodes_controller_is_asked_without_detour() -> None:
