@@ -22,7 +22,8 @@ class StartupError(Exception):
 class BrokerConfig:
     """What a node is told at start. Fields carry the names of their keys with underscores for dots.
 
-    Values that can be changed while the node runs must be read through `layers`, not from here.
+    Here is what the node and the controller read from here. The coordinators have configurations of their own, made
+    from `static`; what can be changed while the node runs is read through `layers`.
     """
 
     # --- identity
@@ -66,8 +67,6 @@ class BrokerConfig:
     """Bytes of all requests being received or handled, above which no connection is read; not positive: no
     limit.
     """
-    queued_max_requests: int
-    """Requests waiting for an answer, above which no connection is read; at least 1."""
     odradek_connection_max_unsent_bytes: int
     """Bytes of responses a peer has not taken, above which its requests wait; at least 64 KiB."""
     max_connections: int
@@ -86,14 +85,12 @@ class BrokerConfig:
     """Connections waiting to be accepted; at least 1."""
 
     # --- requests
-    message_max_bytes: int
-    """The largest batch of topics that do not say otherwise."""
     fetch_max_bytes: int
     """The most one fetch returns, whatever it asks for; at least 1024."""
     max_incremental_fetch_session_cache_slots: int
     """Fetch sessions kept."""
     max_request_partition_size_limit: int
-    """Partitions in one request of DescribeTopicPartitions."""
+    """Partitions in one answer to DescribeTopicPartitions."""
     num_partitions: int
     """Partitions of a topic created without a number."""
     default_replication_factor: int
@@ -106,28 +103,8 @@ class BrokerConfig:
     """How long the node waits for another."""
     producer_id_expiration_ms: int
     """A producer id idle for this long is forgotten by the partition."""
-    transaction_max_timeout_ms: int
-    """The largest `transaction.timeout.ms` a producer may ask for."""
-    transactional_id_expiration_ms: int
-    """An idle transactional id is forgotten after this."""
 
     # --- groups and their offsets
-    group_min_session_timeout_ms: int
-    """The smallest session timeout a member may ask for."""
-    group_max_session_timeout_ms: int
-    """The largest session timeout a member may ask for."""
-    group_initial_rebalance_delay_ms: int
-    """How long a new group waits for more members before its first rebalance."""
-    group_max_size: int
-    """Members of one group."""
-    offset_metadata_max_bytes: int
-    """The longest metadata of a committed offset."""
-    offsets_commit_timeout_ms: int
-    """How long a commit may take to be replicated."""
-    offsets_retention_minutes: int
-    """How long the offsets of an empty group are kept."""
-    offsets_retention_check_interval_ms: int
-    """How often expired offsets are looked for."""
     offsets_topic_num_partitions: int
     """Partitions of `__consumer_offsets`; must not change once it exists."""
     offsets_topic_replication_factor: int
@@ -146,14 +123,8 @@ class BrokerConfig:
     """How often segments past their retention are looked for."""
     log_flush_offset_checkpoint_interval_ms: int
     """How often recovery points are written down."""
-    log_flush_start_offset_checkpoint_interval_ms: int
-    """How often log start offsets are written down."""
-    replica_high_watermark_checkpoint_interval_ms: int
-    """How often high watermarks are written down."""
     replica_lag_time_max_ms: int
     """A follower that has not caught up for this long leaves the in-sync set."""
-    num_recovery_threads_per_data_dir: int
-    """Logs recovered at the same time per directory."""
 
     # --- controller and metadata
     broker_heartbeat_interval_ms: int
@@ -166,18 +137,10 @@ class BrokerConfig:
     """The longest wait before the next try."""
     controller_quorum_fetch_timeout_ms: int
     """A voter that fetched nothing for this long seeks election."""
-    controller_quorum_append_linger_ms: int
-    """How long records wait to be written together."""
     metadata_log_max_record_bytes_between_snapshots: int
     """Bytes of records after which a snapshot is made."""
     metadata_log_max_snapshot_interval_ms: int
     """Time after which a snapshot is made if anything is new; 0: never."""
-    metadata_log_segment_bytes: int
-    """Segment size of the metadata log."""
-    metadata_max_retention_bytes: int
-    """Log and snapshots above this are deleted, the oldest first."""
-    metadata_max_retention_ms: int
-    """Log and snapshots older than this are deleted."""
 
     # --- seen from outside
     odradek_metrics_host: str

@@ -70,11 +70,11 @@ def test_the_sample_file_of_kafka_starts_a_node() -> None:
 
 
 def test_an_override_beats_the_environment_beats_the_file_beats_the_default() -> None:
-    file = parse_properties("num.partitions=2\nfetch.max.bytes=2048\nmessage.max.bytes=7\n", "f")
+    file = parse_properties("num.partitions=2\nfetch.max.bytes=2048\nsocket.send.buffer.bytes=7\n", "f")
     environment = from_environment({"KAFKA_NUM_PARTITIONS": "3", "KAFKA_FETCH_MAX_BYTES": "4096"})
     override = parse_overrides(["num.partitions=4"])
     config = build_config(zero_config(), file, environment, override)
-    assert (config.num_partitions, config.fetch_max_bytes, config.message_max_bytes) == (4, 4096, 7)
+    assert (config.num_partitions, config.fetch_max_bytes, config.socket_send_buffer_bytes) == (4, 4096, 7)
     assert config.default_replication_factor == 1
 
 

@@ -186,6 +186,14 @@ def test_topic_partitions_come_page_by_page(node: NodeHarness) -> None:
     assert missing.topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
+def test_no_answer_describes_more_partitions_than_configured() -> None:
+    node = NodeHarness(**{"max.request.partition.size.limit": "2"})
+    node.create_topic("a", 3)
+    response = node.client().ask(DescribeTopicPartitionsRequest(topics=[], response_partition_limit=2000))
+    assert [each.partition_index for each in response.topics[0].partitions] == [0, 1]
+    assert response.next_cursor.partition_index == 2
+
+
 def test_a_topic_of_very_many_replicas_takes_the_general_layout(node: NodeHarness) -> None:
     node.create_topic("wide")
     replicas = tuple(range(1, 201))

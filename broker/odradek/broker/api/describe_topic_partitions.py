@@ -20,21 +20,20 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.metadata.image import PartitionImage, TopicImage
 
-PARTITIONS_MAX = 2000
-"""max.request.partition.size.limit: partitions in one answer."""
-
 
 def describe_topic_partitions(
     node: Node, context: RequestContext, request: DescribeTopicPartitionsRequest, done: Done
 ) -> None:
-    """Topics in order of their names, from the cursor on; a next cursor where the answer was cut."""
+    """Topics in order of their names, from the cursor on; a next cursor where the answer was cut: by what the client
+    asked for, at most by `max.request.partition.size.limit`.
+    """
     image = node.image
     names = sorted({topic.name for topic in request.topics}) or sorted(image.topics)
     start_topic, start_index = "", 0
     if request.cursor is not None:
         start_topic, start_index = request.cursor.topic_name, request.cursor.partition_index
         names = [name for name in names if name >= start_topic]
-    left = max(1, min(request.response_partition_limit, PARTITIONS_MAX))
+    left = max(1, min(request.response_partition_limit, node.config.max_request_partition_size_limit))
     live = {broker.id for broker in node.brokers_on(context.listener)}
     response = DescribeTopicPartitionsResponse()
     for name in names:
