@@ -226,7 +226,7 @@ def view_of(
         lags = [each.lag_of(node.id) for each in held]
         known = [each for each in lags if each is not None]
         lag = sum(known) if known or not lags else None
-    if quorum is not None:
+    if quorum is not None and pid is not None:  # of a process that is gone, the others tell the past
         ends = {each.replica_id: each.log_end_offset for each in (*quorum.current_voters, *quorum.observers)}
         end = ends.get(node.id, -1)
         metadata_lag = max(0, ends.get(quorum.leader_id, 0) - end) if end >= 0 else None
@@ -236,7 +236,7 @@ def view_of(
         roles=node.roles,
         state=state,
         kafka=node.kafka,
-        controller=quorum is not None and quorum.leader_id == node.id,
+        controller=quorum is not None and pid is not None and quorum.leader_id == node.id,
         leaders=leaders,
         replicas=replicas,
         in_sync=in_sync,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -59,6 +59,8 @@ def create_topics(world: World, replication: int) -> None:
         try:
             future.result(30)
         except KafkaException as problem:
+            if problem.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue  # the cluster is new: an earlier try of the client's did it
             raise ChaosError(f"topic {name} cannot be created: {problem}") from problem
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
-from odradek.cli.cluster_view import ClusterView, NodeView, PartitionView, draw
+from odradek.cli.cluster_layout import create
+from odradek.cli.cluster_view import ClusterView, NodeView, PartitionView, draw, view_of
+from odradek.wire.messages.describe_quorum import DescribeQuorumResponsePartitionData, ReplicaState
 
 
 def node(node_id: int, roles: tuple[str, ...] = ("broker", "controller")) -> NodeView:
@@ -67,3 +72,16 @@ def test_what_does_not_fit_is_counted_by_topic() -> None:
     assert ["orders", "2", "more", "in", "sync"] in rows
     assert ["payments", "all", "1", "in", "sync"] in rows
     assert ["__consumer_offsets", "all", "50", "in", "sync"] in rows
+
+
+def test_a_node_whose_process_is_gone_is_not_said_to_be_up_to_date(tmp_path: Path) -> None:
+    layout = create(tmp_path, nodes=3, controllers=0, base_port=21_092, overrides={})
+    voters = [ReplicaState(replica_id=node.id, log_end_offset=100) for node in layout.nodes]
+    quorum = DescribeQuorumResponsePartitionData(leader_id=2, current_voters=voters)
+    pids = (os.getpid(), None, os.getpid())
+    views = [
+        view_of(layout, node, pid, "running" if pid else "dead", None, quorum)
+        for node, pid in zip(layout.nodes, pids, strict=True)
+    ]
+    assert [view.metadata_lag for view in views] == [0, None, 0]
+    assert not any(view.controller for view in views)
