@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from odradek.wire.apis import request_class, response_class
+from odradek.wire.frame import encode_answer
 
 if TYPE_CHECKING:
     from odradek.controller.gateway import NodeChannel
@@ -61,7 +62,7 @@ class BetweenBrokers:
         self._serve(
             request,
             version,
-            lambda response: reply(None if response is None else response.encode(version)),
+            lambda response: reply(None if response is None else encode_answer(response, version)),
         )
 
     def _serve(self, request: Message, version: int, done: Done) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import request_class, response_class
 from odradek.wire.errors import MalformedMessage
-from odradek.wire.frame import encode_response
+from odradek.wire.frame import encode_answer, encode_response
 from odradek.wire.primitives import Struct
 
 if TYPE_CHECKING:
@@ -73,7 +73,13 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
 
         def done(response: Any) -> None:
             metrics.observe(clock_ns() - began)
-            pending.complete(encode_response(api_key, version, correlation_id, response.encode(version)))
+            try:
+                body = encode_answer(response, version)
+            except ValueError as error:  # our bug, maybe in the midst of a commit: it costs this connection
+                node.handler_failed(connection, api_key, version, error)
+                connection.abort()
+                return
+            pending.complete(encode_response(api_key, version, correlation_id, body))
 
         function(node, context, request, done)
         return pending.response if pending.done else pending

@@ -35,6 +35,7 @@ from odradek.raft.raft_driver import NotLeader, RaftDriver, Transport
 from odradek.raft.voters import ReplicaKey, Voter, VoterSet
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.frame import encode_answer
 from odradek.wire.messages.broker_registration import Feature
 from odradek.wire.primitives import Message
 from odradek.wire.uuid import ZERO_UUID
@@ -189,7 +190,7 @@ class MetadataQuorum:
             return
 
         def done(response: Message | None) -> None:
-            reply(None if response is None else response.encode(version))
+            reply(None if response is None else encode_answer(response, version))
 
         self._serve(request, version, self._clock.monotonic_ms(), done)
 

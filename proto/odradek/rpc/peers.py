@@ -252,7 +252,7 @@ async def _connect(host: str, port: int) -> str:
 
 async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, host)
             return [(family, socket.SOCK_STREAM, 0, "", (host, port))]
     try:

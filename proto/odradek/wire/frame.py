@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from odradek.wire.apis import request_header_version, response_header_version
 from odradek.wire.errors import MalformedMessage
-from odradek.wire.primitives import read_tags
+from odradek.wire.primitives import STRING_LENGTH_MAX, Message, Struct, read_tags
 
 _HEAD = struct.Struct(">hhih")
 _REQUEST = struct.Struct(">ihhih")
@@ -40,6 +40,26 @@ def encode_response(api_key: int, version: int, correlation_id: int, body: bytes
     if response_header_version(api_key, version):
         return _RESPONSE.pack(len(body) + 5, correlation_id) + b"\0" + body
     return _RESPONSE.pack(len(body) + 4, correlation_id) + body
+
+
+def encode_answer(response: Message, version: int) -> bytes:
+    """The body of a response; error messages, which quote what was asked for, are cut to what a string can hold."""
+    try:
+        return response.encode(version)
+    except ValueError:
+        _cut_messages(response)
+        return response.encode(version)
+
+
+def _cut_messages(response: Message) -> None:
+    unseen: list[Struct] = [response]
+    for each in unseen:
+        for name in each.__slots__:
+            value = getattr(each, name)
+            if name == "error_message" and value is not None:
+                setattr(each, name, value.encode()[:STRING_LENGTH_MAX].decode(errors="ignore"))
+            elif isinstance(value, list) and value and isinstance(value[0], Struct):
+                unseen.extend(value)
 
 
 def decode_request_header(buf: bytes | bytearray | memoryview, pos: int = 0) -> tuple[RequestHeader, int]:

@@ -14,7 +14,14 @@ from odradek.wire.apis import request_class
 from odradek.wire.errors import ErrorCode
 from odradek.wire.frame import encode_request
 from odradek.wire.messages._schema import FieldInfo, MessageInfo
+from odradek.wire.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    ReassignablePartition,
+    ReassignableTopic,
+)
+from odradek.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest
 from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
+from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
 from odradek.wire.messages.metadata import MetadataRequest
 from odradek.wire.primitives import Message
 from support.message_samples import Sampler
@@ -184,3 +191,20 @@ def test_idle_connections_are_closed() -> None:
     assert not client.closed
     node.advance(30_000)
     assert client.closed
+
+
+def test_a_name_that_no_error_message_can_quote_costs_nobody_anything(node: NodeHarness) -> None:
+    node.log.lines.clear()
+    request = AlterPartitionReassignmentsRequest(
+        topics=[ReassignableTopic("x" * 32767, [ReassignablePartition(0, [1])])]
+    )
+    (topic,) = node.client().ask(request, 1).responses
+    assert topic.name == "x" * 32767
+    assert topic.partitions[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert topic.partitions[0].error_message.startswith("Unable to find a topic named xxx")
+    node.client().ask(FindCoordinatorRequest("g"), 1)  # from here on, groups are served
+    (group,) = node.client().ask(ConsumerGroupDescribeRequest(["g" * 32767]), 1).groups
+    assert group.error_code == ErrorCode.GROUP_ID_NOT_FOUND
+    assert group.error_message.startswith("Group ggg")
+    no_bug(node)
+    still_serves(node)

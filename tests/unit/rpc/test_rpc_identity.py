@@ -57,6 +57,7 @@ def test_another_version_is_told_to_upgrade():
         ("odradek-cluster-id-bin", b"x" * 501),
         ("odradek-node-id", "-1"),
         ("odradek-node-id", "2147483648"),
+        ("odradek-node-id", "9" * 5000),  # more digits than Python turns into a number
         ("odradek-node-id", "²"),
         ("odradek-node-id", ""),
         ("odradek-directory-id-bin", b"short"),

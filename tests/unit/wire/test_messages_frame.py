@@ -5,6 +5,12 @@ import pytest
 from odradek.wire import apis, frame
 from odradek.wire.apis import APIS, ApiKey
 from odradek.wire.errors import MalformedMessage
+from odradek.wire.frame import encode_answer
+from odradek.wire.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsResponse,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+)
 from odradek.wire.messages.request_header import RequestHeader
 from odradek.wire.messages.response_header import ResponseHeader
 
@@ -94,3 +100,25 @@ def test_a_latest_version_that_kafka_calls_unstable_is_marked() -> None:
 def test_coordinator_records_are_found_by_name_and_know_their_type() -> None:
     assert apis.coordinator_record_class("OffsetCommitKey").RECORD_TYPE == 1
     assert apis.coordinator_record_class("GroupMetadataValue").MAX_VERSION == 4
+
+
+@pytest.mark.parametrize(("name", "cut"), [("x" * 32767, 32767), ("é" * 16383, 32766)])
+def test_an_error_message_that_quotes_too_much_is_cut_wherever_it_stands(name, cut):
+    answer = AlterPartitionReassignmentsResponse(
+        error_message=f"Unable to find {name}.",
+        responses=[
+            ReassignableTopicResponse(name, [ReassignablePartitionResponse(0, 3, f"é find {name}.")]),
+        ],
+    )
+    read = AlterPartitionReassignmentsResponse.decode(encode_answer(answer, 1), 1)
+    assert read.responses[0].name == name
+    assert read.error_message is not None and read.error_message.startswith("Unable to find ")
+    inner = read.responses[0].partitions[0].error_message
+    assert inner is not None and inner.startswith("é find ") and cut - 1 <= len(inner.encode()) <= 32767
+
+
+def test_any_other_string_that_is_too_long_is_an_error():
+    with pytest.raises(ValueError, match="at most 32767 fit"):
+        encode_answer(
+            AlterPartitionReassignmentsResponse(responses=[ReassignableTopicResponse("x" * 32768)]), 1
+        )
