@@ -14,12 +14,13 @@ from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.between_brokers import BetweenBrokers
 from odradek.broker.broker_lifecycle import BrokerLifecycle
-from odradek.broker.coordinator_log import CoordinatorLog, LoadOwner
+from odradek.broker.coordinator_log import CoordinatorLog
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
+from odradek.broker.refusals import others_remembered
 from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
 from odradek.broker.transactions import OffsetsVerification, transaction_coordinator, verification
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.partition import Partition
     from odradek.controller.gateway import NodeChannel
+    from odradek.coordinator.runtime import CoordinatorRuntime
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
     from odradek.ports.clock import Clock
@@ -269,8 +271,8 @@ class Node:
             log=ports.log,
             on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
         )
-        self.coordinated: dict[str, tuple[CoordinatorLog, LoadOwner]] = {
-            OFFSETS_TOPIC: (self.offsets_log, self.coordinator)
+        self.coordinated: dict[str, tuple[CoordinatorLog, CoordinatorRuntime[Any]]] = {
+            OFFSETS_TOPIC: (self.offsets_log, self.coordinator.runtime)
         }
         """The internal topics whose leaders coordinate something, and who does it."""
         self.txn_markers = TxnMarkers(
@@ -289,7 +291,7 @@ class Node:
             Topics(self),
             on_failed=lambda index: self._reload(TRANSACTIONS_TOPIC, index),
         )
-        self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions)
+        self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions.runtime)
         self.txn_verification = verification(self)
         self.replicas.on_leadership = self._leadership_changed
         self.replicas.on_directory_failed = self._directory_failed
@@ -450,6 +452,10 @@ class Node:
     # -- metadata publisher --------------------------------------------------------------------------------------
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        if self.config.alone and len(image.brokers) > 1:
+            if not self.stopping:
+                self._stop_node(others_remembered(self.config.metadata_dir, sorted(image.brokers)))
+            return
         self.image = image
         if delta.brokers_changed:
             self._endpoints.clear()

@@ -29,3 +29,12 @@ class Refusals:
             if now_ms - max(since_ms, leader_heard_ms) >= PATIENCE_MS:
                 return text
         return None
+
+
+def others_remembered(directory: str, brokers: list[int]) -> str:
+    """Why a node that is alone may not go on with metadata that knows others: it would make a second history of it."""
+    return (
+        f"{directory} belongs to a cluster with the brokers {', '.join(map(str, brokers))}, and this node was started "
+        "alone: start it with its cluster (odradek server with its server.properties, or odradek cluster start), "
+        "or choose another directory."
+    )
