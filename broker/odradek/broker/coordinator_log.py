@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from odradek.storage.producers import end_transaction_marker
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -21,7 +21,7 @@ from odradek.wire.records import HEADER, HEADER_SIZE, BatchHeader, read_records,
 if TYPE_CHECKING:
     from odradek.broker.partition import Partition
     from odradek.broker.replica_manager import ReplicaManager
-    from odradek.coordinator.runtime import Marker
+    from odradek.coordinator.runtime import CoordinatorRuntime, Marker
     from odradek.ports.clock import Clock
     from odradek.ports.disk import Syncer
     from odradek.ports.timers import TimerQueue
@@ -36,36 +36,6 @@ BATCH_BYTES_MAX = 64 << 20
 
 Records = list[tuple[bytes, bytes | None]]
 Done = Callable[[int], None]
-
-
-class LoadOwner(Protocol):
-    """The coordinator whose state a partition holds."""
-
-    def load_begin(self, partition: int, epoch: int) -> bool:
-        """This node leads `partition` since leader epoch `epoch`; False if the records are not wanted."""
-        ...
-
-    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None: ...
-
-    def load_transactional_record(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = -1,
-    ) -> None:
-        """A record of a transaction whose marker, if there is one, comes later."""
-        ...
-
-    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None: ...
-
-    def load_end(self, partition: int) -> None: ...
-
-    def unload(self, partition: int) -> None:
-        """This node leads the partition no more."""
-        ...
 
 
 class CoordinatorLog:
@@ -138,7 +108,7 @@ class CoordinatorLog:
 
     # -- loading -------------------------------------------------------------------------------------------------
 
-    def load(self, partition: Partition, owner: LoadOwner) -> None:
+    def load(self, partition: Partition, owner: CoordinatorRuntime[Any]) -> None:
         """Replay a partition into its coordinator, unless that has it already; `load_end` tells it when."""
         if owner.load_begin(partition.index, partition.leader_epoch):
             self._loads = deque(load for load in self._loads if load.partition is not partition)
@@ -216,7 +186,7 @@ class _Load:
 
     __slots__ = ("batches", "end", "epoch", "offset", "owner", "partition", "warmed")
 
-    def __init__(self, partition: Partition, owner: LoadOwner) -> None:
+    def __init__(self, partition: Partition, owner: CoordinatorRuntime[Any]) -> None:
         self.partition = partition
         self.owner = owner
         self.epoch = partition.leader_epoch
@@ -251,9 +221,7 @@ class _Load:
             elif header.is_transactional:
                 for record in read_records(batch, header, limit=BATCH_BYTES_MAX):
                     if record.key is not None:
-                        owner.load_transactional_record(
-                            index, producer_id, epoch, record.key, record.value, record.timestamp
-                        )
+                        owner.load_transactional_record(index, producer_id, epoch, record.key, record.value)
             else:
                 if header.attributes == 0:  # what we write ourselves: the codec need not be asked for
                     body = bytes(batch[HEADER_SIZE:])
@@ -262,7 +230,7 @@ class _Load:
                     records = read_records(batch, header, limit=BATCH_BYTES_MAX)
                 for record in records:
                     if record.key is not None:
-                        owner.load_record(index, record.key, record.value, record.timestamp)
+                        owner.load_record(index, record.key, record.value)
             yield
 
     def end_when_committed(self, _partition: Partition | None = None) -> None:

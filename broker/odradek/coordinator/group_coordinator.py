@@ -1,4 +1,4 @@
-"""The group coordinator as the broker sees it: one method per API, and the loading of its partitions.
+"""The group coordinator as the broker sees it: one method per API. What loads its partitions calls its `runtime`.
 
 Requests and responses are the generated messages; `done(response)` is called once, at once or later, in the form of
 the request's version. Everything that Kafka checks before it looks at a group is checked here (group ids, session
@@ -121,36 +121,6 @@ class GroupCoordinator:
     def partition_for(self, group_id: str) -> int:
         """The partition of `__consumer_offsets` that a group belongs to, whoever leads it."""
         return partition_for(group_id, self.partition_count)
-
-    def load_begin(self, partition: int, epoch: int) -> bool:
-        """See `CoordinatorRuntime.load_begin`."""
-        return self.runtime.load_begin(partition, epoch)
-
-    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None:
-        """The next record of the partition, in log order; its timestamp plays no part."""
-        self.runtime.load_record(partition, key, value)
-
-    def load_transactional_record(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = -1,
-    ) -> None:
-        """The same, of a transaction: pending until its marker."""
-        self.runtime.load_transactional_record(partition, producer_id, producer_epoch, key, value)
-
-    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None:
-        """The end of a transaction, in log order."""
-        self.runtime.load_marker(partition, producer_id, producer_epoch, commit)
-
-    def load_end(self, partition: int) -> None:
-        self.runtime.load_end(partition)
-
-    def unload(self, partition: int, epoch: int | None = None) -> None:
-        self.runtime.unload(partition, epoch)
 
     def on_topics_changed(self, names: AbstractSet[str], *, created: bool) -> None:
         """Topics were created (`created`), deleted, or changed: consumer groups that want them look at their next

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from odradek.coordinator.errors import UNKNOWN_FATE
 from odradek.coordinator.timeline import IDLE, Timeline
@@ -58,7 +58,7 @@ class Shard(Protocol):
         ...
 
     def replay(self, record: Any) -> None:
-        """Apply one record to the durable state: the only thing that changes it, but for the two below."""
+        """Apply one record to the durable state: the only thing that changes it, but for those of transactions."""
         ...
 
     def on_loaded(self) -> None:
@@ -68,10 +68,6 @@ class Shard(Protocol):
     def on_unloaded(self) -> None:
         """Cancel timers, answer whoever waits with NOT_COORDINATOR."""
         ...
-
-
-class TransactionalShard(Shard, Protocol):
-    """A state machine whose topic takes part in transactions: `__consumer_offsets`."""
 
     def load_transactional(
         self, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
@@ -271,7 +267,7 @@ class CoordinatorRuntime(Generic[S]):
         if context is None or context.state is not PartitionState.LOADING or context.damage is not None:
             return
         try:
-            _transactional(context.shard).load_transactional(producer_id, producer_epoch, key, value)
+            context.shard.load_transactional(producer_id, producer_epoch, key, value)
         except ValueError as error:
             context.damage = str(error)
 
@@ -279,7 +275,7 @@ class CoordinatorRuntime(Generic[S]):
         """The same for the end of a transaction."""
         context = self._partitions.get(partition)
         if context is not None and context.state is PartitionState.LOADING and context.damage is None:
-            _transactional(context.shard).replay_marker(producer_id, producer_epoch, commit)
+            context.shard.replay_marker(producer_id, producer_epoch, commit)
 
     def load_end(self, partition: int) -> None:
         """The log is read to its end: serve."""
@@ -532,17 +528,12 @@ class CoordinatorRuntime(Generic[S]):
             self._depth -= 1
 
 
-def _transactional(shard: Shard) -> TransactionalShard:
-    """The log of a topic that takes part in no transaction holds none of their batches."""
-    return cast(TransactionalShard, shard)
-
-
 def _replay(shard: Shard, outcome: Outcome[Any]) -> None:
     if outcome.marker is not None:
-        _transactional(shard).replay_marker(*outcome.marker.producer, outcome.marker.commit)
+        shard.replay_marker(*outcome.marker.producer, outcome.marker.commit)
     elif outcome.transaction is not None:
         for record in outcome.records:
-            _transactional(shard).replay_transactional(*outcome.transaction, record)
+            shard.replay_transactional(*outcome.transaction, record)
     else:
         for record in outcome.records:
             shard.replay(record)

@@ -1,4 +1,4 @@
-"""The transaction coordinator as the broker sees it: one method per API, and the loading of its partitions.
+"""The transaction coordinator as the broker sees it: one method per API. What loads its partitions calls its `runtime`.
 
 Requests and responses are the generated messages; `done(response)` is called once, at once or later. What Kafka checks
 before it looks at a transactional id is checked here; the rules are in `transaction/decisions.py`; what they decide is
@@ -108,35 +108,6 @@ class TransactionCoordinator:
     def partition_for(self, transactional_id: str) -> int:
         """The partition of `__transaction_state` that an id belongs to, whoever leads it."""
         return partition_for(transactional_id, self.partition_count)
-
-    def load_begin(self, partition: int, epoch: int) -> bool:
-        """See `CoordinatorRuntime.load_begin`."""
-        return self.runtime.load_begin(partition, epoch)
-
-    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None:
-        """The next record of the partition, in log order; its timestamp plays no part."""
-        self.runtime.load_record(partition, key, value)
-
-    def load_transactional_record(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = -1,
-    ) -> None:
-        """Nobody writes those into this topic; Kafka reads them like any other."""
-        self.runtime.load_record(partition, key, value)
-
-    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None:
-        """Nobody writes those into this topic."""
-
-    def load_end(self, partition: int) -> None:
-        self.runtime.load_end(partition)
-
-    def unload(self, partition: int, epoch: int | None = None) -> None:
-        self.runtime.unload(partition, epoch)
 
     # -- producers -----------------------------------------------------------------------------------------------
 

@@ -16,68 +16,33 @@ if TYPE_CHECKING:
     from odradek.simulation.machine import Process
 
 
-class _Replayed:
-    """Takes what a load hands over into a state machine that nobody uses. Implements `LoadOwner`."""
-
-    def __init__(self, live: CoordinatorRuntime[Any], clock: Any) -> None:
-        self._runtime: CoordinatorRuntime[Any] = CoordinatorRuntime(
-            live._make_shard, live._writer, TimerQueue(), clock, write_timeout_ms=1_000
-        )
-
-    def shard(self, partition: int) -> Any:
-        return self._runtime._partitions[partition].shard
-
-    def load_begin(self, partition: int, epoch: int) -> bool:
-        return self._runtime.load_begin(partition, epoch)
-
-    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None:
-        self._runtime.load_record(partition, key, value)
-
-    def load_transactional_record(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = -1,
-    ) -> None:
-        self._runtime.load_transactional_record(partition, producer_id, producer_epoch, key, value)
-
-    def load_marker(self, partition: int, producer_id: int, producer_epoch: int, commit: bool) -> None:
-        self._runtime.load_marker(partition, producer_id, producer_epoch, commit)
-
-    def load_end(self, partition: int) -> None:
-        """It is only looked at."""
-
-    def unload(self, partition: int) -> None:
-        """Nobody does."""
-
-
 def check_coordinators(process: Process) -> int:
     """Of all partitions that this node coordinates and that are at rest; how many there were."""
     node, checked = process.node, 0
-    for topic, (_, owner) in node.coordinated.items():
-        runtime = owner.runtime  # type: ignore[attr-defined]
+    for topic, (_, runtime) in node.coordinated.items():
         for index in runtime.partitions():
             partition = node.partitions.get((topic, index))
             quiet = partition is not None and partition.high_watermark == partition.log.log_end_offset
             if partition is None or not quiet or runtime.error_of(index) is not ErrorCode.NONE:
                 continue
-            replayed = _replay(partition, _Replayed(runtime, node.clock))
-            _compare(f"{topic}-{index} at {process.machine.host}", runtime.read(index), replayed)
+            where = f"{topic}-{index} at {process.machine.host}"
+            _compare(where, runtime.read(index), _replay(partition, runtime))
             checked += 1
     return checked
 
 
-def _replay(partition: Partition, into: _Replayed) -> Any:
-    into.load_begin(partition.index, partition.leader_epoch)
-    load = _Load(partition, into)
+def _replay(partition: Partition, live: CoordinatorRuntime[Any]) -> Any:
+    """The state machine that a load would make now, of which nobody hears."""
+    replayed: CoordinatorRuntime[Any] = CoordinatorRuntime(
+        live._make_shard, live._writer, TimerQueue(), live._clock, write_timeout_ms=1_000
+    )
+    replayed.load_begin(partition.index, partition.leader_epoch)
+    load = _Load(partition, replayed)
     while load.offset < load.end:
         load.read()
         for _ in load.batches:
             pass
-    return into.shard(partition.index)
+    return replayed._partitions[partition.index].shard
 
 
 def _compare(where: str, live: Any, replayed: Any) -> None:

@@ -92,17 +92,11 @@ class Owner:
         self.told.append(("begin", partition, epoch))
         return True
 
-    def load_record(self, partition: int, key: bytes, value: bytes | None, timestamp: int = -1) -> None:
+    def load_record(self, partition: int, key: bytes, value: bytes | None) -> None:
         self.told.append((key, value))
 
     def load_transactional_record(
-        self,
-        partition: int,
-        producer_id: int,
-        producer_epoch: int,
-        key: bytes,
-        value: bytes | None,
-        timestamp: int = -1,
+        self, partition: int, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
     ) -> None:
         self.told.append((producer_id, producer_epoch, key, value))
 

@@ -149,15 +149,15 @@ class Harness:
 
     def load_all(self, coordinator: GroupCoordinator, epoch: int) -> None:
         for partition in range(PARTITIONS):
-            if coordinator.load_begin(partition, epoch):
+            if coordinator.runtime.load_begin(partition, epoch):
                 for key, value in self.writer.logs.get(partition, []):
-                    coordinator.load_record(partition, key, value, -1)
-                coordinator.load_end(partition)
+                    coordinator.runtime.load_record(partition, key, value)
+                coordinator.runtime.load_end(partition)
 
     def successor(self) -> GroupCoordinator:
         """Another broker takes all partitions over: it loads what is in the log."""
         for partition in range(PARTITIONS):
-            self.coordinator.unload(partition)
+            self.coordinator.runtime.unload(partition)
         self.coordinator = self.make(seed=1)
         self.load_all(self.coordinator, epoch=1)
         return self.coordinator

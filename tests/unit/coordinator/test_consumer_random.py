@@ -295,8 +295,8 @@ class World:
         """Who tried to commit an offset: member id, epoch, topic and partition."""
         self.offset = 0
         self.coordinator = self.make()
-        self.coordinator.load_begin(0, 0)
-        self.coordinator.load_end(0)
+        self.coordinator.runtime.load_begin(0, 0)
+        self.coordinator.runtime.load_end(0)
         self.clients = [Client(self, number, classic=number % 2 == 0) for number in range(CLIENTS)]
 
     def make(self) -> GroupCoordinator:
@@ -338,7 +338,7 @@ class World:
         self.outcomes[offset] = ErrorCode(topic.partitions[0].error_code)
 
     def change_leader(self) -> None:
-        self.coordinator.unload(0)
+        self.coordinator.runtime.unload(0)
         self.log.change_leader()
         self.coordinator = self.make()
         self.load(self.coordinator)
@@ -346,10 +346,10 @@ class World:
             client.busy = False
 
     def load(self, coordinator: GroupCoordinator) -> None:
-        coordinator.load_begin(0, self.log.epoch)
+        coordinator.runtime.load_begin(0, self.log.epoch)
         for key, value in self.log.records:
-            coordinator.load_record(0, key, value)
-        coordinator.load_end(0)
+            coordinator.runtime.load_record(0, key, value)
+        coordinator.runtime.load_end(0)
 
     def run(self) -> None:
         for client in self.clients:
@@ -431,7 +431,7 @@ class World:
             }
             assert fetched == last, "G2"
             assert known is None or len(known) == len(last)
-        twin.unload(0)
+        twin.runtime.unload(0)
 
     def check_log(self) -> None:
         """G3, and that nothing acknowledged is missing."""
@@ -450,7 +450,7 @@ class World:
         had the partition since then.
         """
         twin = self.make()
-        twin.load_begin(0, self.log.epoch)
+        twin.runtime.load_begin(0, self.log.epoch)
         groups = twin.runtime._partitions[0].shard.groups
         for key, value in self.log.records:
             record = decode(key, value)
@@ -462,7 +462,7 @@ class World:
                 group = groups.get(record.key.group)
                 if isinstance(group, ConsumerGroup):
                     self._check_owner(group, *self.commits[record.value.offset])
-            twin.load_record(0, key, value)
+            twin.runtime.load_record(0, key, value)
 
     def _check_owner(self, group: ConsumerGroup, member_id: str, epoch: int, topic: str, number: int) -> None:
         member = group.members.get(member_id)

@@ -33,7 +33,7 @@ def test_a_coordinator_without_the_partition_says_so_everywhere() -> None:
 def test_a_loading_partition_says_so_and_lets_heartbeats_pass() -> None:
     h = Harness(load=False)
     for partition in range(PARTITIONS):
-        h.coordinator.load_begin(partition, 0)
+        h.coordinator.runtime.load_begin(partition, 0)
     loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     assert h.join().error is loading
     assert h.heartbeat("m", 1).error is ErrorCode.NONE
@@ -65,7 +65,7 @@ def test_unloading_answers_every_join_and_sync_that_waits() -> None:
     ]
     late = h.join_fully(group="late")
     for partition in range(PARTITIONS):
-        h.coordinator.unload(partition)
+        h.coordinator.runtime.unload(partition)
     assert late.error is ErrorCode.NOT_COORDINATOR
     assert [sync.error for sync in syncs] == [ErrorCode.NOT_COORDINATOR]
     assert leader_elsewhere.error is ErrorCode.NONE
@@ -184,14 +184,14 @@ def test_a_waiting_commit_is_answered_when_its_partition_goes() -> None:
     h.writer.holding = True
     pending = h.commit({("orders", 0): 1})
     for partition in range(PARTITIONS):
-        h.coordinator.unload(partition)
+        h.coordinator.runtime.unload(partition)
     assert errors_of(pending) == [ErrorCode.NOT_COORDINATOR]
     h.writer.release()
 
 
 def test_a_damaged_log_is_not_served() -> None:
     h = Harness(load=False)
-    h.coordinator.load_begin(0, 0)
-    h.coordinator.load_record(0, b"\0\1", b"")
-    h.coordinator.load_end(0)
+    h.coordinator.runtime.load_begin(0, 0)
+    h.coordinator.runtime.load_record(0, b"\0\1", b"")
+    h.coordinator.runtime.load_end(0)
     assert h.coordinator.runtime.error_of(0) is ErrorCode.NOT_COORDINATOR

@@ -212,6 +212,6 @@ def test_deleting_a_topic_that_nobody_reads_writes_nothing() -> None:
 
 def test_a_partition_that_is_loading_is_left_alone() -> None:
     h = Harness(load=False)
-    h.coordinator.load_begin(h.coordinator.partition_for(GROUP), 0)
+    h.coordinator.runtime.load_begin(h.coordinator.partition_for(GROUP), 0)
     h.coordinator.on_topics_deleted({"orders"})
     assert h.writer.batches == 0

@@ -293,10 +293,10 @@ class World:
         )
 
     def load(self, coordinator: GroupCoordinator) -> None:
-        coordinator.load_begin(0, self.log.epoch)
+        coordinator.runtime.load_begin(0, self.log.epoch)
         for key, value in self.log.records:
-            coordinator.load_record(0, key, value, 0)
-        coordinator.load_end(0)
+            coordinator.runtime.load_record(0, key, value)
+        coordinator.runtime.load_end(0)
 
     def run(self) -> None:
         while self.clock.now_ms < DURATION_MS:
@@ -310,7 +310,7 @@ class World:
         self.timers.at(now_ms + self.rng.randint(5_000, 60_000), self.fail_over)
 
     def replace_coordinator(self) -> None:
-        self.coordinator.unload(0)
+        self.coordinator.runtime.unload(0)
         self.log.change_leader()
         self.coordinator = self.make()
         self.load(self.coordinator)
@@ -411,7 +411,7 @@ class World:
             else:
                 assert stored.generation <= group.generation
                 assert stored.state is not EMPTY or group.state is EMPTY or not stored.members
-        twin.unload(0)
+        twin.runtime.unload(0)
 
 
 def durable(group: ClassicGroup) -> Any:

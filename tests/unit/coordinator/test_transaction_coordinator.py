@@ -139,7 +139,7 @@ def test_who_waits_for_an_end_is_told_when_the_coordinator_goes() -> None:
     producer = begun(harness)
     harness.markers.holding = True
     waiting = harness.ask_add(harness.end(producer), ORDERS)
-    harness.coordinator.unload(harness.coordinator.partition_for(TX))
+    harness.coordinator.runtime.unload(harness.coordinator.partition_for(TX))
     (topic,) = waiting.response.results_by_topic_v3_and_below
     assert topic.results_by_partition[0].partition_error_code == ErrorCode.NOT_COORDINATOR
 
@@ -377,7 +377,7 @@ def test_before_and_while_a_partition_loads_nobody_is_served() -> None:
     harness = TransactionHarness(load=False)
     assert harness.ask_init().error is ErrorCode.NOT_COORDINATOR
     partition = harness.coordinator.partition_for(TX)
-    assert harness.coordinator.load_begin(partition, 0)
+    assert harness.coordinator.runtime.load_begin(partition, 0)
     loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     assert harness.ask_init().error is loading
     assert harness.ask_end((1, 0)).error is loading
@@ -386,7 +386,7 @@ def test_before_and_while_a_partition_loads_nobody_is_served() -> None:
     answer = Answer()
     harness.coordinator.list_transactions(2, ListTransactionsRequest(), answer)
     assert answer.error is loading
-    harness.coordinator.load_end(partition)
+    harness.coordinator.runtime.load_end(partition)
     assert harness.ask_init().error is ErrorCode.NONE
 
 
@@ -427,7 +427,7 @@ def test_markers_carry_the_epoch_of_a_coordinator_that_stays() -> None:
     harness = TransactionHarness()
     producer = begun(harness)
     partition = harness.coordinator.partition_for(TX)
-    assert not harness.coordinator.load_begin(partition, 7)
+    assert not harness.coordinator.runtime.load_begin(partition, 7)
     harness.end(producer)
     assert {marker.coordinator_epoch for marker in harness.markers.written} == {7}
 
@@ -440,25 +440,25 @@ def test_unloading_answers_who_waits_and_stops_every_timer() -> None:
     harness.writer.holding = True
     answer = harness.ask_init("other")
     for partition in range(PARTITIONS):
-        harness.coordinator.unload(partition)
+        harness.coordinator.runtime.unload(partition)
     assert answer.error is ErrorCode.NOT_COORDINATOR
     assert len(harness.timers) == 0
 
 
 def test_a_damaged_record_is_never_served() -> None:
     harness = TransactionHarness(load=False)
-    harness.coordinator.load_begin(0, 0)
-    harness.coordinator.load_record(0, b"\0\0\0\3abc", b"\0\1\0")
-    harness.coordinator.load_end(0)
+    harness.coordinator.runtime.load_begin(0, 0)
+    harness.coordinator.runtime.load_record(0, b"\0\0\0\3abc", b"\0\1\0")
+    harness.coordinator.runtime.load_end(0)
     assert harness.coordinator.runtime.error_of(0) is ErrorCode.NOT_COORDINATOR
 
 
 def test_records_of_versions_from_the_future_are_skipped() -> None:
     harness = TransactionHarness(load=False)
-    harness.coordinator.load_begin(0, 0)
-    harness.coordinator.load_record(0, b"\0\7\0\3abc", b"what")
-    harness.coordinator.load_record(0, b"\0\0\0\3abc", b"\0\7what")
-    harness.coordinator.load_end(0)
+    harness.coordinator.runtime.load_begin(0, 0)
+    harness.coordinator.runtime.load_record(0, b"\0\7\0\3abc", b"what")
+    harness.coordinator.runtime.load_record(0, b"\0\0\0\3abc", b"\0\7what")
+    harness.coordinator.runtime.load_end(0)
     assert harness.coordinator.runtime.error_of(0) is ErrorCode.NONE
 
 
@@ -557,7 +557,7 @@ def test_many_expired_ids_go_in_batches_until_none_is_left() -> None:
     for number in range(2_500):
         harness.init(f"id-{number}")
     for partition in range(PARTITIONS):
-        harness.coordinator.unload(partition)
+        harness.coordinator.runtime.unload(partition)
     harness.coordinator = harness.make()
     harness.coordinator.partition_count = PARTITIONS
     harness.epoch += 1
@@ -597,7 +597,7 @@ def test_the_coordinator_goes_while_a_producer_id_is_allocated() -> None:
     harness = TransactionHarness()
     harness.producer_ids.holding = True
     answer = harness.ask_init()
-    harness.coordinator.unload(harness.coordinator.partition_for(TX))
+    harness.coordinator.runtime.unload(harness.coordinator.partition_for(TX))
     harness.producer_ids.release()
     assert answer.error is ErrorCode.NOT_COORDINATOR
 

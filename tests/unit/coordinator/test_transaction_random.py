@@ -312,7 +312,7 @@ class World:
         rng = self.rng
         self.log.fail_over(lambda uncommitted: rng.randint(0, uncommitted))
         for partition in range(PARTITIONS):
-            self.harness.coordinator.unload(partition)
+            self.harness.coordinator.runtime.unload(partition)
         self.harness.coordinator = self.harness.make()
         self.harness.epoch += 1
         self.harness.load_all()

@@ -76,16 +76,16 @@ class Group(Harness):
 
     def load_all(self, coordinator: GroupCoordinator, epoch: int) -> None:
         for partition in range(PARTITIONS):
-            if coordinator.load_begin(partition, epoch):
+            if coordinator.runtime.load_begin(partition, epoch):
                 for producer, marker, records in self.writer.journal.get(partition, []):
                     if marker is not None:
-                        coordinator.load_marker(partition, *marker.producer, marker.commit)
+                        coordinator.runtime.load_marker(partition, *marker.producer, marker.commit)
                     for key, value in records:
                         if producer is None:
-                            coordinator.load_record(partition, key, value, -1)
+                            coordinator.runtime.load_record(partition, key, value)
                         else:
-                            coordinator.load_transactional_record(partition, *producer, key, value, -1)
-                coordinator.load_end(partition)
+                            coordinator.runtime.load_transactional_record(partition, *producer, key, value)
+                coordinator.runtime.load_end(partition)
 
     def txn_commit(
         self,
@@ -280,9 +280,9 @@ def test_errors_of_single_partitions_and_of_the_whole() -> None:
     assert len(response.topics) == 2
     assert g.txn_errors({A: 1}, metadata="longer") == [ErrorCode.OFFSET_METADATA_TOO_LARGE]
     assert g.txn_errors({A: 1}, group="") == [ErrorCode.INVALID_GROUP_ID]
-    g.coordinator.unload(g.coordinator.partition_for(GROUP))
+    g.coordinator.runtime.unload(g.coordinator.partition_for(GROUP))
     assert g.txn_errors({A: 1}) == [ErrorCode.NOT_COORDINATOR]
-    assert g.coordinator.load_begin(g.coordinator.partition_for(GROUP), 5)
+    assert g.coordinator.runtime.load_begin(g.coordinator.partition_for(GROUP), 5)
     assert g.txn_errors({A: 1}) == [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS]
     assert g.txn_errors({A: 1}, version=1) == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
     assert g.end() == ErrorCode.NOT_LEADER_OR_FOLLOWER

@@ -152,15 +152,15 @@ class TransactionHarness:
             self.load(partition)
 
     def load(self, partition: int) -> None:
-        if self.coordinator.load_begin(partition, self.epoch):
+        if self.coordinator.runtime.load_begin(partition, self.epoch):
             for key, value in self.writer.logs.get(partition, []):
-                self.coordinator.load_record(partition, key, value, -1)
-            self.coordinator.load_end(partition)
+                self.coordinator.runtime.load_record(partition, key, value)
+            self.coordinator.runtime.load_end(partition)
 
     def successor(self) -> TransactionCoordinator:
         """Another broker takes all partitions over: it loads what is in the log."""
         for partition in range(PARTITIONS):
-            self.coordinator.unload(partition)
+            self.coordinator.runtime.unload(partition)
         self.writer.held.clear()
         self.coordinator = self.make()
         self.epoch += 1

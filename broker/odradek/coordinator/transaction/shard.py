@@ -91,6 +91,18 @@ class TransactionShard:
         if record is not None:
             self.replay(record)
 
+    def load_transactional(
+        self, producer_id: int, producer_epoch: int, key: bytes, value: bytes | None
+    ) -> None:
+        """Nobody writes those into this topic; Kafka reads them like any other."""
+        self.load(key, value)
+
+    def replay_transactional(self, producer_id: int, producer_epoch: int, record: TransactionRecord) -> None:
+        self.replay(record)
+
+    def replay_marker(self, producer_id: int, producer_epoch: int, commit: bool) -> None:
+        """Nobody writes those into this topic."""
+
     def replay(self, record: TransactionRecord) -> None:
         transactional_id, value = record.transactional_id, record.value
         if value is None:
