@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from odradek.broker import txn_verification
+from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.topic_creation import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 from odradek.broker.txn_verification import Support, TxnVerification
 from odradek.coordinator.transaction_coordinator import TransactionConfig, TransactionCoordinator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.coordinator.runtime import PartitionWriter, Producer
     from odradek.coordinator.transaction.ports import Markers, TopicPartitions
+    from odradek.storage.producers import Verification
 
 TRANSACTION_VERSION = "transaction.version"
 
@@ -83,7 +85,9 @@ class OffsetsVerification:
         api_version: int,
         done: Callable[[ErrorCode], None],
     ) -> None:
-        """INVALID_TXN_STATE too if the transaction has ended here while its coordinator was asked."""
+        """If a transaction has ended here while the coordinator was asked, it is asked again: a producer does not wait
+        for the markers of one before it begins the next. In the end, INVALID_TXN_STATE.
+        """
         support = Support.of_offset_commit(api_version)
         try:
             log = self._node.leader_of(OFFSETS_TOPIC, partition).log
@@ -94,16 +98,25 @@ class OffsetsVerification:
         if log.in_transaction(*producer) or not verification.is_needed(support):
             done(ErrorCode.NONE)
             return
-        guard = producers.begin_verification(producer.id, 0)
+        where = OFFSETS_TOPIC, partition
+        asked = 0
 
-        def answered(code: ErrorCode) -> None:
+        def ask() -> None:
+            nonlocal asked
+            asked += 1
+            guard = producers.begin_verification(producer.id, 0)
+            verification.ask(transactional_id, *producer, where, support, lambda code: answered(code, guard))
+
+        def answered(code: ErrorCode, guard: Verification) -> None:
             current = producers.verifying.get(producer.id) is guard
             if code is not ErrorCode.NONE:
                 if current:
                     del producers.verifying[producer.id]
             elif not current and not log.in_transaction(*producer):
+                if asked < ASKS_MAX:
+                    ask()
+                    return
                 code = ErrorCode.INVALID_TXN_STATE
             done(code)
 
-        where = OFFSETS_TOPIC, partition
-        verification.ask(transactional_id, *producer, where, support, answered)
+        ask()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.metrics_export import snapshot
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_partitions_to_txn import AddPartitionsToTxnRequest, AddPartitionsToTxnTopic
@@ -162,27 +163,67 @@ def test_of_several_batches_that_wait_none_is_taken_when_the_first_is_refused(pr
     assert not states.verifying, "what nobody waits for is forgotten"
 
 
-def test_a_marker_that_comes_while_the_coordinator_is_asked_wins(producer: Producer) -> None:
-    """Or the batch would begin a transaction that nobody ends."""
-    producer.add(0)
-    assert producer.produce(VERIFIED).error_code == ErrorCode.NONE
-    node = producer.node.node
-    verification = node.txn_verification
-    asked: list[Any] = []
-    verification.ask = lambda *question: asked.append(question)  # type: ignore[method-assign]
-    partition = node.partitions["t", 0]
-    producer.end(TV1)
-    number = producer.client.send(producer.request(sequence=1), VERIFIED)
-    (question,) = asked
-    outcomes: list[Any] = []
-    node.txn_markers.write(producer.id, producer.epoch, 9, False, 1, [("t", 0)], outcomes.append)
-    producer.node.settle()
-    question[-1](ErrorCode.NONE)
-    producer.node.settle()
-    answer = producer.client.take(0, VERIFIED, number).responses[0].partition_responses[0]
+class Overtaken:
+    """A batch of the next transaction, under the epoch of the last one, whose marker comes while the coordinator is
+    asked about it."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        producer.add(0)
+        assert producer.produce(VERIFIED).error_code == ErrorCode.NONE
+        producer.end(TV1)
+        self.asked: list[Any] = []
+        verification = producer.node.node.txn_verification
+        verification.ask = lambda *question: self.asked.append(question)  # type: ignore[method-assign]
+        self.number = producer.client.send(producer.request(sequence=1), VERIFIED)
+
+    def marker(self) -> None:
+        producer = self.producer
+        node, outcomes = producer.node.node, list[Any]()
+        node.txn_markers.write(producer.id, producer.epoch, 9, False, 1, [("t", 0)], outcomes.append)
+        producer.node.settle()
+
+    def coordinator_says(self, code: ErrorCode) -> None:
+        self.asked.pop()[-1](code)
+        self.producer.node.settle()
+
+    def answer(self) -> Any:
+        taken = self.producer.client.take(0, VERIFIED, self.number)
+        return taken and taken.responses[0].partition_responses[0]
+
+
+def test_when_a_marker_comes_while_the_coordinator_is_asked_it_is_asked_again(producer: Producer) -> None:
+    """A producer begins the next transaction before the markers of the last one have arrived everywhere."""
+    batch = Overtaken(producer)
+    batch.marker()
+    batch.coordinator_says(ErrorCode.NONE)
+    assert batch.answer() is None
+    batch.coordinator_says(ErrorCode.NONE)
+    assert batch.answer().error_code == ErrorCode.NONE
+    assert producer.node.node.partitions["t", 0].log.producers.ongoing
+
+
+def test_a_batch_that_a_marker_has_overtaken_may_belong_to_no_transaction(producer: Producer) -> None:
+    """Or it would begin one that nobody ends."""
+    batch = Overtaken(producer)
+    batch.marker()
+    batch.coordinator_says(ErrorCode.NONE)
+    batch.coordinator_says(ErrorCode.TRANSACTION_ABORTABLE)
+    assert batch.answer().error_code == ErrorCode.TRANSACTION_ABORTABLE
+    producers = producer.node.node.partitions["t", 0].log.producers
+    assert not producers.ongoing
+    assert not producers.verifying
+
+
+def test_a_batch_is_not_asked_about_forever(producer: Producer) -> None:
+    batch = Overtaken(producer)
+    for _ in range(ASKS_MAX):
+        batch.marker()
+        batch.coordinator_says(ErrorCode.NONE)
+    answer = batch.answer()
     assert answer.error_code == ErrorCode.INVALID_TXN_STATE
     assert answer.error_message == "Record was not part of an ongoing transaction"
-    assert not partition.log.producers.ongoing
+    assert not producer.node.node.partitions["t", 0].log.producers.ongoing
 
 
 @pytest.mark.parametrize(

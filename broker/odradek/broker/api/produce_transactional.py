@@ -2,12 +2,11 @@
 
 While a transaction of this producer and epoch is under way in the partition, that is known. Else its coordinator is
 asked first (`txn_verification`), and the batch, copied out of the connection's buffer, waits for the answer. If a
-marker of the producer has come meanwhile, what was answered is of the past: INVALID_TXN_STATE.
+marker of the producer has come meanwhile, what was answered is of the past: the coordinator is asked again.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
     from odradek.storage.log import AppendResult
-    from odradek.storage.producers import Verification
+
+ASKS_MAX = 3
+"""A marker may come more than once; beyond, INVALID_TXN_STATE."""
 
 _producer = Struct(">qhi").unpack_from
 """Producer id, epoch and first sequence, which stand side by side in a batch."""
@@ -61,48 +62,70 @@ def append(
             ErrorCode.INVALID_PRODUCER_EPOCH,
             f"Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {known.epoch}",
         )
-    guard = log.producers.begin_verification(producer_id, sequence)
-    waiting = _Waiting(node, partition, producer_id, epoch, support, guard, bytearray(batch))
-    node.txn_verification.ask(
-        transactional_id,
-        producer_id,
-        epoch,
-        (partition.topic, partition.index),
-        support,
-        partial(waiting.answered, later),
-    )
+    _Waiting(
+        node, partition, transactional_id, producer_id, epoch, sequence, support, bytearray(batch), later
+    ).ask()
     return None
 
 
 class _Waiting:
     """A batch whose transaction is being asked about."""
 
-    __slots__ = ("_batch", "_epoch", "_guard", "_node", "_partition", "_producer_id", "_support")
+    __slots__ = ("_asked", "_batch", "_epoch", "_guard", "_later", "_node", "_partition", "_producer_id", "_sequence",
+                 "_support", "_transactional_id")  # fmt: skip
 
     def __init__(
         self,
         node: Node,
         partition: Partition,
+        transactional_id: str,
         producer_id: int,
         epoch: int,
+        sequence: int,
         support: Support,
-        guard: Verification,
         batch: bytearray,
+        later: Callable[[AppendResult | KafkaError], None],
     ) -> None:
         self._node = node
         self._partition = partition
+        self._transactional_id = transactional_id
         self._producer_id = producer_id
         self._epoch = epoch
+        self._sequence = sequence
         self._support = support
-        self._guard = guard
         self._batch = batch
+        self._later = later
+        self._asked = 0
 
-    def answered(self, later: Callable[[AppendResult | KafkaError], None], code: ErrorCode) -> None:
+    def ask(self) -> None:
+        self._asked += 1
+        partition = self._partition
+        self._guard = partition.log.producers.begin_verification(self._producer_id, self._sequence)
+        self._node.txn_verification.ask(
+            self._transactional_id,
+            self._producer_id,
+            self._epoch,
+            (partition.topic, partition.index),
+            self._support,
+            self._answered,
+        )
+
+    def _answered(self, code: ErrorCode) -> None:
+        if code is ErrorCode.NONE and self._is_overtaken and self._asked < ASKS_MAX:
+            self.ask()
+            return
         try:
             result: AppendResult | KafkaError = self._append(code)
         except KafkaError as error:
             result = error
-        later(result)
+        self._later(result)
+
+    @property
+    def _is_overtaken(self) -> bool:
+        """By the marker of the last transaction, which a producer does not wait for before it begins the next one."""
+        log = self._partition.log
+        current = log.producers.verifying.get(self._producer_id) is self._guard
+        return not current and not log.in_transaction(self._producer_id, self._epoch)
 
     def _append(self, code: ErrorCode) -> AppendResult:
         partition = self._partition
