@@ -27,14 +27,13 @@ def main() -> int:
         from bench.failover import main as failover
 
         return failover(sys.argv[2:])
-    options = parse_arguments()
-    if options.command == "report" and "notes" in json.loads(options.file.read_text()):
-        from bench.failover import write
+    if sys.argv[1:2] == ["coordinators"]:
+        from bench.coordinators import main as coordinators
 
-        write(options.file.with_suffix(""), json.loads(options.file.read_text()))
-        return 0
+        return coordinators(sys.argv[2:])
+    options = parse_arguments()
     if options.command == "report":
-        return write_results(json.loads(options.file.read_text()), options.file.with_suffix(""))
+        return report(options.file)
     names = wanted_rows(options)
     sides = [] if names == [MICRO_ROW] else available(options.sides)
     plan = make_plan(options)
@@ -54,6 +53,22 @@ def main() -> int:
         return 0
     RESULTS.mkdir(exist_ok=True)
     return write_results(results, RESULTS / f"{results['date']}-{options.label}")
+
+
+def report(file: Path) -> int:
+    """Write anew what follows from the samples of a run, whatever command they are of."""
+    results, base = json.loads(file.read_text()), file.with_suffix("")
+    if "coordinators" in results:
+        from bench.coordinators import write as write_coordinators
+
+        write_coordinators(base, results)
+        return 0
+    if "notes" in results:
+        from bench.failover import write as write_failover
+
+        write_failover(base, results)
+        return 0
+    return write_results(results, base)
 
 
 def wanted_rows(options: argparse.Namespace) -> list[str]:

@@ -1,19 +1,15 @@
-"""`python -m bench.groups`: what groups cost, beside Apache Kafka.
+"""What groups cost, beside Apache Kafka: two parts of `python -m bench coordinators`.
 
-    idle    groups with one member and one committed offset each, then nothing: memory per group (target for 10,000
-            groups: 100 MB)
+    idle    groups with one member and one committed offset each, then nothing: memory per group
     crowd   members of one group: all come, one leaves, all leave; the time until everybody has its share each time,
             and the node's CPU time for it
 
 For both protocols. The members are one process with a connection each (the crowd) or a few (the idle ones), and do
 as clients do: they give up at once, and come again when they are told to.
-
-    python -m bench.groups --sides odradek,kafka --groups 10000 --members 1000
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -23,8 +19,8 @@ from typing import Any
 
 from bench.procstat import ProcessMeter
 from bench.raw_client import HOST, BenchError
-from bench.report import OURS, PEER
-from bench.servers import SIDES, KafkaServer, OdradekServer, Server, data_root, free_ports, only_run
+from bench.rows import Metrics
+from bench.servers import KafkaServer, OdradekServer, Server
 from odradek.wire.apis import response_class
 from odradek.wire.errors import ErrorCode
 from odradek.wire.frame import decode_response_header, encode_request
@@ -49,6 +45,8 @@ from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupRequestA
 TOPIC, IDLE_TOPIC = "bench-groups", "bench-idle-groups"
 IDLE_CONNECTIONS = 50
 CLASSIC, CONSUMER = "classic", "consumer"
+PROTOCOLS = (CLASSIC, CONSUMER)
+ACTS = ("all come", "one leaves", "all leave")
 BEAT_S = 0.5
 """Between two heartbeats of a member of the crowd; what the broker tells is not waited for, to measure its work."""
 SESSION_MS = 1_800_000
@@ -237,9 +235,9 @@ def assignment(partitions: range) -> bytes:
 # -- idle --------------------------------------------------------------------------------------------------------
 
 
-async def idle(port: int, count: int, protocol: str) -> None:
+async def idle(port: int, count: int, protocol: str, serial: int) -> None:
     """Make the groups, a few at a time, and leave them alone."""
-    names = [f"idle-{protocol}-{number}" for number in range(count)]
+    names = [f"idle-{protocol}-{serial}-{number}" for number in range(count)]
     connections = [await Connection.open(port) for _ in range(IDLE_CONNECTIONS)]
 
     async def make(connection: Connection, mine: list[str]) -> None:
@@ -280,12 +278,14 @@ async def commit(connection: Connection, group: str, member_id: str, generation:
 # -- crowd -------------------------------------------------------------------------------------------------------
 
 
-async def crowd(port: int, topic_id: bytes, count: int, protocol: str, meter: ProcessMeter) -> list[str]:
-    """One line for each act."""
-    group = Crowd(topic_id, count, f"crowd-{protocol}")
+async def crowd(
+    port: int, topic_id: bytes, count: int, protocol: str, name: str, meter: ProcessMeter
+) -> dict[str, Metrics]:
+    """What each act took."""
+    group = Crowd(topic_id, count, name)
     for number in range(count):
         group.members.append(Member(group, number, protocol, await Connection.open(port)))
-    lines: list[str] = []
+    acts: dict[str, Metrics] = {}
     loops = [asyncio.create_task(member.live()) for member in group.members]
 
     async def settle() -> None:
@@ -298,12 +298,10 @@ async def crowd(port: int, topic_id: bytes, count: int, protocol: str, meter: Pr
                 raise BenchError(f"{count} members did not settle within {PATIENCE_S:.0f} s")
             await asyncio.sleep(0.02)
 
-    async def act(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def act(what: str, work: Callable[[], Awaitable[None]]) -> None:
         began, cpu = time.perf_counter(), meter.cpu_s()
         await work()
-        lines.append(
-            f"crowd, {protocol}, {name}: {time.perf_counter() - began:.2f} s, {meter.cpu_s() - cpu:.2f} s CPU"
-        )
+        acts[what] = {"seconds": time.perf_counter() - began, "cpu_s": meter.cpu_s() - cpu}
 
     async def one_leaves() -> None:
         gone = group.members.pop()
@@ -319,36 +317,32 @@ async def crowd(port: int, topic_id: bytes, count: int, protocol: str, meter: Pr
         await asyncio.gather(*loops)
         await asyncio.gather(*(member.leave() for member in group.members))
 
-    await act(f"{count} come", settle)
-    await act("one leaves", one_leaves)
-    await act("all leave", all_leave)
+    for what, work in zip(ACTS, (settle, one_leaves, all_leave), strict=True):
+        await act(what, work)
     for member in group.members:
         member.connection.close()
-    return lines
+    return acts
 
 
 # -- sides -------------------------------------------------------------------------------------------------------
 
 
-def run_side(server: Server, options: argparse.Namespace) -> None:
-    server.start()
-    try:
-        topic_id = asyncio.run(prepare(server.port, options.members))
-        for protocol in options.protocols:
-            before = server.meter.rss_mb()
-            began = time.perf_counter()
-            asyncio.run(idle(server.port, options.groups, protocol))
-            took = time.perf_counter() - began
-            grown = server.meter.rss_mb() - before
-            print(
-                f"{server.label}: {options.groups} idle groups, {protocol}: {grown:.1f} MB "
-                f"({grown * 1e3 / options.groups:.1f} KB each), made in {took:.1f} s",
-                flush=True,
-            )
-            for line in asyncio.run(crowd(server.port, topic_id, options.members, protocol, server.meter)):
-                print(f"{server.label}: {line}", flush=True)
-    finally:
-        server.remove()
+def measure_idle(server: Server, count: int, protocol: str, serial: int) -> Metrics:
+    """Memory that `count` more groups take."""
+    before = server.meter.rss_mb()
+    began = time.perf_counter()
+    asyncio.run(idle(server.port, count, protocol, serial))
+    took = time.perf_counter() - began
+    grown = server.meter.rss_mb() - before
+    return {"mb": grown, "kb_each": grown * 1e3 / count, "made_s": took}
+
+
+def measure_crowd(
+    server: Server, topic_id: bytes, count: int, protocol: str, serial: int
+) -> dict[str, Metrics]:
+    return asyncio.run(
+        crowd(server.port, topic_id, count, protocol, f"crowd-{protocol}-{serial}", server.meter)
+    )
 
 
 async def prepare(port: int, partitions: int) -> bytes:
@@ -370,42 +364,25 @@ async def prepare(port: int, partitions: int) -> bytes:
     raise BenchError("no coordinator")
 
 
+QUICK_GROUPS = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.consumer.max.session.timeout.ms": "3600000",
+    "group.consumer.session.timeout.ms": "3600000",
+}
+"""Without the wait for a group's first members, which would be most of what is measured; and idle members stay."""
+
+
 class QuickKafka(KafkaServer):
-    """Without the wait for a group's first members, which would be most of what is measured."""
+    """With QUICK_GROUPS."""
 
     def __init__(self, directory: Path, port: int, cpus: frozenset[int]) -> None:
         super().__init__(directory, port, cpus)
-        self.overrides = {
-            "group.initial.rebalance.delay.ms": "0",
-            "group.consumer.max.session.timeout.ms": "3600000",
-            "group.consumer.session.timeout.ms": "3600000",
-        }
+        self.overrides = dict(QUICK_GROUPS)
 
 
 class QuickOdradek(OdradekServer):
+    """With QUICK_GROUPS."""
+
     def command(self) -> list[str]:
-        keys = {
-            "group.initial.rebalance.delay.ms": "0",
-            "group.consumer.max.session.timeout.ms": "3600000",
-            "group.consumer.session.timeout.ms": "3600000",
-        }
-        return [*super().command(), *(part for key in keys for part in ("--override", f"{key}={keys[key]}"))]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.groups", description="What groups cost.")
-    parser.add_argument("--sides", default=f"{OURS},{PEER}", help="of odradek, kafka")
-    parser.add_argument("--groups", type=int, default=10_000)
-    parser.add_argument("--members", type=int, default=1_000)
-    parser.add_argument("--protocols", default=f"{CLASSIC},{CONSUMER}", type=lambda text: text.split(","))
-    options = parser.parse_args()
-    made: dict[str, type[Server]] = {OURS: QuickOdradek, PEER: QuickKafka}
-    assert made.keys() <= SIDES.keys()
-    with only_run(), data_root(None) as root:
-        for side in options.sides.split(","):
-            run_side(made[side](root / side, free_ports(1)[0], frozenset()), options)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        overrides = (("--override", f"{key}={value}") for key, value in QUICK_GROUPS.items())
+        return [*super().command(), *(part for each in overrides for part in each)]

@@ -12,10 +12,11 @@ import select
 import time
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from bench.raw_client import Admin, BenchError, connect
+from bench.raw_client import Admin, BenchError, connect, name_of
 from bench.raw_frames import AnswerShape, BatchShape, produce_answer_shape, produce_frame
 
 NS = 1_000_000_000
@@ -81,12 +82,9 @@ class TimedPipe:
         size, error_at, received = self._answer.size, self._answer.error_at, self._received
         pos = 0
         while self._filled - pos >= size:
-            if (
-                int.from_bytes(received[pos : pos + 4], "big") != size - 4
-                or received[pos + error_at]
-                or received[pos + error_at + 1]
-            ):
-                raise BenchError("a request was refused")
+            error = int.from_bytes(received[pos + error_at : pos + error_at + 2], "big")
+            if error or int.from_bytes(received[pos : pos + 4], "big") != size - 4:
+                raise BenchError(f"a request was refused: {name_of(error)}")
             latencies.append(now - self._due.popleft())
             pos += size
         if pos:
@@ -111,47 +109,52 @@ class Pacer:
         self.pipes = [TimedPipe(leader, frame, answer) for leader, frame in zip(leaders, frames, strict=True)]
 
     def run(self, rate: int, seconds: float) -> LatencyResult:
-        total = int(rate * seconds)
-        interval = NS // rate
-        latencies, lateness = array("q"), array("q")
-        cpu_began = time.process_time()
-        pipes, clock = self.pipes, time.perf_counter_ns
-        with select.epoll() as poller:
-            by_fd = {pipe.sock.fileno(): pipe for pipe in pipes}
-            for fd in by_fd:
-                poller.register(fd, select.EPOLLIN)
-            began = due = clock() + NS // 100
-            timeout = began + int((seconds + 30) * NS)
-            sent = 0
-            while len(latencies) < total:
-                now = clock()
-                while due <= now and sent < total:
-                    pipes[sent % len(pipes)].send(due)
-                    lateness.append(clock() - due)
-                    sent += 1
-                    due = began + sent * interval
-                if not self._spin:
-                    sleep_until(due if sent < total else now + NS // 1000, poller)
-                for fd, _ in poller.poll(0):
-                    by_fd[fd].flush()
-                    by_fd[fd].receive(latencies)
-                if now > timeout:
-                    raise BenchError(f"{total - len(latencies)} of {total} requests have no answer")
-            wall = (clock() - began) / NS
-        ordered = sorted(lateness)
-        return LatencyResult(
-            total,
-            total / wall,
-            time.process_time() - cpu_began,
-            [value / 1e6 for value in latencies],
-            percentile(ordered, 99.9) / 1e6,
-        )
+        return pace(self.pipes, rate, seconds, spin=self._spin)
 
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.sock.close()
         with Admin(self.port) as admin:
             admin.delete_topic(self.topic)
+
+
+def pace(pipes: Sequence[TimedPipe], rate: int, seconds: float, *, spin: bool) -> LatencyResult:
+    """`rate` requests a second, over the pipes in turn."""
+    total = int(rate * seconds)
+    interval = NS // rate
+    latencies, lateness = array("q"), array("q")
+    cpu_began = time.process_time()
+    clock = time.perf_counter_ns
+    with select.epoll() as poller:
+        by_fd = {pipe.sock.fileno(): pipe for pipe in pipes}
+        for fd in by_fd:
+            poller.register(fd, select.EPOLLIN)
+        began = due = clock() + NS // 100
+        timeout = began + int((seconds + 30) * NS)
+        sent = 0
+        while len(latencies) < total:
+            now = clock()
+            while due <= now and sent < total:
+                pipes[sent % len(pipes)].send(due)
+                lateness.append(clock() - due)
+                sent += 1
+                due = began + sent * interval
+            if not spin:
+                sleep_until(due if sent < total else now + NS // 1000, poller)
+            for fd, _ in poller.poll(0):
+                by_fd[fd].flush()
+                by_fd[fd].receive(latencies)
+            if now > timeout:
+                raise BenchError(f"{total - len(latencies)} of {total} requests have no answer")
+        wall = (clock() - began) / NS
+    ordered = sorted(lateness)
+    return LatencyResult(
+        total,
+        total / wall,
+        time.process_time() - cpu_began,
+        [value / 1e6 for value in latencies],
+        percentile(ordered, 99.9) / 1e6,
+    )
 
 
 def sleep_until(due_ns: int, poller: select.epoll) -> None:
