@@ -263,6 +263,10 @@ def draw(view: ClusterView, width: int, rows_max: int = ROWS_MAX) -> RenderableT
         parts.append(partition_table(view, rows_max))
     elif not view.answered:
         parts.append(Text("No node answers questions about topics.", style="yellow"))
+    if view.answered and not any(node.controller for node in view.nodes):
+        voting = ", ".join(str(node.id) for node in view.nodes if "controller" in node.roles)
+        said = f"No controller is active: most of {voting} must run. Until then nothing fails over."
+        parts.append(Text(said, style="yellow"))
     # A line for each, so that they can be copied from a narrow terminal too.
     parts.append(Text(f"bootstrap.servers={view.bootstrap}", style="dim", overflow="fold"))
     parts.append(Text(f"cluster {view.cluster_id}", style="dim"))

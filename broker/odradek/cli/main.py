@@ -32,7 +32,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "start, watch, kill, stop a cluster on this machine; cluster id and endpoints",
     ),
     "features": ("features", "run", "describe, upgrade, downgrade the features of a cluster"),
-    "metadata-quorum": ("metadata_quorum", "run", "status of the metadata quorum"),
+    "metadata-quorum": (
+        "metadata_quorum",
+        "run",
+        "status of the metadata quorum; add and remove controllers",
+    ),
     "simulate": ("simulate", "run", "whole clusters on virtual time under faults, every promise checked"),
     "transactions": ("transactions", "run", "list, describe, abort transactions, find those that hang"),
     "storage": ("storage", "run", "random ids, format and inspect data directories"),

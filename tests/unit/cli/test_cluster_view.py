@@ -36,8 +36,9 @@ def partition(topic: str, number: int) -> PartitionView:
     return PartitionView(topic, number, 1, [1, 2, 3], [1, 2, 3], {1: 7, 2: 7, 3: 7})
 
 
-def picture(width: int, *partitions: PartitionView, rows_max: int = 24) -> list[str]:
+def picture(width: int, *partitions: PartitionView, rows_max: int = 24, controller: bool = True) -> list[str]:
     nodes = [node(1), node(2), node(3, ("broker",)), node(101, ("controller",))]
+    nodes = [each._replace(controller=each.controller and controller) for each in nodes]
     bootstrap = ",".join(each.kafka for each in nodes if each.kafka)
     view = ClusterView(nodes, list(partitions), bootstrap, "W-2XG8tY934JxQJe19jP0A", answered=True)
     console = Console(width=width, highlight=False)
@@ -85,3 +86,9 @@ def test_a_node_whose_process_is_gone_is_not_said_to_be_up_to_date(tmp_path: Pat
     ]
     assert [view.metadata_lag for view in views] == [0, None, 0]
     assert not any(view.controller for view in views)
+
+
+def test_a_cluster_without_an_active_controller_says_what_is_missing() -> None:
+    said = "No controller is active: most of 1, 2, 101 must run. Until then nothing fails over."
+    assert said in picture(80, controller=False)
+    assert said not in picture(80)
