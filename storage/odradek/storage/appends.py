@@ -14,11 +14,12 @@ from crc32c import crc32c
 
 from odradek.storage.batch import ASSIGN, CODEC_MAX, CRC_FIELD, CRC_START, SEQUENCE_MAX
 from odradek.storage.config import LOG_APPEND_TIME
+from odradek.storage.conversion import convert, must_open
 from odradek.storage.producers import ProducerEntry, end_transaction_marker
 from odradek.storage.reads import LogReads
 from odradek.storage.segment import NEVER, RELATIVE_OFFSET_MAX, Segment
 from odradek.storage.state import NO_LIMIT
-from odradek.storage.validation import Parsed, check_batch, check_keys, split_batches
+from odradek.storage.validation import Parsed, check_batch, split_batches
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.record_body import RECORD_SIZE_MIN
 from odradek.wire.records import (
@@ -145,15 +146,17 @@ class LogAppends(LogReads):
                 f"Leader epoch {leader_epoch} is older than {self.epochs.latest}.",
             )
         parsed = split_batches(batches)
+        where = f"{self.topic}-{self.partition}"
         for header, batch in parsed:
-            check_batch(header, batch, self.config, wall_ms, allow_control=allow_control)
+            check_batch(header, batch, self.config, wall_ms, where, allow_control=allow_control)
             if header.is_transactional and not (transactional or allow_control):
                 raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-            if self.config.cleanup_compact and not trusted and not header.is_control:
-                check_keys(batch)
         duplicate = self._check_producers(parsed, allow_control, transaction_version)
         if duplicate is not None:
             return duplicate
+        for at, (header, batch) in enumerate(parsed):
+            if must_open(header, self.config, keyed=trusted):
+                parsed[at] = convert(header, batch, self.config, wall_ms, where, keyed=trusted)
         stamp = wall_ms if self.config.timestamp_type == LOG_APPEND_TIME else -1
         first = self.log_end_offset
         try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from odradek.wire.compression import Codec
+
 UNLIMITED = (1 << 63) - 1
 CREATE_TIME = "CreateTime"
 LOG_APPEND_TIME = "LogAppendTime"
+PRODUCER = "producer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,11 @@ class LogConfig:
     flush_messages: int = UNLIMITED
     flush_ms: int = UNLIMITED
     file_delete_delay_ms: int = 60_000
-    compression_type: str = "producer"
+    compression_type: str = PRODUCER
+    """`compression.type`: the codec every batch is kept with, or the one its producer chose."""
+    compression_gzip_level: int = -1
+    compression_lz4_level: int = 9
+    compression_zstd_level: int = 3
     delete_retention_ms: int = 24 * 3600 * 1000
     min_compaction_lag_ms: int = 0
     max_compaction_lag_ms: int = UNLIMITED
@@ -47,6 +54,19 @@ class LogConfig:
                 raise ValueError(f"{name.replace('_', '.')}: {value} is below {least}")
         if self.timestamp_type not in (CREATE_TIME, LOG_APPEND_TIME):
             raise ValueError(f"message.timestamp.type: {self.timestamp_type!r} is neither of Kafka's two")
+
+    @property
+    def checks_old_timestamps(self) -> bool:
+        """Some record may be too old: no header tells, each is looked at."""
+        return self.timestamp_type == CREATE_TIME and self.timestamp_before_max_ms < UNLIMITED
+
+    def compression_level(self, codec: Codec) -> int | None:
+        """`compression.<codec>.level`; None for codecs without levels."""
+        if codec is Codec.GZIP:
+            return self.compression_gzip_level
+        if codec is Codec.LZ4:
+            return self.compression_lz4_level
+        return self.compression_zstd_level if codec is Codec.ZSTD else None
 
     @classmethod
     def from_topic_configs(cls, configs: Mapping[str, str]) -> LogConfig:
@@ -75,6 +95,9 @@ class LogConfig:
 
 
 _NUMBERS = {
+    "compression.gzip.level": "compression_gzip_level",
+    "compression.lz4.level": "compression_lz4_level",
+    "compression.zstd.level": "compression_zstd_level",
     "segment.bytes": "segment_bytes",
     "segment.ms": "segment_ms",
     "segment.jitter.ms": "segment_jitter_ms",

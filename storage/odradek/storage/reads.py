@@ -15,11 +15,11 @@ from crc32c import crc32c
 from odradek.ports.disk import Buffer, Disk, File, FileRange
 from odradek.storage import layout
 from odradek.storage.batch import CRC_START, WALK, Damage, parse_header
+from odradek.storage.conversion import open_batch
 from odradek.storage.segment import DamagedIndex, Segment
 from odradek.storage.state import LogState
 from odradek.storage.txn_index import AbortedTxn
 from odradek.storage.txn_index import decode as decode_aborted
-from odradek.storage.validation import open_batch
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import (
     HEADER,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from odradek.ports.disk import Buffer, Syncer
-from odradek.storage.config import CREATE_TIME, UNLIMITED, LogConfig
+from odradek.storage.config import CREATE_TIME, PRODUCER, LogConfig
 from odradek.storage.epoch_starts import EpochStarts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.producers import ProducerStates
@@ -158,8 +158,9 @@ class LogState:
         config = self.config
         plain = (
             config.timestamp_type == CREATE_TIME
-            and config.timestamp_before_max_ms >= UNLIMITED
+            and not config.checks_old_timestamps
             and not config.cleanup_compact
+            and config.compression_type == PRODUCER
         )
         usable = not self.offline and self.readable_end == NO_LIMIT
         ready = bool(self._segments) and self._segments[-1].index is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from crc32c import crc32c
 
 from odradek.storage.batch import CODEC_MAX, CRC_START, parse_header
-from odradek.storage.config import CREATE_TIME, UNLIMITED, LogConfig
+from odradek.storage.config import CREATE_TIME, LogConfig
+from odradek.storage.conversion import open_batch, refuse_invalid
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.record_body import RECORD_SIZE_MIN
 from odradek.wire.records import (
@@ -13,17 +14,9 @@ from odradek.wire.records import (
     HEADER_SIZE,
     LENGTH_MIN,
     LOG_APPEND_TIME_FLAG,
-    NO_TIMESTAMP,
     BatchHeader,
-    Record,
-    read_records,
 )
 
-OPENED_BYTES_MAX = 32 << 20
-OPENED_RECORDS_MAX = 200_000
-"""What one batch may hold where it has to be opened: a compressed batch of a few KB can hold millions of records, and
-opening it would stop everything else for as long.
-"""
 _ATTRIBUTES_KNOWN = 0x7F
 
 Parsed = tuple[BatchHeader, memoryview]
@@ -60,14 +53,20 @@ def split_batches(buffer: memoryview) -> list[Parsed]:
 
 
 def check_batch(
-    header: BatchHeader, batch: memoryview, config: LogConfig, wall_ms: int, *, allow_control: bool
+    header: BatchHeader,
+    batch: memoryview,
+    config: LogConfig,
+    wall_ms: int,
+    where: str,
+    *,
+    allow_control: bool,
 ) -> None:
-    """The rules of one batch that need no log. KafkaError with Kafka's code."""
+    """The rules of one batch that need no log. KafkaError with Kafka's code; `where`: partition, for texts."""
     if header.size > config.max_message_bytes:
         raise KafkaError(
             ErrorCode.MESSAGE_TOO_LARGE,
-            f"The record batch size in the append is {header.size} bytes which exceeds the maximum configured value "
-            f"of {config.max_message_bytes}.",
+            f"The record batch size in the append to {where} is {header.size} bytes which exceeds the maximum "
+            f"configured value of {config.max_message_bytes}.",
         )
     if header.size > config.segment_bytes:
         raise KafkaError(
@@ -82,14 +81,10 @@ def check_batch(
         )
     if header.is_control and not allow_control:
         raise KafkaError(ErrorCode.INVALID_RECORD, "Clients are not allowed to write control records.")
-    if (
-        header.attributes & LOG_APPEND_TIME_FLAG
-        and config.timestamp_type == CREATE_TIME
-        and not allow_control
-    ):
+    if header.attributes & LOG_APPEND_TIME_FLAG and not allow_control:
         raise KafkaError(
             ErrorCode.INVALID_TIMESTAMP,
-            "Invalid timestamp type LogAppendTime from a client; the broker sets it.",
+            "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime.",
         )
     if header.producer_id >= 0 and not header.is_control:
         if header.base_sequence < 0 and not allow_control:
@@ -102,28 +97,7 @@ def check_batch(
     if header.is_transactional and header.producer_id < 0:
         raise KafkaError(ErrorCode.INVALID_RECORD, "A transactional batch must have a producer id.")
     if config.timestamp_type == CREATE_TIME:
-        _check_timestamps(header, batch, config, wall_ms)
-
-
-def open_batch(batch: memoryview) -> list[Record]:
-    """The records of a batch. KafkaError MESSAGE_TOO_LARGE for one that holds too much."""
-    header = parse_header(batch)
-    if header.count > OPENED_RECORDS_MAX:
-        raise KafkaError(
-            ErrorCode.MESSAGE_TOO_LARGE,
-            f"A batch of {header.count} records is not opened, which this topic demands; at most {OPENED_RECORDS_MAX}.",
-        )
-    return read_records(batch, header, limit=OPENED_BYTES_MAX)
-
-
-def check_keys(batch: memoryview) -> None:
-    """A compacted topic takes no record without a key. Opens the batch. KafkaError INVALID_RECORD."""
-    for at, record in enumerate(open_batch(batch)):
-        if record.key is None:
-            raise KafkaError(
-                ErrorCode.INVALID_RECORD,
-                f"Compacted topic cannot accept message without key (record {at} of the batch).",
-            )
+        _check_timestamps(header, batch, config, wall_ms, where)
 
 
 def _check_counts(header: BatchHeader) -> None:
@@ -141,23 +115,16 @@ def _check_counts(header: BatchHeader) -> None:
         )
 
 
-def _check_timestamps(header: BatchHeader, batch: memoryview, config: LogConfig, wall_ms: int) -> None:
-    """CreateTime bounds. The header vouches for the upper one; a lower one (rarely set) opens the batch."""
+def _check_timestamps(
+    header: BatchHeader, batch: memoryview, config: LogConfig, wall_ms: int, where: str
+) -> None:
+    """CreateTime: the header vouches for the latest one. Which records are wrong costs a look only when some are."""
     latest = wall_ms + config.timestamp_after_max_ms
-    if header.max_timestamp > latest:
-        raise _out_of_range(header.max_timestamp, wall_ms, config)
-    if config.timestamp_before_max_ms >= UNLIMITED:
+    if header.max_timestamp <= latest:
         return
-    for record in open_batch(batch):
-        timestamp = record.timestamp
-        too_old = wall_ms - timestamp > config.timestamp_before_max_ms
-        if timestamp != NO_TIMESTAMP and (too_old or timestamp > latest):
-            raise _out_of_range(timestamp, wall_ms, config)
-
-
-def _out_of_range(timestamp: int, wall_ms: int, config: LogConfig) -> KafkaError:
-    return KafkaError(
+    refuse_invalid(open_batch(batch), config, wall_ms, where, keyed=True)
+    raise KafkaError(
         ErrorCode.INVALID_TIMESTAMP,
-        f"Timestamp {timestamp} of message is out of range. The timestamp should be within "
-        f"[{wall_ms - config.timestamp_before_max_ms}, {wall_ms + config.timestamp_after_max_ms}]",
+        f"Timestamp {header.max_timestamp} of message is out of range. The timestamp should be within "
+        f"[{wall_ms - config.timestamp_before_max_ms}, {latest}]",
     )

@@ -19,7 +19,7 @@ from odradek.wire.messages.produce import (
     ProduceResponse,
     TopicProduceData,
 )
-from odradek.wire.records import Record, build_batch, seal
+from odradek.wire.records import Record, build_batch, parse_header, read_records, seal
 from support.node_harness import Client, NodeHarness
 
 VERSIONS = range(3, 14)
@@ -325,3 +325,43 @@ def test_a_deleted_and_recreated_topic_is_not_written_through_an_old_plan(node: 
         assert fresh.responses[0].partition_responses[0].base_offset == offset
     (plan,) = client.connection.produce_cache.values()
     assert plan.partition is node.node.partitions["t", 0], "the hot path is taken again"
+
+
+@pytest.mark.parametrize("version", [7, 8, 9, 13])
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_the_records_that_were_refused_are_named(node: NodeHarness, version: int, partitions: int) -> None:
+    """On the hot path (one partition) and on the general one; responses have a place for them since version 8."""
+    now = node.clock.wall_ms()
+    late = now + 3_600_001
+    batch = bytes(build_batch([Record(0, now, b"k", b"v"), Record(1, late, b"k", b"v")]))
+    good = bytes(build_batch([Record(0, now, b"k", b"v")]))
+    client = node.client()
+    produce(node, client, dict.fromkeys(range(partitions), good), version)
+    answer = produce(node, client, dict.fromkeys(range(partitions), batch), version)
+    for each in answer.responses[0].partition_responses:
+        assert each.error_code == ErrorCode.INVALID_TIMESTAMP
+        if version < 8:
+            continue
+        assert each.error_message == "One or more records have been rejected due to invalid timestamp"
+        (error,) = each.record_errors
+        assert error.batch_index == 1
+        assert error.batch_index_error_message == (
+            f"Timestamp {late} of message with offset 1 is out of range. "
+            f"The timestamp should be within [{now - (2**63 - 1)}, {now + 3_600_000}]"
+        )
+
+
+def test_a_topic_s_compression_type_and_levels_reach_its_log(node: NodeHarness) -> None:
+    node.create_topic("z", compression__type="gzip", compression__gzip__level="1")
+    node.create_topic("best", compression__type="gzip", compression__gzip__level="9")
+    text = " ".join(str(i * i * 2654435761 % 65521) for i in range(2000)).encode()
+    sizes = []
+    for topic in ("z", "best"):
+        batch = bytes(build_batch([Record(0, node.clock.wall_ms(), b"k", text)], codec=Codec.LZ4))
+        produce(node, node.client(), {0: batch}, topic=topic)
+        log = node.node.partitions[(topic, 0)].log
+        stored = log.read(0, 1 << 20, end_offset=1).data
+        assert parse_header(stored).codec is Codec.GZIP
+        assert read_records(stored, limit=1 << 20)[0].value == text
+        sizes.append(log.size_bytes)
+    assert sizes[0] > sizes[1]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from odradek.storage.config import LogConfig
+from odradek.storage.conversion import OPENED_RECORDS_MAX, open_batch
 from odradek.storage.log import Log
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
-from odradek.storage.validation import OPENED_RECORDS_MAX, open_batch
 from odradek.wire.compression import Codec
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import Record, build_batch

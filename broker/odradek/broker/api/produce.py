@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from odradek.broker.api import produce_transactional
 from odradek.broker.pending import Pending, Response
+from odradek.storage.conversion import InvalidRecords
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.frame import encode_response
 from odradek.wire.messages.produce import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceResponse,
@@ -362,8 +364,19 @@ def _failed(index: int, error: KafkaError) -> PartitionProduceResponse:
         base_offset=-1,
         log_append_time_ms=-1,
         log_start_offset=-1,
+        record_errors=_record_errors(error),
         error_message=error.message,
     )
+
+
+def _record_errors(error: KafkaError) -> list[BatchIndexAndErrorMessage]:
+    """Which records of the batch were refused, and why (KIP-467)."""
+    if not isinstance(error, InvalidRecords):
+        return []
+    return [
+        BatchIndexAndErrorMessage(batch_index=at, batch_index_error_message=why)
+        for at, why in error.record_errors
+    ]
 
 
 def _handle_any(
@@ -495,6 +508,7 @@ class _Operation:
     def _refuse(self, answer: PartitionProduceResponse, name: str | None, error: KafkaError) -> None:
         answer.error_code = error.code
         answer.error_message = error.message
+        answer.record_errors = _record_errors(error)
         answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
         index = answer.index
         if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and self.version >= LEADER_HINT_FROM and name:
