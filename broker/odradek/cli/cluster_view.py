@@ -265,7 +265,7 @@ def draw(view: ClusterView, width: int, rows_max: int = ROWS_MAX) -> RenderableT
         parts.append(Text("No node answers questions about topics.", style="yellow"))
     if view.answered and not any(node.controller for node in view.nodes):
         voting = ", ".join(str(node.id) for node in view.nodes if "controller" in node.roles)
-        said = f"No controller is active: most of {voting} must run. Until then nothing fails over."
+        said = f"No controller is active: most of {voting} must run for anything to change."
         parts.append(Text(said, style="yellow"))
     # A line for each, so that they can be copied from a narrow terminal too.
     parts.append(Text(f"bootstrap.servers={view.bootstrap}", style="dim", overflow="fold"))

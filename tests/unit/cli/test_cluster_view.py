@@ -89,6 +89,6 @@ def test_a_node_whose_process_is_gone_is_not_said_to_be_up_to_date(tmp_path: Pat
 
 
 def test_a_cluster_without_an_active_controller_says_what_is_missing() -> None:
-    said = "No controller is active: most of 1, 2, 101 must run. Until then nothing fails over."
+    said = "No controller is active: most of 1, 2, 101 must run for anything to change."
     assert said in picture(80, controller=False)
     assert said not in picture(80)
