@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from odradek.broker import metrics_transactions
 from odradek.broker.metrics import quantile_ms
-from odradek.coordinator.group.group import GroupState
+from odradek.coordinator.group.classic.group import GroupState
 from odradek.wire.apis import APIS
 from odradek.wire.errors import ErrorCode
 

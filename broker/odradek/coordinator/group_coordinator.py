@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 from odradek.coordinator.config import GroupConfig
 from odradek.coordinator.errors import client_error
-from odradek.coordinator.group import admin, join, leave, offset_requests, offsets, sync, txn_offsets
+from odradek.coordinator.group import admin, offset_requests, offsets, txn_offsets
+from odradek.coordinator.group.classic import join, leave, sync
+from odradek.coordinator.group.classic.group import GroupState
 from odradek.coordinator.group.consumer import heartbeat as consumer_heartbeat
 from odradek.coordinator.group.consumer.describe import describe_consumer_group
 from odradek.coordinator.group.consumer.settings import ConsumerSettings
 from odradek.coordinator.group.consumer.topics import TopicCatalog
 from odradek.coordinator.group.context import GroupContext, TopicResolver
-from odradek.coordinator.group.group import GroupState
 from odradek.coordinator.group.shard import GroupShard
 from odradek.coordinator.group.state import GroupMetrics
 from odradek.coordinator.partitioning import partition_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.coordinator_log import _Load
-from odradek.coordinator.group.group import EMPTY, STABLE, ClassicGroup
+from odradek.coordinator.group.classic.group import EMPTY, STABLE, ClassicGroup
 from odradek.coordinator.runtime import CoordinatorRuntime
 from odradek.ports.timers import TimerQueue
 from odradek.simulation.trace import InvariantViolation

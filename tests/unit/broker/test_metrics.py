@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from odradek.broker import metrics_export
 from odradek.broker.metrics import BUCKET_COUNT, ApiMetrics, BrokerMetrics, quantile_ms
-from odradek.coordinator.group.group import GroupState
+from odradek.coordinator.group.classic.group import GroupState
 from odradek.coordinator.group.state import GroupMetrics
 from odradek.wire.errors import ErrorCode
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from odradek.coordinator.group.records import GroupRecord, decode
+from odradek.coordinator.group.decode import decode
+from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group_coordinator import GroupConfig, GroupContext, GroupCoordinator
 from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode

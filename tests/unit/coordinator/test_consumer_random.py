@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from odradek.coordinator.group.classic.group import ClassicGroup
 from odradek.coordinator.group.consumer.embedded import read_assignment
 from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.consumer.records import all_records
-from odradek.coordinator.group.group import ClassicGroup
-from odradek.coordinator.group.records import decode
+from odradek.coordinator.group.decode import decode
 from odradek.coordinator.group_coordinator import GroupConfig, GroupCoordinator
 from odradek.coordinator.runtime import PartitionState
 from odradek.ports.timers import TimerQueue

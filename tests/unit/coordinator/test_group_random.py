@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from odradek.coordinator.group.group import EMPTY, STABLE, ClassicGroup
-from odradek.coordinator.group.records import decode, group_record
+from odradek.coordinator.group.classic.group import EMPTY, STABLE, ClassicGroup
+from odradek.coordinator.group.classic.records import group_record
+from odradek.coordinator.group.decode import decode
 from odradek.coordinator.group_coordinator import GroupConfig, GroupCoordinator
 from odradek.coordinator.runtime import PartitionState
 from odradek.ports.timers import TimerQueue

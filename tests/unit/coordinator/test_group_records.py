@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from odradek.coordinator.group.group import STABLE, ClassicGroup, GroupState, subscribed_topics
-from odradek.coordinator.group.member import Member
-from odradek.coordinator.group.records import (
-    GroupRecord,
-    decode,
+from odradek.coordinator.group.classic.group import STABLE, ClassicGroup, GroupState, subscribed_topics
+from odradek.coordinator.group.classic.member import Member
+from odradek.coordinator.group.classic.records import (
     group_from_record,
     group_record,
     group_tombstone,
     new_group_record,
-    offset_tombstone,
 )
+from odradek.coordinator.group.decode import decode
+from odradek.coordinator.group.offset_codec import offset_tombstone
+from odradek.coordinator.group.record import GroupRecord
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.messages.group_metadata_key import GroupMetadataKey
 from odradek.wire.messages.group_metadata_value import GroupMetadataValue, MemberMetadata

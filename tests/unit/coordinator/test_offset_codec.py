@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odradek.coordinator.group.offset_codec import read_offset
-from odradek.coordinator.group.records import decode, group_tombstone, offset_record, offset_tombstone
+from odradek.coordinator.group.classic.records import group_tombstone
+from odradek.coordinator.group.decode import decode
+from odradek.coordinator.group.offset_codec import offset_record, offset_tombstone, read_offset
 from odradek.wire.messages.offset_commit_key import OffsetCommitKey
 from odradek.wire.messages.offset_commit_value import OffsetCommitValue
 from odradek.wire.uuid import ZERO_UUID

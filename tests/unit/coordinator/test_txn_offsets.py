@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from odradek.coordinator.group.records import decode
+from odradek.coordinator.group.decode import decode
 from odradek.coordinator.group_coordinator import GroupContext, GroupCoordinator
 from odradek.coordinator.runtime import Marker, Producer
 from odradek.wire.errors import ErrorCode

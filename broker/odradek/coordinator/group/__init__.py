@@ -1,1 +1,1 @@
-"""Consumer groups: the classic protocol and committed offsets."""
+"""Groups of both protocols, and committed offsets: the state of one partition of `__consumer_offsets`."""

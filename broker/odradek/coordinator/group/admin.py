@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from odradek.coordinator.group.classic.group import DEAD, EMPTY, STABLE, ClassicGroup
+from odradek.coordinator.group.classic.rebalance import abandon
 from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.context import GroupContext
-from odradek.coordinator.group.group import DEAD, EMPTY, STABLE, ClassicGroup
 from odradek.coordinator.group.offsets import offset_tombstones, tombstones_of
-from odradek.coordinator.group.rebalance import abandon
 from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.state import ShardState
 from odradek.coordinator.runtime import Outcome

@@ -1,7 +1,7 @@
-"""Committed offsets out of their records, for loading a partition: nearly all of its records are such ones.
+"""Records of committed offsets: written, and read quickly when a partition is loaded, for nearly all of it are such.
 
 One shape is read here: a key of type 1, a value of version 4, which is what Kafka writes since 4.1 and so do we.
-Everything else, what is damaged included, is left to the generated codec (`records.decode`). Measured: 100,000 offsets
+Everything else, what is damaged included, is left to the generated codec (`decode.py`). Measured: 100,000 offsets
 in 0.6 s of CPU, one in a batch, or 0.4 s, ten in a batch; with the generated codec 1.0 and 0.75 s.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 from struct import Struct
 from struct import error as struct_error
 
+from odradek.coordinator.group.record import GroupRecord
+from odradek.wire.messages.offset_commit_key import OffsetCommitKey
 from odradek.wire.messages.offset_commit_value import OffsetCommitValue
 from odradek.wire.uuid import ZERO_UUID
 
@@ -62,3 +64,11 @@ def read_offset(key: bytes, value: bytes | None) -> tuple[str, str, int, OffsetC
         )
     except (struct_error, IndexError, UnicodeDecodeError):
         return None
+
+
+def offset_record(group_id: str, topic: str, partition: int, value: OffsetCommitValue) -> GroupRecord:
+    return GroupRecord(OffsetCommitKey(group_id, topic, partition), value)
+
+
+def offset_tombstone(group_id: str, topic: str, partition: int) -> GroupRecord:
+    return GroupRecord(OffsetCommitKey(group_id, topic, partition), None)

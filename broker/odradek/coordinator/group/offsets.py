@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from odradek.coordinator.group.consumer.group import ConsumerGroup
-from odradek.coordinator.group.consumer.records import group_tombstones
-from odradek.coordinator.group.context import GroupContext
-from odradek.coordinator.group.group import (
+from odradek.coordinator.group.classic.group import (
     CONSUMER_PROTOCOL_TYPE,
     EMPTY,
     PREPARING_REBALANCE,
@@ -21,9 +18,13 @@ from odradek.coordinator.group.group import (
     ClassicGroup,
     PartitionCheck,
 )
-from odradek.coordinator.group.rebalance import keep_session
+from odradek.coordinator.group.classic.rebalance import keep_session
+from odradek.coordinator.group.classic.records import group_tombstone
+from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.consumer.records import group_tombstones
+from odradek.coordinator.group.context import GroupContext
+from odradek.coordinator.group.offset_codec import offset_record, offset_tombstone
 from odradek.coordinator.group.record import GroupRecord
-from odradek.coordinator.group.records import group_tombstone, offset_record, offset_tombstone
 from odradek.coordinator.group.state import AnyGroup, Offsets, ShardState, TopicPartition
 from odradek.coordinator.partitioning import utf16_length
 from odradek.coordinator.runtime import Outcome

@@ -1,4 +1,9 @@
-"""One decoded record of `__consumer_offsets`."""
+"""One decoded record of `__consumer_offsets`, and how it is written: as Kafka 4.3 does.
+
+Offsets in version 4 (version 1 when a client asked for its own retention, which only version 1 can hold), classic
+groups in version 3, all else in version 0. Who makes which record: `offset_codec.py`, `classic/records.py`,
+`consumer/records.py`; the way back is `decode.py`.
+"""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from functools import partial
 from itertools import islice
 
 from odradek.coordinator.group.admin import on_groups_deleted
+from odradek.coordinator.group.classic.group import ClassicGroup
+from odradek.coordinator.group.classic.rebalance import abandon, resume
 from odradek.coordinator.group.consumer.fence import fence
 from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.consumer.loading import resume_consumer_group
-from odradek.coordinator.group.group import ClassicGroup
 from odradek.coordinator.group.offsets import drop_void, expired, tombstones_of_topics
-from odradek.coordinator.group.rebalance import abandon, resume
 from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome

@@ -1,7 +1,7 @@
 """The groups of one partition of `__consumer_offsets`: what they are made of, and how records become state.
 
-The steps of the protocol are functions over this object, one file each: `join`, `sync`, `leave`, `rebalance`,
-`offsets`, `admin`. Durable state is the two kinds of timeline dictionary, and `replay` is what changes it. Live, a
+The steps of the protocols are functions over this object, one file each, in `classic/`, `consumer/`, `offsets.py` and
+`admin.py`. Durable state is the two kinds of timeline dictionary, and `replay` is what changes it. Live, a
 classic group is changed by the steps themselves, as in Kafka: members, timers and waiting requests are not in the
 log, and a group's record is written when a generation is complete, so that the next coordinator finds the last one.
 `groups` then versions a group's presence, not its inside.
@@ -17,17 +17,18 @@ from sys import intern
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from odradek.coordinator.config import GroupConfig
+from odradek.coordinator.group.classic.group import EMPTY, ClassicGroup
+from odradek.coordinator.group.classic.records import group_from_record
 from odradek.coordinator.group.consumer import records as consumer_records
 from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.consumer.regex import Lookup
 from odradek.coordinator.group.consumer.settings import ConsumerSettings
 from odradek.coordinator.group.consumer.timers import ConsumerTimers
 from odradek.coordinator.group.consumer.topics import TopicCatalog
-from odradek.coordinator.group.group import EMPTY, ClassicGroup
+from odradek.coordinator.group.decode import decode
 from odradek.coordinator.group.offset_codec import read_offset
-from odradek.coordinator.group.pending import PendingOffsets
+from odradek.coordinator.group.pending_offsets import PendingOffsets
 from odradek.coordinator.group.record import GroupRecord
-from odradek.coordinator.group.records import decode, group_from_record
 from odradek.coordinator.runtime import EventLog, Outcome
 from odradek.coordinator.timeline import Timeline, TimelineDict
 from odradek.ports.clock import Clock

@@ -1,7 +1,7 @@
 """TxnOffsetCommit 0-5 (key 28): offsets that become the group's when a transaction commits (KIP-98, KIP-447).
 
 The coordinator of the transaction is asked first whether it is open (KIP-890); then the offsets are written as a batch
-of the transaction, and wait for its marker (`pending`). From version 3 on the client says as which member it consumes,
+of the transaction, and wait for its marker (`pending_offsets`). From version 3 on the client says as which member it consumes,
 so that one whose partitions have gone to others is refused.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from odradek.coordinator.group.context import GroupContext, TopicResolver
+from odradek.coordinator.group.offset_codec import offset_record
 from odradek.coordinator.group.offsets import is_metadata_too_long, offset_value
 from odradek.coordinator.group.record import GroupRecord
-from odradek.coordinator.group.records import offset_record
 from odradek.coordinator.group.state import ShardState
 from odradek.coordinator.runtime import Outcome, Producer
 from odradek.wire.errors import ErrorCode, KafkaError

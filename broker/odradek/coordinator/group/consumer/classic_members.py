@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from odradek.coordinator.group.classic.group import CONSUMER_PROTOCOL_TYPE
 from odradek.coordinator.group.consumer.change import Change, assign, move, update
 from odradek.coordinator.group.consumer.convert import can_downgrade_for, downgrade
 from odradek.coordinator.group.consumer.embedded import (
@@ -27,7 +28,6 @@ from odradek.coordinator.group.consumer.member import (
     without_epochs,
 )
 from odradek.coordinator.group.context import GroupContext
-from odradek.coordinator.group.group import CONSUMER_PROTOCOL_TYPE
 from odradek.coordinator.group.record import GroupRecord
 from odradek.coordinator.group.state import ShardState
 from odradek.coordinator.runtime import Outcome

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from odradek.coordinator.errors import client_error
+from odradek.coordinator.group.classic.group import CONSUMER_PROTOCOL_TYPE, STABLE, ClassicGroup
+from odradek.coordinator.group.classic.member import Member
+from odradek.coordinator.group.classic.rebalance import abandon, keep_session, prepare
+from odradek.coordinator.group.classic.records import group_record, group_tombstone
 from odradek.coordinator.group.consumer.embedded import (
     assigned_partitions,
     read_assignment,
@@ -24,11 +28,7 @@ from odradek.coordinator.group.consumer.member import (
     with_epoch,
 )
 from odradek.coordinator.group.consumer.records import all_records, group_tombstones
-from odradek.coordinator.group.group import CONSUMER_PROTOCOL_TYPE, STABLE, ClassicGroup
-from odradek.coordinator.group.member import Member
-from odradek.coordinator.group.rebalance import abandon, keep_session, prepare
 from odradek.coordinator.group.record import GroupRecord
-from odradek.coordinator.group.records import group_record, group_tombstone
 from odradek.coordinator.group.state import ShardState
 from odradek.coordinator.timeline import Timeline
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage

@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from odradek.coordinator.group.classic.group import CONSUMER_PROTOCOL_TYPE, GroupState, PartitionCheck
 from odradek.coordinator.group.consumer.member import ConsumerMember, Partitions
-from odradek.coordinator.group.group import CONSUMER_PROTOCOL_TYPE, GroupState, PartitionCheck
 from odradek.coordinator.timeline import Timeline, TimelineDict
 from odradek.wire.errors import ErrorCode, KafkaError
 

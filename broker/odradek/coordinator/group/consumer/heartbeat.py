@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from odradek.coordinator.group.classic.group import EMPTY
+from odradek.coordinator.group.classic.records import group_tombstone
 from odradek.coordinator.group.consumer.change import Change, assign, move, update
 from odradek.coordinator.group.consumer.convert import upgrade
 from odradek.coordinator.group.consumer.fence import remove_members
@@ -33,9 +35,7 @@ from odradek.coordinator.group.consumer.records import (
 )
 from odradek.coordinator.group.consumer.regex import Lookup, refresh
 from odradek.coordinator.group.context import GroupContext
-from odradek.coordinator.group.group import EMPTY
 from odradek.coordinator.group.record import GroupRecord
-from odradek.coordinator.group.records import group_tombstone
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.coordinator.timeline import Timeline

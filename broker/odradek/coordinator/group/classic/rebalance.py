@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 
 from odradek.coordinator.errors import client_error
-from odradek.coordinator.group.group import (
+from odradek.coordinator.group.classic.group import (
     COMPLETING_REBALANCE,
     DEAD,
     EMPTY,
@@ -22,8 +22,8 @@ from odradek.coordinator.group.group import (
     STABLE,
     ClassicGroup,
 )
-from odradek.coordinator.group.member import Member
-from odradek.coordinator.group.records import group_record
+from odradek.coordinator.group.classic.member import Member
+from odradek.coordinator.group.classic.records import group_record
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode

@@ -10,23 +10,23 @@ from collections.abc import Callable
 from functools import partial
 
 from odradek.coordinator.errors import client_error
-from odradek.coordinator.group.consumer import classic_members
-from odradek.coordinator.group.consumer.group import ConsumerGroup
-from odradek.coordinator.group.group import (
+from odradek.coordinator.group.classic.group import (
     COMPLETING_REBALANCE,
     EMPTY,
     PREPARING_REBALANCE,
     STABLE,
     ClassicGroup,
 )
-from odradek.coordinator.group.rebalance import (
+from odradek.coordinator.group.classic.rebalance import (
     assign,
     keep_session,
     prepare_or_complete,
     reset_assignments,
     stop_sync_timer,
 )
-from odradek.coordinator.group.records import group_record
+from odradek.coordinator.group.classic.records import group_record
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode, KafkaError

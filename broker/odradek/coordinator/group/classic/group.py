@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from typing import TypeAlias
 
-from odradek.coordinator.group.member import Member, Protocols
+from odradek.coordinator.group.classic.member import Member, Protocols
 from odradek.ports.timers import Timer
 from odradek.wire.errors import ErrorCode, KafkaError, MalformedMessage
 from odradek.wire.messages.consumer_protocol_subscription import ConsumerProtocolSubscription

@@ -18,10 +18,7 @@ from functools import partial
 from random import Random
 
 from odradek.coordinator.errors import client_error
-from odradek.coordinator.group.consumer import classic_members
-from odradek.coordinator.group.consumer.group import ConsumerGroup
-from odradek.coordinator.group.context import GroupContext
-from odradek.coordinator.group.group import (
+from odradek.coordinator.group.classic.group import (
     COMPLETING_REBALANCE,
     DEAD,
     EMPTY,
@@ -29,9 +26,8 @@ from odradek.coordinator.group.group import (
     STABLE,
     ClassicGroup,
 )
-from odradek.coordinator.group.member import Member, Protocols
-from odradek.coordinator.group.offsets import tombstones_of
-from odradek.coordinator.group.rebalance import (
+from odradek.coordinator.group.classic.member import Member, Protocols
+from odradek.coordinator.group.classic.rebalance import (
     abandon,
     await_pending_join,
     complete_if_all_joined,
@@ -40,7 +36,11 @@ from odradek.coordinator.group.rebalance import (
     prepare,
     prepare_or_complete,
 )
-from odradek.coordinator.group.records import group_record, new_group_record
+from odradek.coordinator.group.classic.records import group_record, new_group_record
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
+from odradek.coordinator.group.context import GroupContext
+from odradek.coordinator.group.offsets import tombstones_of
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode, KafkaError

@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from odradek.coordinator.group.consumer import classic_members
-from odradek.coordinator.group.consumer.group import ConsumerGroup
-from odradek.coordinator.group.group import (
+from odradek.coordinator.group.classic.group import (
     COMPLETING_REBALANCE,
     PREPARING_REBALANCE,
     STABLE,
     ClassicGroup,
 )
-from odradek.coordinator.group.rebalance import complete_if_all_joined, expel, prepare_or_complete
+from odradek.coordinator.group.classic.rebalance import complete_if_all_joined, expel, prepare_or_complete
+from odradek.coordinator.group.consumer import classic_members
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.state import ShardState, nothing
 from odradek.coordinator.runtime import Outcome
 from odradek.wire.errors import ErrorCode, KafkaError
