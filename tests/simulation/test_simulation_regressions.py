@@ -45,6 +45,7 @@ FOUND = [
     ),
     ("three-all", 11, "a write that kill -9 cut short cost a broker its standing (P2)"),
     ("voters", 360, "the simulator took a voter's disk while a removal was on its way (A1)"),
+    ("disks", 502, "the simulator replayed a log in which a bit had flipped (crash)"),
     ("disks", 15, "the same, in a controlled shutdown (A1)"),
 ]
 
