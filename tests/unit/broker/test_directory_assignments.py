@@ -22,9 +22,13 @@ class Controller:
 
     def said(self) -> list[list[tuple[bytes, bytes, list[int]]]]:
         return [
-            [(d.id, t.topic_id, [p.partition_index for p in t.partitions]) for d in request.directories for t in d.topics]
+            [
+                (directory.id, topic.topic_id, [each.partition_index for each in topic.partitions])
+                for directory in request.directories
+                for topic in directory.topics
+            ]
             for request, _ in self.asked
-        ]  # fmt: skip
+        ]
 
     def answer(self, code: ErrorCode = ErrorCode.NONE) -> None:
         self.asked[-1][1](AssignReplicasToDirsResponse(error_code=code))

@@ -1,8 +1,8 @@
 """TxnOffsetCommit 0-5 (key 28): offsets that become the group's when a transaction commits (KIP-98, KIP-447).
 
 The coordinator of the transaction is asked first whether it is open (KIP-890); then the offsets are written as a batch
-of the transaction, and wait for its marker (`pending_offsets`). From version 3 on the client says as which member it consumes,
-so that one whose partitions have gone to others is refused.
+of the transaction, and wait for its marker (`pending_offsets`). From version 3 on the client says as which member it
+consumes, so that one whose partitions have gone to others is refused.
 """
 
 from __future__ import annotations
