@@ -161,6 +161,11 @@ def layout_to_start(directory: Path, options: argparse.Namespace) -> Layout:
         overrides[key.strip()] = value.strip()
     known = load(directory)
     if known is None:
+        if any(directory.glob("node-*/data/meta.properties")):
+            raise ToolError(
+                f"{shown(directory)} has the data of nodes and no cluster.json: put that file back, delete the "
+                "directory to start anew, or take another --dir"
+            )
         return create(
             directory,
             nodes=DEFAULT_NODES if options.nodes is None else options.nodes,

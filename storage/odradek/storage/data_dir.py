@@ -103,7 +103,9 @@ class DataDir:
             if "directory.id" in values:
                 self.directory_id = uuid_from_string(values["directory.id"])
         except (ValueError, OSError) as error:
-            raise DataDirError(f"{path} cannot be read: {error}.") from error
+            raise DataDirError(
+                f"{path} cannot be read: {error}. Restore the file, or choose another directory."
+            ) from error
         if owner != node_id:
             raise DataDirError(
                 f"Stored node id {owner} doesn't match node id {node_id} in {path}: this directory belongs to another "

@@ -226,3 +226,17 @@ def test_a_watch_without_a_terminal_says_what_to_take(
     code, said = says(capsys, "status", "--watch", "--json", "--dir", str(tmp_path))
     assert code == 1
     assert "--watch" in said
+
+
+def test_data_of_nodes_without_their_layout_is_not_taken_for_a_new_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = layout(tmp_path)
+    made.write()
+    made.data_directory(made.nodes[1]).mkdir()
+    (made.data_directory(made.nodes[1]) / "meta.properties").write_text("version=1\n")
+    (tmp_path / "cluster.json").unlink()
+    code, said = says(capsys, "start", "--dir", str(tmp_path))
+    assert code == 1
+    assert said.startswith(f"{tmp_path} has the data of nodes and no cluster.json: put that file back")
+    assert load(tmp_path) is None
