@@ -34,6 +34,7 @@ __all__ = [
     "control_batch",
     "control_type",
     "crc_ok",
+    "empty_batch",
     "end_txn_marker",
     "increment_sequence",
     "iter_batches",
@@ -262,12 +263,14 @@ def build_batch(
     log_append_time: int | None = None,
     base_offset: int | None = None,
     last_offset: int | None = None,
+    delete_horizon_ms: int | None = None,
 ) -> bytearray:
     """Build a sealed batch of at least one record, in the order given.
 
     Base and last offset are those of the first and last record unless they are named, as compaction does,
     which keeps the range of a batch that it thins out. With `log_append_time` (ms) the batch carries that
-    time for all its records. ValueError for a level that the codec does not have.
+    time for all its records. `delete_horizon_ms`: see `BatchHeader`. ValueError for a level that the codec does not
+    have.
     """
     assert records, "a batch has at least one record"
     first = records[0]
@@ -277,7 +280,8 @@ def build_batch(
 
     batch = bytearray(HEADER_SIZE)
     body = batch if codec is Codec.NONE else bytearray()
-    base_timestamp = max_timestamp = first.timestamp
+    max_timestamp = first.timestamp
+    base_timestamp = first.timestamp if delete_horizon_ms is None else delete_horizon_ms
     for record in records:
         if record.timestamp > max_timestamp:
             max_timestamp = record.timestamp
@@ -296,6 +300,8 @@ def build_batch(
     if log_append_time is not None:
         attributes |= LOG_APPEND_TIME_FLAG
         max_timestamp = log_append_time
+    if delete_horizon_ms is not None:
+        attributes |= DELETE_HORIZON_FLAG
     HEADER.pack_into(
         batch,
         0,
@@ -313,6 +319,16 @@ def build_batch(
         base_sequence,
         len(records),
     )
+    seal(batch)
+    return batch
+
+
+def empty_batch(header: BatchHeader) -> bytearray:
+    """What compaction leaves of a batch without its records: offsets, times, and the producer's sequence."""
+    batch = bytearray(HEADER_SIZE)
+    attributes = header.attributes & (LOG_APPEND_TIME_FLAG | TRANSACTIONAL_FLAG | CONTROL_FLAG)
+    emptied = header._replace(length=LENGTH_MIN, attributes=attributes, base_timestamp=NO_TIMESTAMP, count=0)
+    HEADER.pack_into(batch, 0, *emptied)
     seal(batch)
     return batch
 

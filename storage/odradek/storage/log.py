@@ -471,7 +471,15 @@ class Log(LogAppends):
         self.size_bytes -= segment.size
         return segment
 
-    def _remove_files(self, segments: list[Segment]) -> None:
+    def replace_segments(self, start: int, old: list[Segment], new: Segment) -> None:
+        """`new`, which begins where the first of `old` does, takes their place; its files get their names later."""
+        self._segments[start : start + len(old)] = [new]
+        self._bases[start : start + len(old)] = [new.base_offset]
+        self.size_bytes += new.size - sum(segment.size for segment in old)
+        self._forget_positions()
+        self._remove_files(old, keep_snapshot_of=new.base_offset)
+
+    def _remove_files(self, segments: list[Segment], keep_snapshot_of: int = -1) -> None:
         """Rename to `.deleted` at once; unlink later, off the request path."""
         disk = self._pool.disk
         renamed: list[str] = []
@@ -479,6 +487,8 @@ class Log(LogAppends):
             self._pool.close(segment)
             for suffix in (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX):
                 path = segment.path(suffix)
+                if suffix == layout.SNAPSHOT_SUFFIX and segment.base_offset == keep_snapshot_of:
+                    continue
                 if disk.exists(path):
                     disk.rename(path, path + layout.DELETED_SUFFIX)
                     renamed.append(path + layout.DELETED_SUFFIX)

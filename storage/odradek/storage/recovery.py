@@ -313,7 +313,8 @@ def _finish_swaps(log: Log, swaps: list[str]) -> None:
         offset = layout.file_offset(name)
         if offset is not None and name[20:] in layout.SEGMENT_SUFFIXES and low <= offset < high:
             disk.unlink(f"{log.dir}/{name}")
-    for name in swaps:
+    # The log first: as long as its .swap is there, a start takes files of its final name for those to be replaced.
+    for name in sorted(swaps, key=lambda name: layout.LOG_SUFFIX + layout.SWAP_SUFFIX not in name):
         disk.rename(f"{log.dir}/{name}", f"{log.dir}/{name.removesuffix(layout.SWAP_SUFFIX)}")
     disk.sync_dir(log.dir)
 
