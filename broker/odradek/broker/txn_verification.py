@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.add_partitions_to_txn import (
@@ -33,6 +33,8 @@ OLDEST_VERSION = 4
 """Of AddPartitionsToTxn between brokers: the first that can verify, and name several transactions."""
 WAITING_MAX = 10_000
 """Writes that may wait for an answer; more are told to come back."""
+WAITING_BYTES_MAX = 64 << 20
+"""What they may hold in memory together, but for one that is larger."""
 ENABLE = "transaction.partition.verification.enable"
 RETRY_MS = "add.partitions.to.txn.retry.backoff.ms"
 RETRY_MS_MAX = "add.partitions.to.txn.retry.backoff.max.ms"
@@ -48,6 +50,7 @@ NOT_KNOWN_YET = frozenset(
 )
 
 Answered = Callable[[ErrorCode], None]
+_Key: TypeAlias = "tuple[str, int, int, tuple[str, int], Support]"
 
 
 class Support(Enum):
@@ -81,6 +84,10 @@ class _Question:
     waiting: list[Answered] = field(default_factory=list)
 
     @property
+    def key(self) -> _Key:
+        return self.transactional_id, self.producer_id, self.producer_epoch, self.partition, self.support
+
+    @property
     def who(self) -> tuple[int, int, bool]:
         """What two questions about one transactional id must agree in to go in one request."""
         return self.producer_id, self.producer_epoch, self.support is Support.IMPLICIT
@@ -107,16 +114,28 @@ class TxnVerification:
         self._setting = setting
         self._clock = clock
         self._timers = timers
-        self._open: dict[tuple[int, int, tuple[str, int], Support], _Question] = {}
-        """By producer, epoch and partition; asked, or about to be."""
+        self._open: dict[_Key, _Question] = {}
+        """Asked, or about to be. Who names another transactional id is answered for that one."""
         self._queued: list[_Question] = []
-        self._waiting = 0
+        self._waiting = self._held_bytes = 0
         self.answered = self.failed = self.waited_ms = 0
         """Writes since the start, and how long they have waited in all."""
 
     def is_needed(self, support: Support) -> bool:
         """`transaction.partition.verification.enable` spares the question; adding cannot be spared."""
         return support is Support.IMPLICIT or self._setting(ENABLE) == "true"
+
+    def hold(self, size: int) -> bool:
+        """Whether a batch of `size` bytes may wait in memory for its answer; then `release` follows. One that is larger
+        than the bound waits alone.
+        """
+        if self._held_bytes and self._held_bytes + size > WAITING_BYTES_MAX:
+            return False
+        self._held_bytes += size
+        return True
+
+    def release(self, size: int) -> None:
+        self._held_bytes -= size
 
     def ask(
         self,
@@ -138,7 +157,7 @@ class TxnVerification:
             self._timers.at(now_ms, lambda _now: done(ErrorCode.COORDINATOR_NOT_AVAILABLE))
             return
         self._waiting += 1
-        key = producer_id, producer_epoch, partition, support
+        key = transactional_id, producer_id, producer_epoch, partition, support
         question = self._open.get(key)
         if question is None:
             question = self._open[key] = _Question(
@@ -201,7 +220,7 @@ class TxnVerification:
 
     def _settle(self, question: _Question, code: ErrorCode) -> None:
         """In the order in which they came."""
-        del self._open[question.producer_id, question.producer_epoch, question.partition, question.support]
+        del self._open[question.key]
         count = len(question.waiting)
         self._waiting -= count
         self.answered += count

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from odradek.broker import txn_verification
 from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.metrics_export import snapshot
 from odradek.wire.errors import ErrorCode
@@ -49,7 +50,8 @@ class Producer:
 
     def request(self, index: int = 0, sequence: int = 0, **options: Any) -> ProduceRequest:
         settings = {"producer_id": self.id, "producer_epoch": self.epoch, "transactional": True} | options
-        batch = self.node.batch(b"value", base_sequence=sequence, **settings)
+        value = settings.pop("value", b"value")
+        batch = self.node.batch(value, base_sequence=sequence, **settings)
         data = TopicProduceData(name="t", partition_data=[PartitionProduceData(index=index, records=batch)])
         return ProduceRequest(transactional_id=ID, acks=-1, timeout_ms=1000, topic_data=[data])
 
@@ -247,6 +249,24 @@ def test_without_a_coordinator_the_client_comes_again(producer: Producer, code: 
     assert answer.error_code == ErrorCode.NOT_ENOUGH_REPLICAS
     assert answer.error_message.endswith(f"Underlying error: {code.name}")
     assert not producer.node.node.partitions["t", 0].log.producers.verifying
+
+
+def test_batches_that_wait_are_bounded_and_released(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txn_verification, "WAITING_BYTES_MAX", 100)
+    asked: list[Any] = []
+    verification = producer.node.node.txn_verification
+    verification.ask = lambda *question: asked.append(question)  # type: ignore[method-assign]
+    first = producer.client.send(producer.request(value=bytes(200)), IMPLICIT)
+    answer = producer.node.client().ask(producer.request(1), IMPLICIT).responses[0].partition_responses[0]
+    assert answer.error_code == ErrorCode.NOT_ENOUGH_REPLICAS
+    assert len(asked) == 1
+    asked[0][-1](ErrorCode.NOT_COORDINATOR)
+    producer.node.settle()
+    assert producer.client.take(0, IMPLICIT, first).responses[0].partition_responses[0].error_code
+    producer.client.send(producer.request(1), IMPLICIT)
+    assert len(asked) == 2
 
 
 def test_a_client_does_not_wait_longer_than_it_wants(producer: Producer) -> None:

@@ -228,6 +228,27 @@ def test_so_many_may_wait_and_no_more(asker: Asker, monkeypatch: pytest.MonkeyPa
     assert len(asker.asked) == 2
 
 
+def test_batches_that_wait_may_hold_so_many_bytes_or_be_one_that_holds_more(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txn_verification, "WAITING_BYTES_MAX", 100)
+    hold, release = asker.verification.hold, asker.verification.release
+    assert [hold(500), hold(1)] == [True, False]
+    release(500)
+    assert [hold(60), hold(40), hold(1)] == [True, True, False]
+    release(60)
+    assert hold(1)
+
+
+def test_who_names_another_transactional_id_is_not_told_the_answer_for_this_one(asker: Asker) -> None:
+    asker.held = []
+    asker.want("mine")
+    asker.want("stranger", transactional_id="near")
+    asker.run()
+    answers = [each.transactional_id for _, request in asker.asked for each in request.transactions]
+    assert sorted(answers) == ["id", "near"]
+
+
 def test_verification_can_be_spared_and_adding_cannot(asker: Asker) -> None:
     assert all(asker.verification.is_needed(support) for support in Support)
     asker.settings[txn_verification.ENABLE] = "false"

@@ -62,6 +62,9 @@ def append(
             ErrorCode.INVALID_PRODUCER_EPOCH,
             f"Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {known.epoch}",
         )
+    if not node.txn_verification.hold(len(batch)):
+        log.producers.begin_verification(producer_id, sequence)  # what comes behind it does not go before it
+        raise produce_error(ErrorCode.COORDINATOR_NOT_AVAILABLE)
     _Waiting(
         node, partition, transactional_id, producer_id, epoch, sequence, support, bytearray(batch), later
     ).ask()
@@ -114,6 +117,7 @@ class _Waiting:
         if code is ErrorCode.NONE and self._is_overtaken and self._asked < ASKS_MAX:
             self.ask()
             return
+        self._node.txn_verification.release(len(self._batch))
         try:
             result: AppendResult | KafkaError = self._append(code)
         except KafkaError as error:
