@@ -70,11 +70,12 @@ class LogAppends(LogReads):
 
         `batches` must be writable and stay untouched until `write_staged`. `allow_control`: the caller is the
         broker itself (markers, Raft control records, offset commits without sequences). `trusted`: its records
-        are known to have keys. `transaction_version`: of a marker (KIP-890). `transactional`: a client's batch may be
-        part of a transaction, which is known to be open. KafkaError: nothing of it was staged.
+        are known to have keys, and not to be compressed. `transaction_version`: of a marker (KIP-890).
+        `transactional`: a client's batch may be part of a transaction, which is known to be open. KafkaError: nothing
+        of it was staged.
         """
         size = len(batches)
-        if HEADER_SIZE < size <= self._fast_limit:
+        if HEADER_SIZE < size <= (self._fast_limit_own if trusted else self._fast_limit):
             (_, length, _, magic, crc, attributes, delta, _, timestamp, producer_id, producer_epoch, sequence,
              count) = _unpack(batches)  # fmt: skip
             if (

@@ -11,6 +11,7 @@ UNLIMITED = (1 << 63) - 1
 CREATE_TIME = "CreateTime"
 LOG_APPEND_TIME = "LogAppendTime"
 PRODUCER = "producer"
+UNCOMPRESSED = "uncompressed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from odradek.ports.disk import Buffer, Syncer
-from odradek.storage.config import CREATE_TIME, PRODUCER, LogConfig
+from odradek.storage.config import CREATE_TIME, PRODUCER, UNCOMPRESSED, LogConfig
 from odradek.storage.epoch_starts import EpochStarts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.producers import ProducerStates
@@ -41,6 +41,7 @@ class LogState:
         "_damage",
         "_dirs_to_sync",
         "_fast_limit",
+        "_fast_limit_own",
         "_hints",
         "_interval",
         "_pool",
@@ -140,7 +141,7 @@ class LogState:
         self._truncations = 0
         self._syncs: list[SyncTicket] = []
         self._dirs_to_sync: list[str] = []
-        self._fast_limit = -1
+        self._fast_limit = self._fast_limit_own = -1
         self.set_config(config)
 
     def __repr__(self) -> str:
@@ -154,18 +155,21 @@ class LogState:
         self._refresh_fast_limit()
 
     def _refresh_fast_limit(self) -> None:
-        """The largest batch of the fast append; -1 sends everything through the complete checks."""
+        """The largest batch of the fast append; -1 sends everything through the complete checks. `own`: of those that
+        the broker writes itself, which no rule on keys or compression would open.
+        """
         config = self.config
         plain = (
             config.timestamp_type == CREATE_TIME
             and not config.checks_old_timestamps
-            and not config.cleanup_compact
-            and config.compression_type == PRODUCER
+            and config.compression_type in (PRODUCER, UNCOMPRESSED)
         )
         usable = not self.offline and self.readable_end == NO_LIMIT
         ready = bool(self._segments) and self._segments[-1].index is not None
         limit = min(config.max_message_bytes, config.segment_bytes)
-        self._fast_limit = limit if plain and usable and ready else -1
+        self._fast_limit_own = limit if plain and usable and ready else -1
+        anything = not config.cleanup_compact and config.compression_type == PRODUCER
+        self._fast_limit = self._fast_limit_own if anything else -1
 
     @property
     def active_segment(self) -> Segment:
@@ -211,7 +215,7 @@ class LogState:
             return
         self.offline = True
         self._staged.clear()
-        self._fast_limit = -1
+        self._fast_limit = self._fast_limit_own = -1
         if self.on_failure is not None:
             self.on_failure(self, error)
 
