@@ -171,6 +171,14 @@ def test_describe_producers_tells_where_a_transaction_began(node: NodeHarness) -
     assert (producer.last_sequence, producer.current_txn_start_offset) == (2, 2)
 
 
+def test_a_follower_describes_the_producers_of_its_log_as_well(node: NodeHarness) -> None:
+    Writer(node, 1).write(b"a")
+    node.node.partitions["t", 0].is_leader = False
+    asked = DescribeProducersRequest(topics=[TopicRequest("t", [0])])
+    answer = node.client().ask(asked, 0).topics[0].partitions[0]
+    assert (answer.error_code, [each.producer_id for each in answer.active_producers]) == (0, [1])
+
+
 def test_a_leader_forgets_ended_transactions_though_nobody_reads(node: NodeHarness) -> None:
     writer = Writer(node, 1)
     for _ in range(20):

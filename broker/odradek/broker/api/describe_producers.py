@@ -32,7 +32,8 @@ def describe_producers(
             seen.add((topic.name, index))
             answer = PartitionResponse(partition_index=index)
             try:
-                log = node.leader_of(topic.name, index).log
+                # Any replica tells what its log knows: `kafka-transactions --broker-id` asks a broker for all it has.
+                log = node.replicas.readable(topic.name, index).log
                 answer.active_producers = [
                     ProducerState(
                         producer_id=producer.producer_id,
