@@ -9,6 +9,8 @@ import pytest
 from odradek.broker import txn_verification
 from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.metrics_export import snapshot
+from odradek.broker.topic_creation import OFFSETS_TOPIC
+from odradek.coordinator.runtime import Producer as ProducerOfTransaction
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_partitions_to_txn import AddPartitionsToTxnRequest, AddPartitionsToTxnTopic
 from odradek.wire.messages.end_txn import EndTxnRequest
@@ -329,3 +331,24 @@ def test_transactions_are_seen_in_the_metrics(producer: Producer) -> None:
     assert found.gauges[late][1] == 0
     producer.node.clock.now_ms += node.transactions.config.max_timeout_ms + 5 * 60_000 + 1
     assert snapshot(node).gauges[late][1] == 1
+
+
+def test_offsets_of_the_next_transaction_may_be_faster_than_the_marker_of_the_last(
+    producer: Producer,
+) -> None:
+    """As `test_when_a_marker_comes_…`, for what is committed to a group."""
+    node = producer.node.node
+    producer.client.ask(FindCoordinatorRequest(key_type=0, coordinator_keys=["group"]), 4)
+    producer.node.settle()
+    asked: list[Any] = []
+    node.txn_verification.ask = lambda *question: asked.append(question)  # type: ignore[method-assign]
+    partition = node.coordinator.partition_for("group")
+    who = ProducerOfTransaction(producer.id, producer.epoch)
+    answers: list[ErrorCode] = []
+    node.coordinator.verification.verify(ID, who, partition, 5, answers.append)
+    node.txn_markers.write(*who, 9, False, 1, [(OFFSETS_TOPIC, partition)], lambda _: None)
+    producer.node.settle()
+    asked.pop()[-1](ErrorCode.NONE)
+    assert not answers, "asked again"
+    asked.pop()[-1](ErrorCode.NONE)
+    assert answers == [ErrorCode.NONE]
