@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from odradek.broker.api import routes
 from odradek.broker.backpressure import RequestMemory, ResponseMemory
 from odradek.broker.between_brokers import BetweenBrokers
 from odradek.broker.broker_lifecycle import BrokerLifecycle
-from odradek.broker.coordinator_log import CoordinatorLog
+from odradek.broker.coordinators import Coordinators
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.metadata_quorum import metadata_quorum
@@ -22,13 +22,8 @@ from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.refusals import others_remembered
 from odradek.broker.replica_manager import ReplicaManager
-from odradek.broker.topic_creation import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicCreation
-from odradek.broker.transactions import OffsetsVerification, transaction_coordinator, verification
-from odradek.broker.txn_markers import TxnMarkers
+from odradek.broker.topic_creation import INTERNAL_TOPICS, TopicCreation
 from odradek.controller.settings import GROUP_VERSION
-from odradek.coordinator.config import GroupConfig
-from odradek.coordinator.group_coordinator import GroupCoordinator
-from odradek.metadata.configs import ResourceType
 from odradek.replication.config import ReplicationConfig
 from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.partition import Partition
     from odradek.controller.gateway import NodeChannel
-    from odradek.coordinator.runtime import CoordinatorRuntime
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage
     from odradek.ports.clock import Clock
@@ -137,42 +131,6 @@ class ProposalsToController:
         self._node.quorum.ask_once(request, version, done)
 
 
-class Topics:
-    """What the group coordinator asks about topics."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def topic_id(self, name: str) -> bytes | None:
-        topic = self._node.image.topics.get(name)
-        return None if topic is None else topic.id
-
-    def topic_name(self, topic_id: bytes) -> str | None:
-        return self._node.image.topic_names.get(topic_id)
-
-    def has_partition(self, name: str, partition: int) -> bool:
-        topic = self._node.image.topics.get(name)
-        return topic is not None and partition in topic.partitions
-
-    def partition_count(self, name: str) -> int:
-        topic = self._node.image.topics.get(name)
-        return 0 if topic is None else len(topic.partitions)
-
-    def partition_racks(self, name: str) -> list[list[str]]:
-        image = self._node.image
-        brokers = (
-            [image.brokers[broker_id] for broker_id in partition.replicas if broker_id in image.brokers]
-            for partition in image.topics[name].partitions.values()
-        )
-        return [[broker.rack for broker in each if broker.rack is not None] for each in brokers]
-
-    def topic_names(self) -> Iterable[str]:
-        return self._node.image.topics
-
-    def metadata_version(self) -> int:
-        return self._node.image.offset
-
-
 class Node:
     """Owns the parts and wires them; implements `connection.Host`."""
 
@@ -256,44 +214,12 @@ class Node:
             ports.peers.brokers if ports.peers is not None else None,
             ports.log.limited_warning,
         )
-        self.offsets_log = self._coordinator_log(OFFSETS_TOPIC)
-        self.coordinator = GroupCoordinator(
-            config=GroupConfig.from_configs(config.static),
-            timers=ports.timers,
-            clock=ports.clock,
-            writer=self.offsets_log,
-            rng=ports.rng,
-            partition_count=config.offsets_topic_num_partitions,
-            topics=Topics(self),
-            group_configs=lambda group_id: self.image.config(ResourceType.GROUP, group_id),
-            broker_config=self._dynamic_config,
-            verification=OffsetsVerification(self),
-            log=ports.log,
-            on_failed=lambda index: self._reload(OFFSETS_TOPIC, index),
-        )
-        self.coordinated: dict[str, tuple[CoordinatorLog, CoordinatorRuntime[Any]]] = {
-            OFFSETS_TOPIC: (self.offsets_log, self.coordinator.runtime)
-        }
-        """The internal topics whose leaders coordinate something, and who does it."""
-        self.txn_markers = TxnMarkers(
-            self.between_brokers,
-            self.replicas,
-            self.coordinator,
-            ports.clock,
-            ports.timers,
-            lambda: self.image,
-        )
-        transactions_log = self._coordinator_log(TRANSACTIONS_TOPIC)
-        self.transactions = transaction_coordinator(
-            self,
-            transactions_log,
-            self.txn_markers,
-            Topics(self),
-            on_failed=lambda index: self._reload(TRANSACTIONS_TOPIC, index),
-        )
-        self.coordinated[TRANSACTIONS_TOPIC] = (transactions_log, self.transactions.runtime)
-        self.txn_verification = verification(self)
-        self.replicas.on_leadership = self._leadership_changed
+        self.coordinators = Coordinators(self)
+        self.coordinator = self.coordinators.groups
+        self.transactions = self.coordinators.transactions
+        self.txn_markers = self.coordinators.markers
+        self.txn_verification = self.coordinators.verification
+        self.replicas.on_leadership = self.coordinators.leadership_changed
         self.replicas.on_directory_failed = self._directory_failed
         self.replicas.assignments.ask = self._ask_controller
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
@@ -462,46 +388,11 @@ class Node:
         self.replicas.on_metadata(delta, image)
         if self.doubts:
             self.doubts.image_changed()
-        changed = delta.topics_created | delta.topics_changed | delta.topics_deleted.keys()
-        if changed:
-            self.coordinator.on_topics_changed(changed, created=bool(delta.topics_created))
-        if delta.topics_deleted:
-            self.coordinator.on_topics_deleted(
-                set(delta.topics_deleted), {name: topic.id for name, topic in delta.topics_deleted.items()}
-            )
+        self.coordinators.on_metadata(delta)
         for name in delta.topics_deleted:
             if name not in image.topics:
                 self.metrics.drop_topic(name)
         self.flush()
-
-    def _dynamic_config(self, key: str) -> str | None:
-        """What was set for this broker, or for all, while it runs."""
-        for name in (str(self.config.node_id), ""):
-            value = self.image.config(ResourceType.BROKER, name).get(key)
-            if value is not None:
-                return value
-        return None
-
-    def _coordinator_log(self, topic: str) -> CoordinatorLog:
-        ports = self.ports
-        return CoordinatorLog(
-            topic, self.replicas, ports.clock, ports.timers, ports.syncer, ports.log.warning
-        )
-
-    def _leadership_changed(self, partition: Partition, leads: bool) -> None:
-        if partition.topic not in self.coordinated:
-            return
-        log, coordinator = self.coordinated[partition.topic]
-        if leads:
-            log.load(partition, coordinator)
-        else:
-            coordinator.unload(partition.index)
-
-    def _reload(self, topic: str, index: int) -> None:
-        """A write of a coordinator was lost: its state is read again from the log."""
-        partition = self.partitions.get((topic, index))
-        if partition is not None and partition.leads:
-            self._leadership_changed(partition, True)
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 

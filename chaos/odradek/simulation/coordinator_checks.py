@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_coordinators(process: Process) -> int:
     """Of all partitions that this node coordinates and that are at rest; how many there were."""
     node, checked = process.node, 0
-    for topic, (_, runtime) in node.coordinated.items():
+    for topic, (_, runtime) in node.coordinators.led.items():
         for index in runtime.partitions():
             partition = node.partitions.get((topic, index))
             quiet = partition is not None and partition.high_watermark == partition.log.log_end_offset
