@@ -12,7 +12,7 @@ from support.node_harness import Client, NodeHarness
 
 @pytest.fixture
 def node() -> NodeHarness:
-    harness = NodeHarness(**{"listeners": "PLAINTEXT://:9092,CONTROLLER://:9093"})
+    harness = NodeHarness(listeners="PLAINTEXT://:9092,CONTROLLER://:9093")
     harness.create_topic("t")
     harness.node.image.brokers[2] = BrokerImage(
         2, 7, bytes(16), {"PLAINTEXT": ("other", 9092, 0)}, fenced=False
