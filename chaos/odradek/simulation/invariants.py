@@ -128,8 +128,10 @@ class Invariants:
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
-    def after_step(self, process: Process) -> None:
-        self.raft.after_step(process)
+    def after_step(self, process: Process, *, failed: bool = False) -> None:
+        """`failed`: the node gives up; its Raft core may believe in what its disk has just refused."""
+        if not failed:
+            self.raft.after_step(process)
         known = self._replicas[process]
         for name, partition in process.node.partitions.items():
             log = partition.log

@@ -117,7 +117,8 @@ class Process:
             raise InvariantViolation(f"crash: {self.machine.host} failed in '{name}': {error!r}") from error
         if not self.alive:
             return  # it has stopped
-        cluster.invariants.after_step(self)  # what it did before it failed in the same event, it did
+        # What it did before it failed in the same event, it did.
+        cluster.invariants.after_step(self, failed=self.fatal is not None)
         if self.fatal is not None:
             self.machine.stopped_itself(self.fatal)
             return
