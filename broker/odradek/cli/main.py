@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "run",
         "start, watch, kill, stop a cluster on this machine; cluster id and endpoints",
     ),
+    "dump-log": ("dump_log", "run", "print segments, indexes and snapshots, and check them"),
     "features": ("features", "run", "describe, upgrade, downgrade the features of a cluster"),
     "metadata-quorum": (
         "metadata_quorum",
