@@ -11,6 +11,7 @@ from odradek.storage.cleaner import KEY_BYTES, Cleaned
 from odradek.storage.compaction import Compaction, Dirty, measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
+from odradek.storage.memory_disk import MemoryDisk
 from odradek.wire.records import (
     BatchHeader,
     Codec,
@@ -389,3 +390,49 @@ def test_a_log_that_was_cut_meanwhile_keeps_what_it_has(topic: Topic) -> None:
     assert not compaction.finish()
     assert topic.log.log_end_offset == 50
     assert not [name for name in topic.bench.disk.listdir(topic.log.dir) if "clean" in name]
+
+
+def test_a_follower_takes_what_compaction_left(memory_bench: Any) -> None:
+    topic = Topic(memory_bench)
+    topic.append(("a", "0"), producer_id=7, producer_epoch=0, base_sequence=0)
+    topic.append(("a", "1"), ("b", "1"))
+    topic.append(("a", None))
+    topic.append(("b", "2"))
+    topic.close_segment()
+    topic.append(("c", "1"))
+    topic.clean()
+    follower = Log.open(memory_bench.disk, "/data/t-1", COMPACT, topic="t", partition=1, wall_ms=NOW)
+    while follower.log_end_offset < topic.log.log_end_offset:
+        offset = follower.log_end_offset
+        result = topic.log.read(offset, 150, end_offset=topic.log.written_end_offset)
+        follower.append_as_follower(memoryview(bytes(result.data)), NOW)
+        follower.write_staged()
+        assert follower.log_end_offset > offset
+    copy = Topic(memory_bench)
+    copy.log = follower
+    assert copy.batches() == topic.batches()
+    assert [header.count for header in copy.headers()] == [0, 1, 1, 1]
+    assert follower.producers.entries[7].last_sequence == 0
+
+
+def test_a_crash_in_a_swap_does_not_cost_the_transaction_index(memory_bench: Any) -> None:
+    for number in range(1000):
+        disk = MemoryDisk()
+        disk.makedirs("/data")
+        bench = type(memory_bench)(disk, "/data")
+        topic = Topic(bench)
+        topic.append(("a", "good"))
+        transaction(topic, 5, 0, ("a", "bad"))
+        topic.end(5, commit=False)
+        topic.append(("b", "1"))
+        topic.close_segment()
+        disk.faults.fail_change_at = disk.faults.changes + number
+        try:
+            topic.clean()
+        except OSError:
+            disk.kill()
+        else:
+            assert number > 10
+            return
+        recovered = bench.open(COMPACT, recovery_point=4)
+        assert recovered.aborted_transactions(0, 4) == [(5, 1)]
