@@ -15,12 +15,13 @@ from random import Random
 import pytest
 
 from interop import real_kafka
+from odradek.storage.compaction import Compaction, measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import StepSyncer
 from odradek.storage.real_disk import RealDisk
-from odradek.wire.records import Codec, Record, end_txn_marker, read_records, simple_batch
+from odradek.wire.records import Codec, Record, build_batch, end_txn_marker, read_records, simple_batch
 
 NOW = 1_700_000_000_000
 pytestmark = pytest.mark.usefixtures("kafka_tools")
@@ -98,6 +99,56 @@ def test_the_dump_tool_reads_our_files(tmp_path: Path) -> None:
     indexes = [str(path) for path in files if path.suffix == ".index"]
     checked = dump("--files", ",".join(indexes), "--index-sanity-check")
     assert checked.count("passed sanity check") == len(indexes)
+
+
+def test_the_dump_tool_reads_what_compaction_leaves(tmp_path: Path) -> None:
+    """Thinned and emptied batches of every codec, delete horizons, markers; and their indexes."""
+    config = LogConfig(segment_bytes=60_000, cleanup_compact=True)
+    log = Log.open(RealDisk(), str(tmp_path / "orders-0"), config, topic="orders", partition=0, wall_ms=NOW)
+    fill(log)
+    for number in range(20):
+        tombstone = [Record(0, NOW, b"gone-%d" % number, None), Record(1, NOW, b"k%d" % number, b"v")]
+        log.append_as_leader(memoryview(build_batch(tombstone, codec=Codec(number % 5))), 9, NOW)
+    options = {"producer_id": 98, "producer_epoch": 0, "base_sequence": 0, "transactional": True}
+    batch = simple_batch([(b"k", b"bad")], base_offset=0, timestamp=NOW, **options)
+    log.append_as_leader(memoryview(batch), 9, NOW, transactional=True)
+    marker = end_txn_marker(98, 0, commit=False, coordinator_epoch=5, base_offset=0, timestamp=NOW)
+    log.append_as_leader(memoryview(marker), 9, NOW, allow_control=True)
+    log.roll(NOW)
+    log.flush_blocking()
+    end = log.log_end_offset
+    dirty = measure(log, 0, end, NOW)
+    assert dirty is not None
+    compaction = Compaction.begin(log, dirty, NOW, 1 << 20)
+    compaction.work(log._pool.disk)
+    assert compaction.finish()
+    log.close()
+    files = sorted(
+        path for path in Path(log.dir).iterdir() if path.suffix in (".log", ".index", ".timeindex")
+    )
+    text = dump("--files", ",".join(map(str, files)), "--deep-iteration")
+
+    batches = re.findall(r"baseOffset: (\d+) lastOffset: (\d+) count: (\d+) .*? isvalid: (\w+)", text)
+    assert {valid for *_, valid in batches} == {"true"}
+    assert int(batches[-1][1]) + 1 == end
+    assert 0 in {int(count) for _, _, count, _ in batches}
+    assert len(re.findall(rf"deleteHorizonMs: OptionalLong\[{NOW + 24 * 3600 * 1000}]", text)) == 20
+    records = re.findall(r"^\| offset: (\d+) ", text, re.M)
+    assert list(map(int, records)) == [record.offset for record in everything(reopened(log))]
+    for complaint in ("mismatch", "Mismatches", "not found", "out of order", "Index timestamp", "Found"):
+        assert complaint not in text
+
+
+def reopened(log: Log) -> Log:
+    return Log.open(
+        RealDisk(),
+        log.dir,
+        log.config,
+        topic="orders",
+        partition=0,
+        wall_ms=NOW,
+        recovery_point=log.recovery_point,
+    )
 
 
 # A data directory that both use in turn
