@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -35,41 +35,14 @@ from odradek.wire.messages.offset_fetch import (
     OffsetFetchResponse,
 )
 from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
-from unit.coordinator.memory import Answer, VirtualClock
+from unit.coordinator.memory import Answer, MemoryLog, VirtualClock
 
 GROUP = "group"
 PARTITIONS = 4
 
 
-class MemoryWriter:
-    """The offsets topic. Commits at once, or when told to; or fails."""
-
-    def __init__(self) -> None:
-        self.logs: dict[int, list[tuple[bytes, bytes | None]]] = {}
-        self.held: list[tuple[int, list[tuple[bytes, bytes | None]], Callable[[int], None]]] = []
-        self.holding = False
-        self.refuse_with = ErrorCode.NONE
-        self.batches = 0
-
-    def append(
-        self, partition: int, records: list[tuple[bytes, bytes | None]], done: Callable[[int], None]
-    ) -> None:
-        if self.refuse_with is not ErrorCode.NONE:
-            done(int(self.refuse_with))
-            return
-        self.batches += 1
-        self.logs.setdefault(partition, []).extend(records)
-        if self.holding:
-            self.held.append((partition, records, done))
-        else:
-            done(0)
-
-    def release(self, error: ErrorCode = ErrorCode.NONE, count: int | None = None) -> None:
-        """Commit (or fail) what is held, oldest first."""
-        count = len(self.held) if count is None else count
-        released, self.held = self.held[:count], self.held[count:]
-        for _, _, done in released:
-            done(int(error))
+class MemoryWriter(MemoryLog):
+    """The offsets topic."""
 
     def records(self) -> list[GroupRecord]:
         """All records of all partitions, decoded."""
@@ -164,12 +137,7 @@ class Harness:
         return self.coordinator
 
     def advance(self, ms: int) -> None:
-        """Let time pass, stopping at every timer on the way."""
-        end_ms = self.clock.now_ms + ms
-        while (deadline := self.timers.next_deadline_ms()) is not None and deadline <= end_ms:
-            self.clock.now_ms = max(self.clock.now_ms, deadline)
-            self.timers.advance(self.clock.now_ms)
-        self.clock.now_ms = end_ms
+        self.clock.advance(self.timers, ms)
 
     # -- requests ------------------------------------------------------------------------------------------------
 

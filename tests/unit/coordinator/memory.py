@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode
 
 WALL_START_MS = 1_700_000_000_000
@@ -26,9 +27,17 @@ class VirtualClock:
     def wall_ms(self) -> int:
         return self.wall_offset_ms + self.now_ms
 
+    def advance(self, timers: TimerQueue, ms: int) -> None:
+        """Let time pass, stopping at every timer on the way."""
+        end_ms = self.now_ms + ms
+        while (deadline := timers.next_deadline_ms()) is not None and deadline <= end_ms:
+            self.now_ms = max(self.now_ms, deadline)
+            timers.advance(self.now_ms)
+        self.now_ms = end_ms
+
 
 class MemoryLog:
-    """An internal topic without transactions. Commits at once, or when told to; or fails."""
+    """An internal topic. Commits at once, or when told to; or fails."""
 
     def __init__(self) -> None:
         self.logs: dict[int, list[tuple[bytes, bytes | None]]] = {}

@@ -13,7 +13,7 @@ from odradek.coordinator.runtime import CoordinatorRuntime, Outcome
 from odradek.coordinator.timeline import Timeline, TimelineDict
 from odradek.ports.timers import TimerQueue
 from odradek.wire.errors import ErrorCode, KafkaError
-from unit.coordinator.group_harness import MemoryWriter, VirtualClock
+from unit.coordinator.memory import MemoryLog, VirtualClock
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Runtime:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.timers = TimerQueue()
-        self.writer = MemoryWriter()
+        self.writer = MemoryLog()
         self.failed: list[int] = []
         self.answers: list[Any] = []
         self.runtime = CoordinatorRuntime(
@@ -110,7 +110,7 @@ def test_a_later_commit_covers_earlier_ones() -> None:
     r = Runtime()
     r.put("a", 1)
     r.put("b", 2)
-    _, _, done = r.writer.held[1]
+    done = r.writer.held[1]
     done(0)
     assert r.answers == ["a=1", "b=2"]
 

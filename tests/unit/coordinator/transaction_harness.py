@@ -168,12 +168,7 @@ class TransactionHarness:
         return self.coordinator
 
     def advance(self, ms: int) -> None:
-        """Let time pass, stopping at every timer on the way."""
-        end_ms = self.clock.now_ms + ms
-        while (deadline := self.timers.next_deadline_ms()) is not None and deadline <= end_ms:
-            self.clock.now_ms = max(self.clock.now_ms, deadline)
-            self.timers.advance(self.clock.now_ms)
-        self.clock.now_ms = end_ms
+        self.clock.advance(self.timers, ms)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
