@@ -34,6 +34,7 @@ CLASSES = {
     "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
     "broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
     "cluster": "org.apache.kafka.tools.ClusterTool",
+    "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
     "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
     "features": "org.apache.kafka.tools.FeatureCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
@@ -421,3 +422,22 @@ def test_console_producer_and_consumer(kafkas: KafkaTools, bootstrap: str, new_t
     at_offset = (*at, "--partition", "0", "--offset", "4", "--max-messages", "2")
     assert ours("console-consumer", *at_offset) == kafkas("console-consumer", *at_offset)
     assert ours("console-consumer", *at_offset) == (0, "\nvalue\n")
+
+
+def test_log_directories(bootstrap: str, orders: str, kafkas: KafkaTools) -> None:
+    at = "--bootstrap-server", bootstrap, "--describe", "--topic-list", orders
+    (code, text), (kafkas_code, kafkas_text) = ours("log-dirs", *at), kafkas("log-dirs", *at)
+    assert code == kafkas_code == 0
+    *said, told = text.splitlines()
+    *kafkas_said, kafkas_told = kafkas_text.splitlines()
+    assert said == kafkas_said
+    by_place = re.compile(r'\{"partition":[^}]*\}')
+    assert sorted(by_place.findall(told)) == sorted(by_place.findall(kafkas_told))
+    assert by_place.sub("", told) == by_place.sub("", kafkas_told)
+    (broker,) = json.loads(told)["brokers"]
+    (directory,) = broker["logDirs"]
+    assert [each["partition"] for each in directory["partitions"]] == [
+        f"{orders}-{part}" for part in range(3)
+    ]
+    assert all(each["size"] > 0 for each in directory["partitions"])
+    assert ours("log-dirs", *at, "--broker-list", "98,99")[0] == 1

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "dump-log": ("dump_log", "run", "print segments, indexes and snapshots, and check them"),
     "features": ("features", "run", "describe, upgrade, downgrade the features of a cluster"),
+    "log-dirs": ("log_dirs", "run", "log directories of brokers and the size of what lies in them"),
     "metadata-quorum": (
         "metadata_quorum",
         "run",
