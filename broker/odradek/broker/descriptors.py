@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 RESERVED = 128
-"""For the event loop, directories, checkpoints, the metadata log, other nodes, the HTTP endpoint."""
+"""For the event loop, directories, checkpoints, the metadata log, the HTTP endpoint."""
 SEGMENT_FILES_MAX = 4096
+NODES_MAX = 1000
 ASKED_MAX = 1 << 20
 WITHOUT_LIMITS = 8192
 """Assumed where the system has no such limits."""
@@ -23,15 +24,18 @@ class Descriptors(NamedTuple):
     connections: int
     file_senders: int
     """Second descriptors of connections that are sent files (file_sender.py); who gets none is sent copies."""
+    nodes: int
+    """Connections that other nodes open (`RpcSettings.connections_max`)."""
 
 
 def share_out(limit: int) -> Descriptors:
     """Of few descriptors, half are for segment files; what they do not need is for connections, once or twice each."""
     free = max(limit - RESERVED, limit // 2)
-    segment_files = max(1, min(SEGMENT_FILES_MAX, free // 2))
-    clients = max(1, free - segment_files)
+    nodes = min(NODES_MAX, free // 8)
+    segment_files = max(1, min(SEGMENT_FILES_MAX, (free - nodes) // 2))
+    clients = max(1, free - nodes - segment_files)
     file_senders = clients // 5
-    return Descriptors(segment_files, clients - file_senders, file_senders)
+    return Descriptors(segment_files, clients - file_senders, file_senders, nodes)
 
 
 def raise_limit() -> int:

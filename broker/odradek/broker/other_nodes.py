@@ -41,11 +41,18 @@ class OtherNodes:
 
     @classmethod
     async def start(
-        cls, config: BrokerConfig, logs: LogManager, metadata_dir: str, rng: Random, log: Any
+        cls,
+        config: BrokerConfig,
+        logs: LogManager,
+        metadata_dir: str,
+        connections_max: int,
+        rng: Random,
+        log: Any,
     ) -> OtherNodes:
         """Listen for other nodes. StartupError if the address cannot be had."""
         from odradek.broker.internal_server import InternalServer
         from odradek.rpc.identity import NodeIdentity
+        from odradek.rpc.settings import RpcSettings
 
         directory = next(each.directory_id for each in logs.dirs if each.path == metadata_dir)
         me = NodeIdentity(logs.cluster_id, config.node_id, directory, rng.randbytes(16))
@@ -56,6 +63,7 @@ class OtherNodes:
             after=lambda: found[0]._settle(),
             on_refused=lambda node_id: found[0]._refused(node_id),
             on_mismatch=lambda peer, text: found[0]._mismatch(peer, text),
+            settings=RpcSettings(connections_max=connections_max),
         )
         host, port = config.internal_address
         try:

@@ -202,7 +202,7 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
     others = None
     if not config.alone:
-        others = await OtherNodes.start(config, logs, metadata_dir, rng, log)
+        others = await OtherNodes.start(config, logs, metadata_dir, descriptors.nodes, rng, log)
         others.on_expelled = lambda why: None if fatal.done() else fatal.set_result(StartupError(why))
         ports = replace(ports, peers=others.ports)
     kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess

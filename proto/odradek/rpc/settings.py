@@ -50,6 +50,10 @@ class RpcSettings:
     """A leader's stream to a follower is not writable while it holds so much that the network has not taken."""
     down_bytes_low: int = MIB
     """It is writable again from here on."""
+    connections_max: int = 1_000
+    """From other nodes; each has up to four, and whoever connects beyond is hung up on."""
+    connection_idle_ms: int = 30_000
+    """A connection without a stream is closed then; nodes keep streams open."""
     stop_ms: int = 300
     """How long a stopping node lets streams end by themselves."""
 
@@ -94,5 +98,12 @@ def client_options(settings: RpcSettings, *, bulk: bool = False) -> list[Channel
 
 
 def server_options(settings: RpcSettings) -> list[ChannelOption]:
-    """A port that another process has is an error, not shared. One server serves both lanes."""
-    return [*channel_options(settings, settings.bulk_keepalive_timeout_ms), ("grpc.so_reuseport", 0)]
+    """A port that another process has is an error, not shared. One server serves all lanes. Strangers can connect, too:
+    they must not take the descriptors that the log needs.
+    """
+    return [
+        *channel_options(settings, settings.bulk_keepalive_timeout_ms),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", settings.connections_max),
+        ("grpc.max_connection_idle_ms", settings.connection_idle_ms),
+    ]

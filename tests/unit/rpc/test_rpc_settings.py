@@ -1,8 +1,14 @@
 """Settings of the RPC between nodes."""
 
+import asyncio
+import contextlib
+
 import pytest
 
+from odradek.rpc.identity import NodeIdentity
+from odradek.rpc.server import NodeServer
 from odradek.rpc.settings import RpcSettings, client_options, server_options
+from odradek.rpc.streams import LocalNode
 
 
 @pytest.mark.parametrize(
@@ -40,3 +46,27 @@ def test_both_ends_take_a_message_with_the_largest_part():
 
 def test_a_port_is_never_shared():
     assert dict(server_options(RpcSettings()))["grpc.so_reuseport"] == 0
+
+
+def test_who_connects_to_a_node_cannot_take_all_of_its_descriptors():
+    async def serve() -> int:
+        settings = RpcSettings(connections_max=20)
+        node = LocalNode(
+            NodeIdentity("prod-1", 1, b"d" * 16, b"i" * 16), lambda *_, **__: None, settings=settings
+        )
+        server = NodeServer(node, [])
+        port = await server.start("127.0.0.1", 0)
+        strangers = []
+        for _ in range(100):
+            strangers.append(await asyncio.open_connection("127.0.0.1", port))
+            strangers[-1][1].write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        served = 0
+        for reader, _ in strangers:
+            with contextlib.suppress(ConnectionResetError):
+                served += len(await reader.read(1))  # its settings, or the end
+        for _, writer in strangers:
+            writer.close()
+        await server.stop()
+        return served
+
+    assert asyncio.run(serve()) == 20
