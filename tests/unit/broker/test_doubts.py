@@ -6,6 +6,7 @@ import pytest
 
 from odradek.broker.doubts import DOUBT_MS_MAX, HOLD_MS
 from odradek.metadata.image import BrokerImage
+from odradek.wire.frame import encode_request
 from odradek.wire.messages.metadata import MetadataRequest
 from support.node_harness import Client, NodeHarness
 
@@ -84,3 +85,14 @@ def test_asking_for_a_new_topic_meanwhile_creates_it_afterwards(node: NodeHarnes
     correlation_id = client.send(request, 12)
     node.advance(DOUBT_MS_MAX)
     assert client.take(3, 12, correlation_id).topics[0].error_code == 0
+
+
+def test_what_cannot_be_read_costs_its_sender_the_connection_before_it_is_held(node: NodeHarness) -> None:
+    client = node.client()
+    body = MetadataRequest(topics=None).encode(8)
+    client.deliver(encode_request(3, 8, 1, "c", b"\x00\x00\xf6\x42" + body[4:]))  # more topics than bytes
+    assert client.closed
+    node.advance(HOLD_MS)
+    other, _ = ask(node)
+    node.advance(HOLD_MS)
+    assert other.take_frame() is not None

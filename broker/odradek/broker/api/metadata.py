@@ -66,23 +66,25 @@ def handler(node: Node) -> Any:
         listener = connection.listener
         pending = Pending()
 
-        def respond() -> None:
-            answer(
-                asked,
-                version,
-                listener,
-                lambda body: pending.complete(
-                    encode_response(ApiKey.METADATA, version, correlation_id, body)
-                ),
-            )
+        def reply(body: bytes) -> None:
+            pending.complete(encode_response(ApiKey.METADATA, version, correlation_id, body))
 
         if node.doubts.hold_ms and len(node.image.brokers) > 1:
-            node.doubts.after_hold(respond)
+            request = _read(
+                asked, version
+            )  # what cannot be read must be found while its connection is being served
+            node.doubts.after_hold(lambda: answer(asked, request, version, listener, reply))
         else:
-            respond()
+            answer(asked, None, version, listener, reply)
         return pending.response if pending.done else pending
 
-    def answer(asked: bytes, version: int, listener: str, reply: Callable[[bytes], None]) -> None:
+    def answer(
+        asked: bytes,
+        request: MetadataRequest | None,
+        version: int,
+        listener: str,
+        reply: Callable[[bytes], None],
+    ) -> None:
         if cached_image[0] is not node.image:
             cached_image[0] = node.image
             cache.clear()
@@ -91,21 +93,27 @@ def handler(node: Node) -> Any:
         if body is not None:
             reply(body)
             return
-        request = MetadataRequest.decode(asked, version)
-        if len(asked) > UNCHECKED_BYTES:
-            check_elements(request)
-        missing = _creatable(node, request, version)
+        read = _read(asked, version) if request is None else request
+        missing = _creatable(node, read, version)
         if missing:
             node.create_topics_automatically(
-                missing, lambda: reply(encode_body(node, request, version, listener))
+                missing, lambda: reply(encode_body(node, read, version, listener))
             )
             return
-        body = encode_body(node, request, version, listener)
+        body = encode_body(node, read, version, listener)
         if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX:
             cache[key] = body
         reply(body)
 
     return handle
+
+
+def _read(asked: bytes, version: int) -> MetadataRequest:
+    """MalformedMessage."""
+    request = MetadataRequest.decode(asked, version)
+    if len(asked) > UNCHECKED_BYTES:
+        check_elements(request)
+    return request
 
 
 def _creatable(node: Node, request: MetadataRequest, version: int) -> list[str]:
