@@ -423,6 +423,30 @@ class LogManager:
         except OSError as error:
             self._dir_failed(data_dir, error)
 
+    # Compaction -------------------------------------------------------------------------------------------------
+
+    def clean_below(self, log: Log) -> int:
+        """Where the last cleaning of this log ended."""
+        return self._dir_of(log).cleaner_offsets.get(log.key, 0)
+
+    def note_clean(self, log: Log, offset: int) -> None:
+        """Not fsynced: what is cleaned twice comes out the same."""
+        data_dir = self._dir_of(log)
+        data_dir.cleaner_offsets[log.key] = offset
+        self._write_cleaner_offsets(data_dir, durable=False)
+
+    def note_recovery_point(self, log: Log) -> int:
+        """Have the recovery point on disk, durably; what it is there. Blocking, small."""
+        data_dir = self._dir_of(log)
+        self._checkpoint_dir(data_dir, None, durable=True)
+        return -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
+
+    def _write_cleaner_offsets(self, data_dir: DataDir, *, durable: bool) -> None:
+        try:
+            data_dir.write_offsets(layout.CLEANER_CHECKPOINT, data_dir.cleaner_offsets, durable=durable)
+        except OSError as error:
+            self._dir_failed(data_dir, error)
+
     def close(
         self, high_watermarks: Mapping[TopicPartition, int] | None = None, *, broker_epoch: int = -1
     ) -> list[tuple[str, str]]:
@@ -476,8 +500,12 @@ class LogManager:
             self.on_dir_failure(data_dir, error)
 
     def _log_truncated(self, log: LogState) -> None:
-        """A recovery point on disk must never lie above what is left of the log."""
-        self._checkpoint_dir(self._dir_of(log), None, durable=True)
+        """A recovery point on disk must never lie above what is left of the log; nor what counts as clean."""
+        data_dir = self._dir_of(log)
+        self._checkpoint_dir(data_dir, None, durable=True)
+        if data_dir.cleaner_offsets.get(log.key, 0) > log.recovery_point and not data_dir.offline:
+            data_dir.cleaner_offsets[log.key] = log.recovery_point
+            self._write_cleaner_offsets(data_dir, durable=True)
 
     def _sync_dir_soon(self, data_dir: DataDir) -> None:
         """Many deletions that come together cost two syncs of their directory, not one each."""

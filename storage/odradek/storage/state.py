@@ -184,6 +184,11 @@ class LogState:
         return self._bases[0]
 
     @property
+    def truncations(self) -> int:
+        """How often the log was cut since it was opened."""
+        return self._truncations
+
+    @property
     def key(self) -> tuple[str, int]:
         return self.topic, self.partition
 
