@@ -449,7 +449,7 @@ class CoordinatorRuntime(Generic[S]):
         """The log's verdict on one write."""
         if self._partitions.get(context.index) is not context or context.state is not PartitionState.ACTIVE:
             return
-        error = ErrorCode(code)  # type: ignore[call-arg]  # mypy takes the enum's __new__ for a lookup
+        error = ErrorCode(code)
         self._enter()
         try:
             if error is ErrorCode.NONE:

@@ -19,7 +19,8 @@ class ErrorCode(IntEnum):
     message: str
     retriable: bool
 
-    def __new__(cls, code: int, message: str, retriable: bool = False) -> "ErrorCode":
+    # `message` has a default only for type checkers, which take a lookup, `ErrorCode(3)`, for a call of this.
+    def __new__(cls, code: int, message: str = "", retriable: bool = False) -> "ErrorCode":
         member = int.__new__(cls, code)
         member._value_ = code
         member.message = message

@@ -313,7 +313,7 @@ _DECODERS: dict[str, Callable[[pb.RaftFrame, ReplicaKey], Message]] = {
 def _response(frame: pb.RaftFrame, sender: ReplicaKey) -> tuple[ReplicaKey, int, int, int, ErrorCode]:
     """The fields that every response has, in the order of its class."""
     try:
-        error = ErrorCode(frame.error)  # type: ignore[call-arg]  # mypy takes the enum's __new__ for a lookup
+        error = ErrorCode(frame.error)
     except ValueError:
         raise MalformedFrame(f"error code {frame.error}") from None
     return sender, frame.epoch, frame.request_id, frame.leader_id, error

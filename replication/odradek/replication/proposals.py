@@ -151,6 +151,6 @@ def _answers(response: AlterPartitionResponse) -> dict[PartitionKey, PartitionSt
 
 def _code(number: int) -> ErrorCode:
     try:
-        return ErrorCode(number)  # type: ignore[call-arg]  # mypy takes the enum's __new__ for a lookup
+        return ErrorCode(number)
     except ValueError:
         return ErrorCode.UNKNOWN_SERVER_ERROR

@@ -153,7 +153,7 @@ def test_bad_batches_are_refused_and_nothing_is_written(
     spoiled = spoil(node.batch(b"a", b"b"))  # type: ignore[operator]
     response = produce(node, client, {0: spoiled}, 9)
     answer = response.responses[0].partition_responses[0]
-    assert (ErrorCode(answer.error_code), answer.base_offset) == (expected, -1)  # type: ignore[call-arg]
+    assert (ErrorCode(answer.error_code), answer.base_offset) == (expected, -1)
     assert (
         produce(node, client, {0: node.batch(b"good")}, 9).responses[0].partition_responses[0].base_offset
         == 1
