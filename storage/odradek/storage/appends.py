@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from crc32c import crc32c
 
 from odradek.storage.batch import ASSIGN, CODEC_MAX, CRC_FIELD, CRC_START, SEQUENCE_MAX
-from odradek.storage.config import LOG_APPEND_TIME
+from odradek.storage.config import LOG_APPEND_TIME, LogConfig
 from odradek.storage.conversion import convert, must_open
 from odradek.storage.producers import ProducerEntry, end_transaction_marker
 from odradek.storage.reads import LogReads
@@ -224,6 +224,13 @@ class LogAppends(LogReads):
         segment.written = segment.size
         self.written_end_offset = self.log_end_offset
 
+    def set_config(self, config: LogConfig) -> None:
+        super().set_config(config)
+        if self._segments:
+            segment = self._segments[-1]
+            if segment.first_timestamp is not None and segment.roll_after_timestamp != NEVER:
+                self._set_roll_time(segment, segment.first_timestamp)
+
     # Parts ------------------------------------------------------------------------------------------------------
 
     def _check_writable(self) -> None:
@@ -282,7 +289,8 @@ class LogAppends(LogReads):
             # Named by where the log ends, not by the batch: a gap between segments then means that something is lost.
             segment = self.roll(wall_ms, max(self.log_end_offset, last - RELATIVE_OFFSET_MAX))
         if segment.roll_after_timestamp == NEVER:
-            self._set_roll_time(segment, timestamp)
+            first = segment.first_timestamp
+            self._set_roll_time(segment, timestamp if first is None or segment.size == 0 else first)
         self._staged.append(batch)
         segment.note_batch(last, timestamp, segment.size, size, self._interval)
         segment.size += size
@@ -307,7 +315,10 @@ class LogAppends(LogReads):
         return late or segment.index_is_full(config.segment_index_bytes)
 
     def _set_roll_time(self, segment: Segment, first_timestamp: int) -> None:
-        """From the first batch of a segment. Jitter is drawn from the name, so that it needs no randomness."""
+        """From the first batch of a segment, and again when the configuration changes. Jitter is drawn from the name,
+        so that it needs no randomness.
+        """
+        segment.first_timestamp = first_timestamp
         if first_timestamp < 0:
             segment.roll_after_timestamp = (
                 NEVER + 1

@@ -132,8 +132,9 @@ class Segment:
     """A contiguous part of a log. `size` counts staged bytes too, `written` only what is in the file."""
 
     __slots__ = (
-        "aborted", "base_offset", "checked", "close_when_unpinned", "created_ms", "dir", "dirty", "file", "index",
-        "max_timestamp", "max_timestamp_offset", "offset_max", "pins", "roll_after_timestamp", "since_index", "size",
+        "aborted", "base_offset", "checked", "close_when_unpinned", "created_ms", "dir", "dirty", "file",
+        "first_timestamp", "index", "max_timestamp", "max_timestamp_offset", "offset_max", "pins",
+        "roll_after_timestamp", "since_index", "size",
         "used", "written",
     )  # fmt: skip
 
@@ -160,6 +161,8 @@ class Segment:
         """Bytes since the last index entry."""
         self.max_timestamp = UNKNOWN_TIMESTAMP
         self.max_timestamp_offset = -1
+        self.first_timestamp: int | None = None
+        """The largest timestamp of the first batch; `segment.ms` counts from it."""
         self.roll_after_timestamp = NEVER
         """A batch with a later timestamp opens a new segment; `NEVER` until the first batch has set it."""
 

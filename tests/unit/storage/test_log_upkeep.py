@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odradek.storage.config import LogConfig
+from odradek.storage.config import UNLIMITED, LogConfig
 from odradek.storage.memory_disk import StepSyncer
 from odradek.wire.errors import KafkaError
 
@@ -48,6 +48,44 @@ def test_records_of_a_later_time_open_a_segment(bench: Any) -> None:
     bench.append(log, "old", timestamp=5)
     assert len(log.segments) == 1
     bench.append(log, "c", timestamp=bench.now + 1001)
+    assert [segment.base_offset for segment in log.segments] == [0, 3]
+
+
+def test_the_time_of_a_segment_may_change_while_it_is_written(bench: Any) -> None:
+    log = bench.open(LogConfig(segment_ms=UNLIMITED))
+    bench.append(log, "a", timestamp=bench.now)
+    bench.append(log, "b", timestamp=bench.now + 700)
+    log.set_config(LogConfig(segment_ms=1000))
+    bench.append(log, "c", timestamp=bench.now + 1000)
+    assert len(log.segments) == 1
+    bench.append(log, "d", timestamp=bench.now + 1001)
+    assert [segment.base_offset for segment in log.segments] == [0, 3]
+    log.set_config(LogConfig(segment_ms=5000))
+    bench.append(log, "e", timestamp=bench.now + 6001)
+    assert len(log.segments) == 2
+    log.set_config(LogConfig(segment_ms=5000, segment_jitter_ms=3000))
+    assert bench.now + 3001 < log.active_segment.roll_after_timestamp <= bench.now + 6001
+
+
+def test_the_time_of_a_segment_may_change_after_a_restart(bench: Any) -> None:
+    log = bench.open()
+    bench.append(log, "a", timestamp=bench.now)
+    bench.append(log, "b", timestamp=bench.now + 700)
+    log.close()
+    log = bench.open()
+    log.set_config(LogConfig(segment_ms=1000))
+    bench.append(log, "c", timestamp=bench.now + 1001)
+    assert [segment.base_offset for segment in log.segments] == [0, 2]
+
+
+def test_a_full_index_that_gets_room_keeps_the_time_of_its_segment(bench: Any) -> None:
+    log = bench.open(LogConfig(segment_index_bytes=12, index_interval_bytes=0, segment_ms=1000))
+    bench.append(log, "a", timestamp=bench.now)
+    bench.append(log, "b", timestamp=bench.now + 500)
+    assert log.active_segment.index_is_full(12)
+    log.set_config(LogConfig(segment_ms=1000))
+    bench.append(log, "c", timestamp=bench.now + 600)
+    bench.append(log, "d", timestamp=bench.now + 1001)
     assert [segment.base_offset for segment in log.segments] == [0, 3]
 
 
