@@ -205,9 +205,6 @@ class Cluster:
     def partitions_of(self, topic: str) -> int:
         return self._plans[topic].partitions
 
-    def plan_of(self, topic: str) -> TopicPlan:
-        return self._plans[topic]
-
     def flushes(self, topic: str) -> bool:
         plan = self._plans.get(topic)
         if plan is not None:

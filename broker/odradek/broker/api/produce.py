@@ -1,8 +1,9 @@
 """Produce (key 0), versions 3-13.
 
 Versions 0-2 are advertised, because librdkafka turns compression off without them (KAFKA-18659), and answered with
-UNSUPPORTED_VERSION when used. One batch per partition and request, as Kafka has it since version 3. Batches of
-transactions take the general path, and may have to wait for their coordinator's word (`produce_transactional`).
+UNSUPPORTED_VERSION when used. One batch per partition and request, as Kafka has it since version 3. The first batch of
+a transaction in a partition takes the general path, and may have to wait for the coordinator's word
+(`produce_transactional`).
 
 The hot path is one topic and one partition per request, which is what a producer that keeps up sends: everything
 from the client id to the partition index is the same bytes in every such request of a connection, so it is looked up
