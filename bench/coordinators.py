@@ -105,7 +105,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--only", type=names(PARTS), default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--sides", type=names(SIDES), default=list(SIDES), help=", ".join(SIDES))
-    parser.add_argument("--rounds", type=int, default=2, help="of crowds, commits and transactions")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        help="of crowds, commits and transactions; half as many of three nodes",
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round of transactions")
     parser.add_argument("--groups", type=int, default=10_000, help="idle ones")
     parser.add_argument("--members", type=int, default=1_000, help="of a crowd")
@@ -137,7 +142,10 @@ class Run:
         try:
             self._measure_nodes()
             for side in self._options.sides:
-                self._measure_cluster(side)
+                failed = guarded(lambda: self._measure_cluster(side))  # noqa: B023
+                if failed:
+                    part = next(part for part in (THREE_NODES, FAILOVER) if part in self._options.only)
+                    self._add(part, "three nodes", side, failed)
         finally:
             gc.enable()
 
@@ -229,9 +237,9 @@ class Run:
 
     # Three nodes -----------------------------------------------------------------------------------------------------
 
-    def _measure_cluster(self, side: str) -> None:
+    def _measure_cluster(self, side: str) -> Metrics:
         if not {THREE_NODES, FAILOVER} & set(self._options.only):
-            return
+            return {}
         kind = OdradekCluster if side == OURS else KafkaCluster
         overrides = {**OVERRIDES, **OVERRIDES_OF_TRANSACTIONS}
         if side == PEER:  # its distribution's file has 1; ours has 3 by itself
@@ -245,7 +253,7 @@ class Run:
             cluster.start()
             if THREE_NODES in self._options.only:
                 for records in RECORDS:
-                    for _ in range(self._options.rounds):
+                    for _ in range(max(1, self._options.rounds // 2)):
                         self._one_load(THREE_NODES, side, cluster, CLUSTER_PRODUCERS, records, 3)
             if FAILOVER in self._options.only:
                 trial.begin()
@@ -254,6 +262,7 @@ class Run:
                     self._guarded(FAILOVER, "kill -9 of the coordinator", side, trial.round)
         finally:
             cluster.remove()
+        return {}
 
 
 def measure_commits(server: Server, topic: str, seconds: float) -> Metrics:
@@ -311,8 +320,9 @@ def measure_transactions(
 def notes(options: argparse.Namespace) -> list[str]:
     return [
         f"{options.rounds} rounds of crowds, commits and transactions ({options.seconds:g} s each, after a warm-up of "
-        f"{WARMUP_S:g} s); {options.failovers} failovers on our side, {options.kafka_failovers} on Kafka's. One node "
-        "is pinned to one core and the client to another; three nodes and the client share all cores.",
+        f"{WARMUP_S:g} s; half as many of three nodes); {options.failovers} failovers on our side, "
+        f"{options.kafka_failovers} on Kafka's. One node is pinned to one core and the client to another; three nodes "
+        "and the client share all cores.",
         "Transactions: one raw client for both sides that speaks transaction.version 2 (Produce 12, EndTxn 5); records "
         "of 1 KB in one batch, a partition for each producer. What is stable in the log at the end must equal what was "
         "committed.",
