@@ -290,3 +290,24 @@ def test_the_dump_tool_reads_our_transaction_index_and_markers(tmp_path: Path) -
     assert "isTransactional: true isControl: true" in told
     assert re.search(r"offset: 12 .*endTxnMarker: ABORT coordinatorEpoch: 9", told)
     assert re.search(r"offset: 13 .*endTxnMarker: COMMIT coordinatorEpoch: 9", told)
+
+
+def test_the_dump_tool_reads_what_we_have_recompressed(tmp_path: Path) -> None:
+    """`compression.type` of a topic: batches of every codec become batches of every other one."""
+    values = [b"value %d " % number * 40 for number in range(5)]
+    logs = []
+    for name in ("uncompressed", "gzip", "snappy", "lz4", "zstd"):
+        config = LogConfig(compression_type=name)
+        log = Log.open(RealDisk(), str(tmp_path / f"{name}-0"), config, topic=name, partition=0, wall_ms=NOW)
+        for codec in Codec:
+            items = [(b"k", value) for value in values]
+            batch = simple_batch(items, base_offset=0, timestamp=NOW, codec=codec)
+            log.append_as_leader(memoryview(batch), 3, NOW)
+        log.close()
+        logs.append((name, f"{log.dir}/{0:020}.log"))
+    told = dump("--files", ",".join(path for _, path in logs), "--print-data-log")
+    for (name, _), part in zip(logs, told.split("Dumping ")[1:], strict=True):
+        found = re.findall(r"compresscodec: (\w+) crc: \d+ isvalid: (\w+)", part)
+        assert found == [("none" if name == "uncompressed" else name, "true")] * len(Codec)
+        assert re.findall(r"offset: (\d+) C", part) == [str(at) for at in range(5 * len(Codec))]
+        assert re.findall(r"payload: (.*)", part) == [value.decode() for value in values] * len(Codec)
