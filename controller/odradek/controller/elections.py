@@ -8,8 +8,6 @@ at so many elections and go on in the next round, so that no round holds up the 
 
 from __future__ import annotations
 
-from collections import Counter
-
 from odradek.controller.partition_change import Election
 from odradek.controller.replicas import partition_change, partition_changes
 from odradek.controller.state import ControllerState, Decision
@@ -92,16 +90,11 @@ def _election(
 
 
 def preferred_leaders(state: ControllerState) -> Decision:
-    """Give leadership back to preferred replicas that are in sync, on brokers that lead too few of theirs.
-
-    A broker leads too few when more than leader.imbalance.per.broker.percentage of the partitions that
-    prefer it are led by others. By default that is any, as in Kafka 4.
-    """
+    """Give leadership back to preferred replicas that are in sync, on brokers that are active."""
     records: list[Record] = []
-    deprived = _deprived_brokers(state)
-    for topic in state.image.topics.values() if deprived else ():
+    for topic in state.image.topics.values():
         for partition_id, partition in topic.partitions.items():
-            if not _is_away(partition) or partition.replicas[0] not in deprived:
+            if not _is_away(partition) or not state.is_active(partition.replicas[0]):
                 continue
             change = partition_change(state, topic, partition_id)
             change.election = Election.PREFERRED
@@ -115,21 +108,6 @@ def preferred_leaders(state: ControllerState) -> Decision:
 
 def _is_away(partition: PartitionImage) -> bool:
     return partition.has_leader and partition.leader != partition.replicas[0]
-
-
-def _deprived_brokers(state: ControllerState) -> set[int]:
-    preferred, away = Counter[int](), Counter[int]()
-    for topic in state.image.topics.values():
-        for partition in topic.partitions.values():
-            preferred[partition.replicas[0]] += 1
-            if _is_away(partition):
-                away[partition.replicas[0]] += 1
-    percentage = state.config.leader_imbalance_per_broker_percentage
-    return {
-        broker_id
-        for broker_id, count in away.items()
-        if state.is_active(broker_id) and 100 * count > percentage * preferred[broker_id]
-    }
 
 
 def leaders_for_leaderless(state: ControllerState) -> Decision:

@@ -89,10 +89,6 @@ class ControllerConfig:
     auto_leader_rebalance_enable: bool = True
     leader_imbalance_check_interval_ms: int = 300_000
     """leader.imbalance.check.interval.seconds: how often leadership is given back to preferred replicas."""
-    leader_imbalance_per_broker_percentage: int = 0
-    """How many of the partitions that prefer a broker may be led by others; Kafka 4 knows no such number
-    any more, and gives back all.
-    """
     unclean_election_interval_ms: int = 300_000
     """unclean.leader.election.interval.ms: how often leaders are looked for where there are none."""
     delete_topic_enable: bool = True
@@ -115,7 +111,6 @@ class ControllerConfig:
             ("broker_session_timeout_ms", 100, 2**31 - 1),
             ("request_timeout_ms", 1, 2**31 - 1),
             ("leader_imbalance_check_interval_ms", 1, 2**63 - 1),
-            ("leader_imbalance_per_broker_percentage", 0, 100),
             ("unclean_election_interval_ms", 1, 2**63 - 1),
             ("snapshot_bytes_max", 1, 2**63 - 1),
             ("snapshot_interval_ms", 0, 2**63 - 1),
@@ -142,7 +137,6 @@ class ControllerConfig:
             request_timeout_ms=config.request_timeout_ms,
             auto_leader_rebalance_enable=layers.get("auto.leader.rebalance.enable") == "true",
             leader_imbalance_check_interval_ms=1_000 * number("leader.imbalance.check.interval.seconds", 300),
-            leader_imbalance_per_broker_percentage=number("leader.imbalance.per.broker.percentage", 0),
             unclean_election_interval_ms=number("unclean.leader.election.interval.ms", 300_000),
             delete_topic_enable=config.delete_topic_enable,
             snapshot_bytes_max=config.metadata_log_max_record_bytes_between_snapshots,

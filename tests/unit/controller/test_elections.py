@@ -8,7 +8,6 @@ from odradek.controller import elections
 from odradek.controller.quorum_controller import NEXT_ROUND_MS
 from odradek.metadata.records import NO_LEADER, RECOVERED, RECOVERING
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
 from unit.controller.controller_harness import Harness, alter_isr, set_config, violations
 
 UNCLEAN = "unclean.leader.election.enable"
@@ -72,18 +71,6 @@ def test_leadership_stays_where_rebalancing_is_off() -> None:
     after_a_restart_of_broker_1(harness, [1, 2, 3])
     harness.live(60_000)
     assert leaders(harness, "a") == [2]
-
-
-@pytest.mark.parametrize(("percentage", "goes_back"), [(0, True), (24, True), (25, False), (100, False)])
-def test_a_broker_may_lack_some_of_its_leaderships(percentage: int, goes_back: bool) -> None:
-    harness = cluster(
-        leader_imbalance_check_interval_ms=20_000, leader_imbalance_per_broker_percentage=percentage
-    )
-    after_a_restart_of_broker_1(harness, *[[1, 2]] * 4)
-    harness.call(ElectLeadersRequest(0, [TopicPartitions("a", [0, 1, 2])]))
-    assert leaders(harness, "a") == [1, 1, 1, 2]
-    harness.live(21_000)
-    assert leaders(harness, "a") == [1, 1, 1, 1 if goes_back else 2]
 
 
 def test_many_elections_are_held_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

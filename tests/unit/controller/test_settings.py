@@ -68,13 +68,11 @@ def test_elections_follow_the_nodes_properties() -> None:
     static = {
         "auto.leader.rebalance.enable": "false",
         "leader.imbalance.check.interval.seconds": "7",
-        "leader.imbalance.per.broker.percentage": "10",
         "unclean.leader.election.interval.ms": "60000",
     }
     config = ControllerConfig.of_node(1, "c", replace(NODE, static=static, request_timeout_ms=9_000))
     assert not config.auto_leader_rebalance_enable
     assert config.leader_imbalance_check_interval_ms == 7_000
-    assert config.leader_imbalance_per_broker_percentage == 10
     assert config.unclean_election_interval_ms == 60_000
     assert config.request_timeout_ms == 9_000
 
@@ -84,7 +82,6 @@ def test_elections_follow_the_nodes_properties() -> None:
     [
         "request_timeout_ms",
         "leader_imbalance_check_interval_ms",
-        "leader_imbalance_per_broker_percentage",
         "unclean_election_interval_ms",
     ],
 )
