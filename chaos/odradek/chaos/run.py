@@ -207,6 +207,6 @@ def as_json(outcome: Outcome, seed: int) -> dict[str, object]:
         "reads": verdict.reads,
         "commits": verdict.commits,
         "anomalies": dict(verdict.counts),
-        "first": [f"{each.name}: {each.text}" for each in verdict.anomalies],
+        "first": [f"{each.name}: {each.text}" for each in verdict.anomalies if each.name in verdict.errors],
         "trouble": outcome.trouble,
     }
