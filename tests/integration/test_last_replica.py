@@ -1,5 +1,5 @@
 """The only broker that has everything is killed. It comes back as what it was, unless it has lost something: with the
-same boot id of the machine and no torn tail, the page cache has all that was acknowledged.
+same boot id of the machine and no damage, the page cache has all that was acknowledged.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def registrations(cluster: Cluster, broker_id: int) -> list[RegisterBrokerRecord
 def test_a_killed_last_replica_leads_again(cluster: Cluster) -> None:
     writer, other, last = left_alone_and_killed(cluster)
     cluster.start(other)
+    eventually(lambda: cluster.partition(TOPIC, ask=other) is not None, PATIENCE_S, "the topic is not known")
     assert cluster.partition(TOPIC, ask=other).leader_id != other
     cluster.start(last)
     assert cluster.leader(TOPIC) == last
@@ -73,13 +74,34 @@ def newest_segment(directory: Path) -> Path:
     return max(directory.glob(f"{TOPIC}-0/*.log"))
 
 
-def test_a_last_replica_with_a_torn_tail_comes_back_as_one_that_lost_something(cluster: Cluster) -> None:
+def test_a_last_replica_whose_tail_was_interrupted_has_lost_nothing(cluster: Cluster) -> None:
+    """What kill -9 leaves of a write in the middle: the beginning of a batch of which nobody was told."""
+    writer, other, last = left_alone_and_killed(cluster)
+    path = newest_segment(cluster.data(last))
+    batch = bytearray(path.read_bytes()[:100])
+    batch[:12] = (1 << 40).to_bytes(8, "big") + (10_000).to_bytes(4, "big")
+    with path.open("ab") as file:
+        file.write(batch)
+    cluster.start(other)
+    cluster.start(last)
+    assert cluster.leader(TOPIC) == last
+    writer.await_more()
+    writer.finish()
+    verify(cluster, writer)
+    first, second = registrations(cluster, last)
+    assert second.complete_epoch == first.broker_epoch
+
+
+def test_a_last_replica_whose_tail_is_damaged_comes_back_as_one_that_lost_something(cluster: Cluster) -> None:
     """It leads all the same, as Kafka's last known leader, which metadata remembers as an unclean election."""
     writer, other, last = left_alone_and_killed(cluster)
     writer.abandon()
     path = newest_segment(cluster.data(last))
     with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 3)
+        file.seek(-3, 2)
+        byte = file.read(1)[0]
+        file.seek(-3, 2)
+        file.write(bytes([byte ^ 1]))
     cluster.start(other)
     cluster.start(last)
     assert cluster.leader(TOPIC) == last
