@@ -33,7 +33,7 @@ class ControllerProcess:
         self.unfenced = False
         self.connections: set[Connection] = set()
         self.partitions: dict[tuple[str, int], Partition] = {}
-        self.coordinator = None
+        self.groups = None
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         self.on_fatal: Callable[[str], None] = lambda reason: None

@@ -85,13 +85,13 @@ def snapshot(node: Node | ControllerProcess) -> Snapshot:
         **_controller_gauges(node),
         **_broker_gauges(node),
     }
-    if node.coordinator is None:
+    if node.groups is None:
         return found
-    found.gauges.update(_group_gauges(node.coordinator))
+    found.gauges.update(_group_gauges(node.groups))
     if isinstance(node, Node):
         found.gauges.update(metrics_transactions.gauges(node))
         found.counters.update(metrics_transactions.counters(node))
-    done = node.coordinator.metrics
+    done = node.groups.metrics
     found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
     found.counters[f"{_COORDINATOR}offset_expiration_count"] = ("Offsets expired.", done.offset_expired)
     found.counters[f"{_COORDINATOR}offset_deletion_count"] = ("Offsets deleted.", done.offset_deletions)

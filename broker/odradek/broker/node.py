@@ -215,7 +215,7 @@ class Node:
             ports.log.limited_warning,
         )
         self.coordinators = Coordinators(self)
-        self.coordinator = self.coordinators.groups
+        self.groups = self.coordinators.groups
         self.transactions = self.coordinators.transactions
         self.txn_markers = self.coordinators.markers
         self.txn_verification = self.coordinators.verification

@@ -142,9 +142,9 @@ def test_a_group_is_configured_and_listed(node: NodeHarness) -> None:
 
 def test_the_assignment_interval_of_all_groups_is_set_while_brokers_run(node: NodeHarness) -> None:
     alter(node, BROKER, "", "group.consumer.assignment.interval.ms", "0")
-    assert node.node.coordinator.settings.assignment_interval_ms("g") == 0
+    assert node.node.groups.settings.assignment_interval_ms("g") == 0
     alter(node, BROKER, str(node.node.config.node_id), "group.consumer.assignment.interval.ms", "9")
-    assert node.node.coordinator.settings.assignment_interval_ms("g") == 9
+    assert node.node.groups.settings.assignment_interval_ms("g") == 9
 
 
 def test_the_protocol_is_served_while_its_feature_is_on(node: NodeHarness) -> None:

@@ -63,7 +63,7 @@ def test_a_damaged_offsets_partition_is_told_and_does_not_stop_the_node() -> Non
     client = node.client()
     assert commit(client, "g", 1) == 0
     assert commit(client, "g", 2) == 0
-    index = node.node.coordinator.partition_for("g")
+    index = node.node.groups.partition_for("g")
     path = f"/data/__consumer_offsets-{index}/{0:020}.log"
     node.stop()
     file = node.disk.open(path)

@@ -60,7 +60,7 @@ def test_committed_offsets_survive_a_restart_all_of_them(node: NodeHarness, clea
 
 def test_an_offset_commit_is_answered_when_its_record_is_in_the_log(node: NodeHarness) -> None:
     assert commit(node, "g", {0: 5}) == [0]
-    index = node.node.coordinator.partition_for("g")
+    index = node.node.groups.partition_for("g")
     assert node.node.partitions["__consumer_offsets", index].log.written_end_offset == 1
 
 

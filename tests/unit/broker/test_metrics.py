@@ -38,7 +38,7 @@ def fake_node(metrics: BrokerMetrics) -> Any:
     errors = {0: ErrorCode.NONE, 1: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS}
     runtime = SimpleNamespace(partitions=lambda: [0, 1], error_of=errors.get, read={0: loaded}.__getitem__)
     return SimpleNamespace(
-        coordinator=SimpleNamespace(runtime=runtime, metrics=GroupMetrics(offset_commits=6)),
+        groups=SimpleNamespace(runtime=runtime, metrics=GroupMetrics(offset_commits=6)),
         metrics=metrics,
         partitions={("orders", 0): SimpleNamespace(log=log), ("orders", 1): SimpleNamespace(log=broken)},
         connections=[SimpleNamespace(listener="PLAINTEXT"), SimpleNamespace(listener="PLAINTEXT")],

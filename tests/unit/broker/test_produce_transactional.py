@@ -342,10 +342,10 @@ def test_offsets_of_the_next_transaction_may_be_faster_than_the_marker_of_the_la
     producer.node.settle()
     asked: list[Any] = []
     node.txn_verification.ask = lambda *question: asked.append(question)  # type: ignore[method-assign]
-    partition = node.coordinator.partition_for("group")
+    partition = node.groups.partition_for("group")
     who = ProducerOfTransaction(producer.id, producer.epoch)
     answers: list[ErrorCode] = []
-    node.coordinator.verification.verify(ID, who, partition, 5, answers.append)
+    node.groups.verification.verify(ID, who, partition, 5, answers.append)
     node.txn_markers.write(*who, 9, False, 1, [(OFFSETS_TOPIC, partition)], lambda _: None)
     producer.node.settle()
     asked.pop()[-1](ErrorCode.NONE)

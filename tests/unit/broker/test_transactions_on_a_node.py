@@ -131,7 +131,7 @@ def test_offsets_take_part(node: NodeHarness) -> None:
     producer = init(node)
     response = node.client().ask(AddOffsetsToTxnRequest("tx", *producer, "g"))
     assert response.error_code == 0
-    index = node.node.coordinator.partition_for("g")
+    index = node.node.groups.partition_for("g")
     (topic,) = state(node).topics
     assert (topic.topic, topic.partitions) == ("__consumer_offsets", [index])
     end(node, producer)

@@ -50,7 +50,7 @@ def find_coordinator(
 
 
 def _find(node: Node, name: str, key: str, listener: str) -> Coordinator:
-    coordinator = node.transactions if name == TRANSACTIONS_TOPIC else node.coordinator
+    coordinator = node.transactions if name == TRANSACTIONS_TOPIC else node.groups
     topic = node.image.topics.get(name)
     partition = topic.partitions.get(coordinator.partition_for(key)) if topic is not None else None
     if partition is not None:

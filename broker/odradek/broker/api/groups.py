@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _to_coordinator(method: str) -> Function:
     def forward(node: Node, context: RequestContext, request: Any, done: Done) -> None:
         group_context = GroupContext(context.client_id, context.client_host, context.api_version)
-        getattr(node.coordinator, method)(group_context, request, done)
+        getattr(node.groups, method)(group_context, request, done)
 
     return forward
 
