@@ -27,6 +27,9 @@ WAITERS_UNCHECKED = 128
 CommitWaiter: TypeAlias = "tuple[int, Callable[[ErrorCode], None], Pending | None]"
 """(end offset, what to call, the request that waits if it may be answered before)"""
 
+DeletionWaiter: TypeAlias = "tuple[int, Callable[[ErrorCode, int], None]]"
+"""(offset below which no live replica shall have records, what to call with the low watermark)"""
+
 
 class PartitionHost(Protocol):
     """What a partition needs of the replica manager."""
@@ -49,6 +52,7 @@ class Partition:
     __slots__ = (
         "_commit_waiters",
         "_data_waiters",
+        "_deletion_waiters",
         "_host",
         "_metrics_offset",
         "_staged_bytes",
@@ -96,6 +100,7 @@ class Partition:
         self._host = host
         self._commit_waiters: deque[CommitWaiter] = deque()
         self._data_waiters: dict[object, Callable[[Partition], None]] = {}
+        self._deletion_waiters: dict[int, DeletionWaiter] = {}
         self.configured()
 
     def configured(self) -> None:
@@ -126,6 +131,7 @@ class Partition:
 
     def isr_changed(self, replica: Replica) -> None:
         self._answer_committed()
+        self._answer_deletions()
 
     def failed(self, replica: Replica, error: OSError) -> None:
         self._host.failed(self, error)
@@ -151,6 +157,9 @@ class Partition:
         waiters, self._commit_waiters = self._commit_waiters, deque()
         for _, done, _ in waiters:
             done(error)
+        for key, (_, deleted) in list(self._deletion_waiters.items()):
+            self.forget_deletion(key)
+            deleted(error, -1)
         self._wake_readers()
 
     @property
@@ -256,6 +265,31 @@ class Partition:
         """
         self._commit_waiters.append((end_offset, done, request))
         self._answer_committed()
+
+    def when_deleted(self, key: int, offset: int, done: Callable[[ErrorCode, int], None]) -> None:
+        """Call `done` once no live replica has records below `offset` (KIP-107), or with why nobody will know; not at
+        all after `forget_deletion`.
+        """
+        self._deletion_waiters[key] = offset, done
+        if self.replica is not None:
+            self.replica.on_follower_told = self._answer_deletions
+        self._answer_deletions()
+
+    def forget_deletion(self, key: int) -> None:
+        self._deletion_waiters.pop(key, None)
+        if not self._deletion_waiters and self.replica is not None:
+            self.replica.on_follower_told = None
+
+    def _answer_deletions(self) -> None:
+        if not self._deletion_waiters:
+            return
+        leader = self.replica.leader if self.replica is not None else None
+        own = self.log.log_start_offset
+        low = own if leader is None else leader.low_watermark(own)
+        for key, (offset, done) in list(self._deletion_waiters.items()):
+            if low >= offset:
+                self.forget_deletion(key)
+                done(ErrorCode.NONE, low)
 
     def forget_answered(self) -> None:
         """Once in a while: while nothing is committed, requests that timed out would pile up."""

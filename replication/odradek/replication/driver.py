@@ -484,6 +484,8 @@ class ReplicationDriver:
         assert leader is not None
         if leader.fetched(follower_id, end, start, broker_epoch, self.now_ms()):
             self._moved(replica)
+        if replica.on_follower_told is not None:
+            replica.on_follower_told()
         if leader.isr.unsent:
             self._proposals.add(replica)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,8 +53,8 @@ class Replica:
     """`high_watermark` is read on the hot path."""
 
     __slots__ = (
-        "events", "follower", "high_watermark", "key", "leader", "log", "memo", "min_isr", "outgoing", "role",
-        "state", "sync_before_ack", "synced_end_offset", "topic",
+        "events", "follower", "high_watermark", "key", "leader", "log", "memo", "min_isr", "on_follower_told",
+        "outgoing", "role", "state", "sync_before_ack", "synced_end_offset", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +80,8 @@ class Replica:
         """Followers that are being sent this partition."""
         self.memo: tuple[int, int, ReadResult] | None = None
         """(offset, end, what was read there) for the next follower that wants the same in this event."""
+        self.on_follower_told: Callable[[], None] | None = None
+        """Called when a follower of this leader has told its log's start and end; set while somebody waits for it."""
         self.configured()
 
     def __repr__(self) -> str:

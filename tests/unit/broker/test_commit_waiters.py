@@ -24,7 +24,7 @@ def led_partition() -> tuple[Any, Leader]:
     log: Any = SimpleNamespace(log_end_offset=0, config=SimpleNamespace(flush_messages=0))
     partition: Any = Partition("t", bytes(16), 0, log, SimpleNamespace(), SimpleNamespace(dirty=[]))  # type: ignore[arg-type]
     leader = Leader()
-    partition.replica = SimpleNamespace(leader=leader, state=None, high_watermark=0)
+    partition.replica = SimpleNamespace(leader=leader, state=None, high_watermark=0, on_follower_told=None)
     return partition, leader
 
 
@@ -66,3 +66,34 @@ def test_resigning_answers_whoever_waits() -> None:
     partition.when_committed(2, answered.append, Pending())
     partition.resign(ErrorCode.NOT_LEADER_OR_FOLLOWER)
     assert answered == [ErrorCode.NOT_LEADER_OR_FOLLOWER] * 2
+
+
+def test_deletions_are_answered_when_the_slowest_live_replica_has_followed() -> None:
+    partition, leader = led_partition()
+    partition.log.log_start_offset = 5
+    starts = {2: 0, 3: 5}
+    leader.low_watermark = lambda own: min(own, *starts.values())  # type: ignore[attr-defined]
+    answered: list[tuple[ErrorCode, int]] = []
+    partition.when_deleted(1, 5, lambda *answer: answered.append(answer))
+    partition.when_deleted(2, 3, lambda *answer: answered.append(answer))
+    assert not answered
+    starts[2] = 3
+    partition.replica.on_follower_told()
+    assert answered == [(ErrorCode.NONE, 3)]
+    starts[2] = 7
+    partition.isr_changed(partition.replica)
+    assert answered[1:] == [(ErrorCode.NONE, 5)]
+    assert partition.replica.on_follower_told is None
+
+
+def test_resigning_answers_deletions_and_forgotten_ones_are_not() -> None:
+    partition, leader = led_partition()
+    partition.log.log_start_offset = 5
+    leader.low_watermark = lambda own: 0  # type: ignore[attr-defined]
+    answered: list[tuple[ErrorCode, int]] = []
+    for key in (1, 2):
+        partition.when_deleted(key, 5, lambda *answer: answered.append(answer))
+    partition.forget_deletion(1)
+    partition.resign(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    assert answered == [(ErrorCode.NOT_LEADER_OR_FOLLOWER, -1)]
+    assert partition.replica.on_follower_told is None

@@ -405,10 +405,13 @@ def test_the_leaders_log_start_is_followed_and_acknowledged() -> None:
     lab = ready(Lab())
     lab[1].produce(b"a", b"b", b"c")
     lab.run()
-    lab[1].replicas[0].log.advance_log_start(2)
-    lab[1].driver.log_start_moved(lab[1].replicas[0])
+    leader, told = lab[1].replicas[0], []
+    leader.on_follower_told = lambda: told.append(lab[1].leader().low_watermark(2))
+    leader.log.advance_log_start(2)
+    lab[1].driver.log_start_moved(leader)
     lab[1].driver.flush()
     lab.run()
+    assert told[-1] == 2
     assert lab[2].replicas[0].log.log_start_offset == 2
     assert lab[1].leader().low_watermark(2) == 2
 
