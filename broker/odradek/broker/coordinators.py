@@ -7,6 +7,7 @@ when its leadership begins, and let go when that ends.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker import txn_verification
@@ -122,6 +123,8 @@ class Coordinators:
             TRANSACTIONS_TOPIC: (transactions_log, self.transactions.runtime),
         }
         """The internal topics whose leaders coordinate something, and who does it."""
+        for topic, (_, runtime) in self.led.items():
+            runtime.is_coming = partial(self._leads, topic)
 
     def leadership_changed(self, partition: Partition, leads: bool) -> None:
         if partition.topic not in self.led:
@@ -152,6 +155,11 @@ class Coordinators:
         partition = self._node.partitions.get((topic, index))
         if partition is not None and partition.leads:
             self.leadership_changed(partition, True)
+
+    def _leads(self, name: str, index: int) -> bool:
+        topic = self._node.image.topics.get(name)
+        partition = topic.partitions.get(index) if topic is not None else None
+        return partition is not None and partition.leader == self._node.config.node_id
 
     def _leader_for_transactional_id(self, transactional_id: str) -> int:
         """The broker that leads its partition of `__transaction_state`; -1 without any."""

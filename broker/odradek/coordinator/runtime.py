@@ -224,6 +224,10 @@ class CoordinatorRuntime(Generic[S]):
         self._write_timeout_ms = write_timeout_ms
         self._log: EventLog = log or NullLog()
         self._on_failed = on_failed
+        self.is_coming: Callable[[int], bool] = _nothing_is_coming
+        """Whether this broker leads a partition already that it has not begun to load: its clients need not look for
+        another coordinator, which there is not.
+        """
         self._partitions: dict[int, _Partition[S]] = {}
         self._answers: deque[Callable[[], None]] = deque()
         self._depth = 0
@@ -309,6 +313,8 @@ class CoordinatorRuntime(Generic[S]):
     def error_of(self, partition: int) -> ErrorCode:
         """Why the partition cannot serve, or NONE."""
         context = self._partitions.get(partition)
+        if context is None and self.is_coming(partition):
+            return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
         if context is None or context.state is PartitionState.FAILED:
             return ErrorCode.NOT_COORDINATOR
         if context.state is PartitionState.LOADING:
@@ -537,3 +543,7 @@ def _replay(shard: Shard, outcome: Outcome[Any]) -> None:
     else:
         for record in outcome.records:
             shard.replay(record)
+
+
+def _nothing_is_coming(_partition: int) -> bool:
+    return False

@@ -84,6 +84,15 @@ class Runtime:
         self.run(lambda shard: Outcome(f"saw {shard.entries.get(key)}"))
 
 
+def test_a_partition_that_is_about_to_be_loaded_is_no_reason_to_look_elsewhere() -> None:
+    r = Runtime()
+    assert r.runtime.error_of(1) is ErrorCode.NOT_COORDINATOR
+    r.runtime.is_coming = lambda partition: partition == 1
+    assert r.runtime.error_of(1) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert r.runtime.error_of(2) is ErrorCode.NOT_COORDINATOR
+    assert r.runtime.error_of(0) is ErrorCode.NONE
+
+
 def test_an_answer_waits_for_its_commit_and_the_committed_view_with_it() -> None:
     r = Runtime()
     r.put("a", 1)
