@@ -46,6 +46,11 @@ FOUND = [
     ("three-all", 11, "a write that kill -9 cut short cost a broker its standing (P2)"),
     ("voters", 360, "the simulator took a voter's disk while a removal was on its way (A1)"),
     ("disks", 502, "the simulator replayed a log in which a bit had flipped (crash)"),
+    (
+        "three-all",
+        17,
+        "the simulator did not know what a leader committed in the event in which its disk failed (R5)",
+    ),
     ("three-all", 601, "the simulator believed the Raft core of a node whose disk had just failed (R3)"),
     ("disks", 15, "the same, in a controlled shutdown (A1)"),
 ]

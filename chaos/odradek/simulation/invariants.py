@@ -129,8 +129,10 @@ class Invariants:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def after_step(self, process: Process, *, failed: bool = False) -> None:
-        """`failed`: the node gives up; its Raft core may believe in what its disk has just refused."""
-        if not failed:
+        """`failed`: the node gives up."""
+        if failed:
+            self.raft.after_failure(process)
+        else:
             self.raft.after_step(process)
         known = self._replicas[process]
         for name, partition in process.node.partitions.items():

@@ -45,6 +45,8 @@ class RaftChecks:
         self._commits: dict[int, int] = {}
         """How far the leader of each epoch committed: binds leaders of later epochs (R3)."""
         self.committed_end = 0
+        self._claimed_end = 0
+        """What leaders that failed in the same event may have told others to be committed."""
         self._applied: dict[int, int] = {}
         """CRC of each committed batch that any node has applied, by base offset (M1)."""
         self._views: dict[Process, RaftView] = {}
@@ -112,6 +114,14 @@ class RaftChecks:
             self._check_commit(process, view, core.high_watermark, leads)
         self._check_start(process, view)
 
+    def after_failure(self, process: Process) -> None:
+        """The node gives up. Its core may believe in what its disk has just refused, so it is not looked at; but what
+        it committed before, in the same event, it may have told.
+        """
+        core = process.node.quorum.raft._core
+        if core is not None and core.is_leader:
+            self._claimed_end = max(self._claimed_end, core.high_watermark)
+
     def _check_matching(self, process: Process, view: RaftView) -> None:
         """R2 and R6."""
         mirror = view.mirror
@@ -177,7 +187,7 @@ class RaftChecks:
                 )
             self._commits[leads] = end
             self._check_durable(process, end)
-        elif end > self.committed_end:
+        elif end > max(self.committed_end, self._claimed_end):
             raise InvariantViolation(f"R5: node {node} follows to {end}, which no leader has committed")
         self.committed_end = max(self.committed_end, end)
 
