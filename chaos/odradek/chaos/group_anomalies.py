@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 
-from odradek.chaos.history import FAILED, OK, UNKNOWN, Assigned, Commit, Fetched
+from odradek.chaos.history import FAILED, OK, Assigned, Commit, Fetched
 from odradek.chaos.model import Anomaly, Model, Partition
 
 GroupPartition = tuple[str, Partition]
@@ -21,11 +22,48 @@ def check_groups(model: Model) -> Iterator[Anomaly]:
     for each in model.fetched:
         fetched[each.group, (each.topic, each.partition)].append(each)
     for key, tellings in fetched.items():
+        past = _Past(model, commits.get(key, []))
         for telling in tellings:
-            yield from _told(model, commits.get(key, []), telling)
+            yield from _told(past, telling)
     for key, found in commits.items():
         yield from _zombies(key, [commit for commit in found if _outcome(model, commit) == OK])
     yield from _owners(model)
+
+
+class _Past:
+    """The commits of one partition, for questions about any time."""
+
+    def __init__(self, model: Model, commits: list[Commit]) -> None:
+        self._by_offset: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+        """(not before, certain from, whether it may also come at any later time)"""
+        settled = []
+        for commit in commits:
+            start, end = _effect(model, commit)
+            certain = _outcome(model, commit) == OK
+            self._by_offset[commit.offset].append((start, end, not certain))
+            if certain:
+                settled.append((end, start, commit))
+        settled.sort(key=lambda each: each[0])
+        self._ends = [end for end, _, _ in settled]
+        self._latest: list[tuple[int, Commit]] = []
+        """Of the commits up to each end: the one that began last, and when."""
+        for _, start, commit in settled:
+            best = self._latest[-1] if self._latest else (-1, commit)
+            self._latest.append((start, commit) if start > best[0] else best)
+
+    def last(self, before: int) -> tuple[int, Commit] | None:
+        """Of the commits that are certain by then, the one that began last, and when: what took effect before that
+        cannot be what the group is told.
+        """
+        count = bisect_left(self._ends, before)
+        return self._latest[count - 1] if count else None
+
+    def possible(self, offset: int, began: int, until: int) -> bool:
+        """Whether a commit of this offset may have been the last one, at some time between."""
+        return any(
+            start < until and (open_ended or end >= began)
+            for start, end, open_ended in self._by_offset.get(offset, ())
+        )
 
 
 def _outcome(model: Model, commit: Commit) -> str:
@@ -40,28 +78,17 @@ def _effect(model: Model, commit: Commit) -> tuple[int, int]:
     return (commit.invoked, commit.completed) if end is None else (end.invoked, end.completed)
 
 
-def _told(model: Model, commits: list[Commit], telling: Fetched) -> Iterator[Anomaly]:
+def _told(past: _Past, telling: Fetched) -> Iterator[Anomaly]:
     """A fetched offset is the last commit before it, or one that may have come after or beside that."""
-    settled = [
-        each for each in commits if _outcome(model, each) == OK and _effect(model, each)[1] < telling.invoked
-    ]
-    if not settled:
+    found = past.last(telling.invoked)
+    if found is None:
         return
-    # The last of those that are certain: whatever took effect before all of it began cannot be the answer.
-    last = max(settled, key=lambda each: _effect(model, each)[0])
-    began = _effect(model, last)[0]
-    possible = {
-        each.offset
-        for each in commits
-        if _effect(model, each)[0] < telling.completed
-        and (_outcome(model, each) == UNKNOWN or _effect(model, each)[1] >= began)
-    }
+    began, last = found
     where = f"group {telling.group}, {telling.topic}-{telling.partition}"
     if telling.offset is None:
-        yield Anomaly(
-            "lost-commit", f"{where}: {last.offset} was committed, and later there was none", (last, telling)
-        )
-    elif telling.offset not in possible:
+        text = f"{where}: {last.offset} was committed, and later there was none"
+        yield Anomaly("lost-commit", text, (last, telling))
+    elif not past.possible(telling.offset, began, telling.completed):
         yield Anomaly(
             "offset-fell-back" if telling.offset < last.offset else "lost-commit",
             f"{where}: {last.offset} was committed, and later the group was told {telling.offset}",

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from sys import intern
 from typing import Any, TextIO
 
 OK = "ok"
@@ -181,8 +182,10 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
                 raise
             raise HistoryError(f"line {number} is no event: {error}") from error
         if isinstance(event, Poll):
+            # Everything is read many times: one copy of each string is enough.
             event.records = [
-                (topic, partition, offset, value) for topic, partition, offset, value in event.records
+                (intern(topic), partition, offset, intern(value))
+                for topic, partition, offset, value in event.records
             ]
         elif isinstance(event, Assigned):
             event.partitions = [(topic, partition) for topic, partition in event.partitions]
