@@ -26,8 +26,10 @@ from confluent_kafka import (
 
 from odradek.chaos.history import FAILED, OK, UNKNOWN, Assigned, Commit, Poll, Recorder, Send, Transaction
 
-NEVER_SENT = frozenset({KafkaError._PURGE_QUEUE, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL})
-"""After these a record is not in the log, for certain."""
+NEVER_SENT = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL})
+"""After these a record is not in the log, for certain. Not after a purge of the queue: what waits there for another
+attempt may have been taken in the first one.
+"""
 QUICK = {
     "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 250,
