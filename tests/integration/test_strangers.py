@@ -135,22 +135,24 @@ def test_a_broker_of_another_cluster_is_refused_over_the_network(cluster: Cluste
     [
         (
             "import odradek.rpc.identity as i; i.RPC_VERSION = 0",
-            "run the same version of Odradek on every node",
+            ["run the same version of Odradek on every node"],
         ),
         (
             "import odradek.controller.settings as s; s.SUPPORTED_FEATURES = "
             "{**s.SUPPORTED_FEATURES, 'metadata.version': (29, 29)}",
-            "Start the version of the other nodes",
+            # Registration refuses it, unless it has read the metadata log before that.
+            ["Start the version of the other nodes", "start the version that wrote it, or a newer one"],
         ),
     ],
     ids=["rpc", "metadata.version"],
 )
 def test_a_node_of_an_older_version_is_refused_with_one_line(
-    cluster: Cluster, tmp_path: Path, prelude: str, what_to_do: str
+    cluster: Cluster, tmp_path: Path, prelude: str, what_to_do: list[str]
 ) -> None:
     overrides = {"node.id": "7", "process.roles": "broker", "listeners": "PLAINTEXT://127.0.0.1:0"}
     stranger = Stranger(cluster, tmp_path / "old", 3, prelude=prelude, **overrides)
-    assert what_to_do in stranger.refused()
+    line = stranger.refused()
+    assert any(text in line for text in what_to_do), line
 
 
 def test_a_copy_of_a_node_ends_and_the_original_or_the_copy_serves(cluster: Cluster, tmp_path: Path) -> None:

@@ -115,7 +115,15 @@ class ClusterNode:
     def send(self, to: ReplicaKey, message: RaftMessage) -> None:
         self.network.raft(self.id, to, message)
 
-    def ask(self, controller_id: int, api_key: int, version: int, body: bytes, done: Reply) -> None:
+    def ask(
+        self,
+        controller_id: int,
+        api_key: int,
+        version: int,
+        body: bytes,
+        done: Reply,
+        timeout_ms: int | None = None,
+    ) -> None:
         self.network.ask(self.id, controller_id, api_key, version, body, done)
 
     def request(self, request: Message, version: int | None = None, **options: Any) -> list[Any]:
