@@ -147,7 +147,7 @@ def read(
 def verify(cluster: Cluster, writer: Writer) -> None:
     """Nothing acknowledged is missing or elsewhere, nothing is there twice, each partition is in order.
 
-    librdkafka takes a batch whose answer was lost for written when a later one is acknowledged; then it knows no offset.
+    librdkafka takes a batch whose answer was lost for written when a later one is acknowledged; then without an offset.
     """
     found = read(cluster, writer.topic, writer.partitions, len(writer.acknowledged))
     for partition, records in found.items():
