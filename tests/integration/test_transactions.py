@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from integration.clients import create_topic, settings
 from integration.conftest import MakeCluster
-from integration.machines import Cluster
-from interop.cluster import unique
+from integration.machines import PATIENCE_S, Cluster
+from interop.cluster import eventually, unique
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -119,11 +119,22 @@ class Transactor(threading.Thread):
             for at in range(RECORDS):
                 producer.produce(self._topic, f"{self._name} {number} {at}", partition=at % PARTITIONS)
             if number % 5 == 4:
+                # Aborted at once, librdkafka may meet the end of its last transaction, which it takes for fatal.
+                producer.flush(30)
                 persist(lambda: producer.abort_transaction(30))
                 self.aborted.add(number)
             else:
                 (self.committed if finish(producer) else self.aborted).add(number)
             number += 1
+
+    def await_more(self, count: int = 5) -> None:
+        """So many committed transactions from now on."""
+        begin = len(self.committed)
+        eventually(
+            lambda: self.failure is not None or len(self.committed) >= begin + count,
+            PATIENCE_S,
+            f"{self._name} does not go on",
+        )
 
     def stop(self) -> None:
         self._stop_asked.set()
@@ -137,9 +148,11 @@ def test_transactions_are_whole_whatever_dies(cluster: Cluster) -> None:
     topic = create_topic(cluster, "whole", PARTITIONS)
     transactors = [Transactor(cluster, topic, unique("id")) for _ in range(2)]
     for victim in (1, 2, 3):
-        time.sleep(2)
+        for each in transactors:
+            each.await_more()
         cluster.kill(victim)
-        time.sleep(2)
+        for each in transactors:
+            each.await_more()
         cluster.start(victim)
         cluster.await_isr(topic, 3, PARTITIONS)
     for each in transactors:
@@ -176,9 +189,14 @@ def test_consume_and_produce_is_exactly_once_whatever_dies(cluster: Cluster) -> 
 def _kill_in_turn(cluster: Cluster, topic: str) -> None:
     for victim in (1, 2, 3):
         cluster.kill(victim)
-        time.sleep(2)
+        eventually(partial(_is_led_without, cluster, topic, victim), PATIENCE_S, f"{victim} is missed")
         cluster.start(victim)
         cluster.await_isr(topic, 3, PARTITIONS)
+
+
+def _is_led_without(cluster: Cluster, topic: str, victim: int) -> bool:
+    found = [cluster.partition(topic, index) for index in range(PARTITIONS)]
+    return all(each is not None and each.leader_id not in (-1, victim) for each in found)
 
 
 def _pump(cluster: Cluster, source: str, target: str, count: int) -> None:

@@ -138,7 +138,7 @@ class BrokerLifecycle:
 
     def _registered(self, response: BrokerRegistrationResponse) -> None:
         if response.error_code != ErrorCode.NONE:
-            self._registration_refused(ErrorCode(response.error_code))
+            self._registration_refused(ErrorCode.told(response.error_code))
             return
         self._refused_since_ms, self._refused_with = -1, ErrorCode.NONE
         self.broker_epoch = response.broker_epoch

@@ -29,10 +29,12 @@ class OffsetsVerification:
         producer: Producer,
         partition: int,
         api_version: int,
+        size: int,
         done: Callable[[ErrorCode], None],
     ) -> None:
         """If a transaction has ended here while the coordinator was asked, it is asked again: a producer does not wait
-        for the markers of one before it begins the next. In the end, INVALID_TXN_STATE.
+        for the markers of one before it begins the next. In the end, INVALID_TXN_STATE. COORDINATOR_NOT_AVAILABLE if
+        too much waits already.
         """
         support = Support.of_offset_commit(api_version)
         try:
@@ -43,6 +45,9 @@ class OffsetsVerification:
         verification, producers = self._node.txn_verification, log.producers
         if log.in_transaction(*producer) or not verification.is_needed(support):
             done(ErrorCode.NONE)
+            return
+        if not verification.hold(size):
+            done(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             return
         where = OFFSETS_TOPIC, partition
         asked = 0
@@ -63,6 +68,7 @@ class OffsetsVerification:
                     ask()
                     return
                 code = ErrorCode.INVALID_TXN_STATE
+            verification.release(size)
             done(code)
 
         ask()

@@ -149,7 +149,7 @@ class TxnMarkers:
             if position < len(results):
                 for answer in results[position].topics:
                     for one in answer.partitions:
-                        order.outcomes[answer.name, one.partition_index] = ErrorCode(one.error_code)
+                        order.outcomes[answer.name, one.partition_index] = ErrorCode.told(one.error_code)
             order.waiting -= 1
             if order.waiting == 0:
                 order.done(order.outcomes)

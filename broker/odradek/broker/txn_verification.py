@@ -191,7 +191,7 @@ class TxnVerification:
         told: dict[tuple[str, str, int], int] = {}
         missing = ErrorCode.NETWORK_EXCEPTION
         if response is not None:
-            missing = ErrorCode(response.error_code or missing)
+            missing = ErrorCode.told(response.error_code or missing)
             for result in response.results_by_transaction:
                 for topic in result.topic_results:
                     for one in topic.results_by_partition:
@@ -200,7 +200,7 @@ class TxnVerification:
         for transactional_id, questions in asked.items():
             for question in questions:
                 code = told.get((transactional_id, *question.partition), missing)
-                self._take(question, ErrorCode(code))
+                self._take(question, ErrorCode.told(code))
 
     def _take(self, question: _Question, code: ErrorCode) -> None:
         """The end of the transaction before may still be under way: asked again, for a moment."""

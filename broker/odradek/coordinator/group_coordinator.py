@@ -321,7 +321,8 @@ class GroupCoordinator:
             failed(error)
             return
         producer = Producer(request.producer_id, request.producer_epoch)
-        self.verification.verify(request.transactional_id, producer, index, version, verified)
+        size = txn_offsets.size_of(known)
+        self.verification.verify(request.transactional_id, producer, index, version, size, verified)
 
     def fetch_offsets(
         self, context: GroupContext, request: OffsetFetchRequest, done: Callable[[OffsetFetchResponse], None]

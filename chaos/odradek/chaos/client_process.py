@@ -21,7 +21,9 @@ def main(place: str, name: str, life: str) -> int:
     """`place` has `run.json`; the history goes to `history/<name>.<life>.jsonl` there."""
     settings = json.loads((Path(place) / "run.json").read_text())
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Waited for by a thread: a handler would run inside a call of the client, which may be about to raise.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_await_sigterm, args=(stop,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     process = f"{name}.{life}"
     with (Path(place) / "history" / f"{process}.jsonl").open("w", buffering=1) as file:
@@ -35,6 +37,11 @@ def main(place: str, name: str, life: str) -> int:
             print(f"{process}: {problem}", file=sys.stderr)
             return 1
     return 0
+
+
+def _await_sigterm(stop: threading.Event) -> None:
+    signal.sigwait({signal.SIGTERM})
+    stop.set()
 
 
 if __name__ == "__main__":

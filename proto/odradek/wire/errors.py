@@ -27,6 +27,14 @@ class ErrorCode(IntEnum):
         member.retriable = retriable
         return member
 
+    @classmethod
+    def told(cls, code: int) -> "ErrorCode":
+        """What another node says, which may be of a later version: UNKNOWN_SERVER_ERROR for a code we do not know."""
+        try:
+            return cls(code)
+        except ValueError:
+            return cls.UNKNOWN_SERVER_ERROR
+
     UNKNOWN_SERVER_ERROR = -1, "Something the server did not expect went wrong while it handled the request."
     NONE = 0, "No error."
     OFFSET_OUT_OF_RANGE = 1, "The log does not hold the requested offset."

@@ -115,7 +115,7 @@ class Proposals:
         host = self._host
         if host.closed:
             return
-        error = None if response is None or not response.error_code else _code(response.error_code)
+        error = None if response is None or not response.error_code else ErrorCode.told(response.error_code)
         answers = {} if response is None else _answers(response)
         now_ms = host.now_ms()
         for replica, leader, proposal in asked:
@@ -140,17 +140,10 @@ def _answers(response: AlterPartitionResponse) -> dict[PartitionKey, PartitionSt
         for each in topic.partitions:
             key = (topic.topic_id, each.partition_index)
             if each.error_code:
-                answers[key] = _code(each.error_code)
+                answers[key] = ErrorCode.told(each.error_code)
             else:
                 isr = tuple(each.isr)
                 answers[key] = PartitionState(
                     each.leader_id, each.leader_epoch, each.partition_epoch, isr, ()
                 )
     return answers
-
-
-def _code(number: int) -> ErrorCode:
-    try:
-        return ErrorCode(number)
-    except ValueError:
-        return ErrorCode.UNKNOWN_SERVER_ERROR

@@ -273,3 +273,10 @@ def test_what_is_not_known_yet_makes_producers_of_any_age_try_again() -> None:
     for code in txn_verification.NOT_KNOWN_YET:
         assert produce_error(code).code is ErrorCode.NOT_ENOUGH_REPLICAS
     assert produce_error(ErrorCode.INVALID_PRODUCER_EPOCH).code is ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+def test_a_code_of_a_later_version_is_an_unknown_error(asker: Asker) -> None:
+    asker.code = 999  # type: ignore[assignment]
+    asker.want("w")
+    asker.run()
+    assert asker.told == [("w", ErrorCode.UNKNOWN_SERVER_ERROR)]

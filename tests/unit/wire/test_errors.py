@@ -34,6 +34,8 @@ def test_a_code_is_its_number_and_found_by_it() -> None:
     assert ErrorCode.UNKNOWN_SERVER_ERROR == -1
     with pytest.raises(ValueError, match="134"):
         ErrorCode(134)
+    assert ErrorCode.told(35) is ErrorCode.UNSUPPORTED_VERSION
+    assert ErrorCode.told(134) is ErrorCode.UNKNOWN_SERVER_ERROR
 
 
 def test_kafka_error_carries_code_and_detail() -> None:

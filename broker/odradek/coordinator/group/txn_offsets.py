@@ -28,6 +28,8 @@ from odradek.wire.uuid import ZERO_UUID
 
 LOADING_KNOWN_FROM = 2
 """Older clients may crash over COORDINATOR_LOAD_IN_PROGRESS (KAFKA-7296)."""
+PARTITION_BYTES = 250
+"""About what one decoded partition takes beside its metadata."""
 
 
 class Verification(Protocol):
@@ -39,9 +41,13 @@ class Verification(Protocol):
         producer: Producer,
         partition: int,
         api_version: int,
+        size: int,
         done: Callable[[ErrorCode], None],
     ) -> None:
-        """`done(error)`, at once or later. What is written in that very call is part of the transaction."""
+        """`done(error)`, at once or later. What is written in that very call is part of the transaction.
+
+        `size`: about how many bytes of memory wait for the answer.
+        """
         ...
 
 
@@ -54,6 +60,7 @@ class NoVerification:
         producer: Producer,
         partition: int,
         api_version: int,
+        size: int,
         done: Callable[[ErrorCode], None],
     ) -> None:
         done(ErrorCode.NONE)
@@ -74,6 +81,15 @@ def split(
             error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             answer.topics.append(_answer(topic.name, unknown, error))
     return known, answer
+
+
+def size_of(topics: list[TxnOffsetCommitRequestTopic]) -> int:
+    """About what these decoded topics take in memory, in bytes."""
+    return sum(
+        PARTITION_BYTES + len(partition.committed_metadata or "")
+        for topic in topics
+        for partition in topic.partitions
+    )
 
 
 def refusal(
