@@ -8,7 +8,6 @@ and kept, below the range that the kernel takes for outgoing connections: a node
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -169,7 +168,9 @@ def create(
     for character in ",\n\\":
         if character in str(directory):
             raise ToolError(f"--dir {directory}: the path must not contain {character!r}")
-    from odradek.wire.uuid import uuid_to_string
+    import random
+
+    from odradek.wire.uuid import random_uuid, uuid_to_string
 
     total = nodes + controllers
     client_ports = range(base_port, base_port + nodes)
@@ -182,7 +183,7 @@ def create(
         node_id = index + 1 if is_broker else FIRST_CONTROLLER_ID + index - nodes
         port = base_port + index if is_broker else None
         found.append(ClusterNode(node_id, roles, port, own[index], own[total + index]))
-    return Layout(directory, uuid_to_string(os.urandom(16)), tuple(found), overrides)
+    return Layout(directory, uuid_to_string(random_uuid(random.SystemRandom())), tuple(found), overrides)
 
 
 def internal_ports(count: int, base_port: int, taken: Iterable[int]) -> list[int]:

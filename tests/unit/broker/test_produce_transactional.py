@@ -345,7 +345,7 @@ def test_offsets_of_the_next_transaction_may_be_faster_than_the_marker_of_the_la
     partition = node.groups.partition_for("group")
     who = ProducerOfTransaction(producer.id, producer.epoch)
     answers: list[ErrorCode] = []
-    node.groups.verification.verify(ID, who, partition, 5, answers.append)
+    node.groups.verification.verify(ID, who, partition, 5, 0, answers.append)
     node.txn_markers.write(*who, 9, False, 1, [(OFFSETS_TOPIC, partition)], lambda _: None)
     producer.node.settle()
     asked.pop()[-1](ErrorCode.NONE)

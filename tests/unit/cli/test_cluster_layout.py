@@ -44,6 +44,11 @@ def test_separate_controllers_have_ids_of_their_own_and_no_port_for_clients(tmp_
     assert made.bootstrap == f"localhost:{BASE},localhost:{BASE + 1}"
 
 
+def test_no_cluster_id_looks_like_an_option(tmp_path: Path) -> None:
+    """`storage format -t -jdA…` would ask for the id it was given; one random id in 64 begins with a dash."""
+    assert not [made for made in (layout(tmp_path) for _ in range(500)) if made.cluster_id.startswith("-")]
+
+
 @pytest.mark.parametrize(("nodes", "controllers"), [(1, 0), (2, 0), (3, 0), (3, 3), (6, 0)])
 def test_every_node_accepts_its_properties(tmp_path: Path, nodes: int, controllers: int) -> None:
     made = layout(tmp_path, nodes, controllers, **{"log.retention.hours": "7"})

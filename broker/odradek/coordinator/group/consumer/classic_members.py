@@ -42,7 +42,7 @@ from odradek.wire.messages.leave_group import (
     MemberResponse,
 )
 from odradek.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-from odradek.wire.uuid import uuid_to_string
+from odradek.wire.uuid import random_uuid, uuid_to_string
 
 KNOWN_MEMBER_ID_FROM = 4
 
@@ -68,7 +68,7 @@ def _join(
     for protocol in request.protocols:
         protocols.setdefault(protocol.name, protocol.metadata)
     is_new = not request.member_id
-    member_id = request.member_id or uuid_to_string(shard.rng.randbytes(16))
+    member_id = request.member_id or uuid_to_string(random_uuid(shard.rng))
     check_room(shard, group, member_id)
     _check_protocols(group, request.protocol_type, protocols)
     if is_new and request.group_instance_id is None and context.api_version >= KNOWN_MEMBER_ID_FROM:

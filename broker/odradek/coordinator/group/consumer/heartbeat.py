@@ -46,7 +46,7 @@ from odradek.wire.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatResponse,
     ConsumerGroupHeartbeatResponseTopicPartitions,
 )
-from odradek.wire.uuid import uuid_to_string
+from odradek.wire.uuid import random_uuid, uuid_to_string
 
 OWN_MEMBER_IDS_FROM = 1
 """From this version on a member makes its id itself."""
@@ -119,7 +119,7 @@ def _beat(
 ) -> Outcome[Response]:
     records: list[GroupRecord] = []
     group = _group_of(shard, request, records)
-    member_id = request.member_id or uuid_to_string(shard.rng.randbytes(16))
+    member_id = request.member_id or uuid_to_string(random_uuid(shard.rng))
     check_room(shard, group, request.member_id)
     owned: OwnedPartitions | None = None
     if request.topic_partitions is not None:
