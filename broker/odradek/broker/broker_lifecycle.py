@@ -242,7 +242,16 @@ class BrokerLifecycle:
             if self.unfenced and not was:
                 self._on_unfenced()
 
+    def unanswered_ms(self) -> int:
+        """How long ago a controller last answered a heartbeat. A broker that hears nothing may be fenced by now."""
+        return self._monotonic_ms() - self._answered_ms
+
     # -- controlled shutdown -------------------------------------------------------------------------------------
+
+    @property
+    def leaving(self) -> bool:
+        """From `leave` on."""
+        return self._left or self._shut_down is not None
 
     def leave(self, done: Callable[[], None]) -> None:
         """Controlled shutdown: hand over what this broker leads; `done` when the controller lets it go, or after

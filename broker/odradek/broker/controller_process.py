@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from odradek.broker.health import missing_of_quorum
 from odradek.broker.metadata_quorum import metadata_quorum
 
 if TYPE_CHECKING:
@@ -72,9 +73,6 @@ class ControllerProcess:
         self.on_fatal(reason)
 
     def readiness(self) -> tuple[bool, list[str]]:
-        reasons = []
-        if self.stopping:
-            reasons.append("the node is shutting down")
-        if not self.quorum.has_leader:
-            reasons.append("the metadata quorum has no leader")
+        reasons = ["the node is shutting down"] if self.stopping else []
+        reasons += missing_of_quorum(self.quorum)
         return not reasons, reasons

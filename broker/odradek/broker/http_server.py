@@ -1,8 +1,11 @@
-"""/metrics, /health/live and /health/ready: a small HTTP server beside the broker's own port.
+"""Metrics and probes: a small HTTP server beside the broker's own port.
 
-    GET /metrics        Prometheus' text format, or OpenMetrics where it is asked for
-    GET /health/live    200 as long as the event loop turns
-    GET /health/ready   200 when clients are served, else 503 with the reasons
+    GET /metrics     Prometheus' text format, or OpenMetrics where it is asked for
+    GET /livez       200 as long as the event loop turns; else 503 with the reasons, as the other probes (health.py)
+    GET /startupz    200 once the logs are open; until then how far that is
+    GET /readyz      200 when the node does all that it should
+
+/health/live and /health/ready are other names of /livez and /readyz. It is there before the logs are open.
 
 It answers one request per connection and gives a stranger little to hold on to: HEAD_BYTES_MAX of request,
 REQUEST_TIMEOUT_S to send it and to take the answer, CONNECTIONS_MAX at once. A port that is taken costs a
@@ -19,18 +22,16 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from odradek.broker import metrics_export
+from odradek.broker.health import Health, Verdict
 
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
-    from odradek.broker.controller_process import ControllerProcess
     from odradek.broker.logs import Log
-    from odradek.broker.node import Node
 
 HEAD_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 32
 
-Readiness = Callable[[], tuple[bool, list[str]]]
 Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
 """From an Accept header to a body and its content type."""
 
@@ -44,27 +45,39 @@ _REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_PAGE = b"Odradek: /metrics /health/live /health/ready\n"
+_PAGE = b"Odradek: /metrics /livez /readyz /startupz\n"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+
+
+class NotYet(Exception):  # noqa: N818 - a state, not a mistake
+    """There is no node to tell of yet."""
 
 
 class HttpServer:
     """`port` is the bound one, None where there is no server."""
 
-    def __init__(self, readiness: Readiness, metrics: Metrics, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, health: Health, metrics: Metrics, failed: Callable[[Exception], None]) -> None:
         self.port: int | None = None
         self._failed = failed
-        self._readiness = readiness
+        self._probes: dict[str, Callable[[], Verdict]] = {
+            "/livez": health.live,
+            "/health/live": health.live,
+            "/startupz": health.started,
+            "/readyz": health.ready,
+            "/health/ready": health.ready,
+        }
         self._metrics = metrics
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, config: BrokerConfig, node: Node | ControllerProcess, log: Log) -> HttpServer:
-        """Serve the node's numbers and health; a busy port is told and left."""
+    async def start(cls, config: BrokerConfig, health: Health, log: Log) -> HttpServer:
+        """Serve the numbers of `health.node`, and its health; a busy port is told and left."""
 
         async def metrics(accept: str) -> tuple[bytes, str]:
-            found = metrics_export.snapshot(node)
+            if health.node is None:
+                raise NotYet
+            found = metrics_export.snapshot(health.node)
             loop = asyncio.get_running_loop()
             # Formatting takes some 8 µs a sample: not on the thread that serves requests.
             return await loop.run_in_executor(None, metrics_export.render, found, accept)
@@ -72,7 +85,7 @@ class HttpServer:
         def failed(error: Exception) -> None:
             log.limited_warning("a scrape failed", exc_info=error)
 
-        server = cls(node.readiness, metrics, failed)
+        server = cls(health, metrics, failed)
         host, port = config.odradek_metrics_host, config.odradek_metrics_port
         try:
             await server.listen(host, port)
@@ -139,24 +152,20 @@ class HttpServer:
         accept = next((line[7:].strip() for line in lines[1:] if line[:7].lower() == "accept:"), "")
         try:
             return method, *await self._route(target.partition("?")[0], accept)
+        except NotYet:
+            return method, 503, b"the node has no numbers before its logs are open\n", TEXT
         except Exception as error:  # noqa: BLE001  whatever a scrape runs into, the node goes on
             self._failed(error)
             return method, 500, b"the node's log says what failed\n", TEXT
 
     async def _route(self, path: str, accept: str) -> tuple[int, bytes, str]:
-        match path:
-            case "/metrics":
-                return 200, *await self._metrics(accept)
-            case "/health/live":
-                return 200, b'{"live": true}\n', JSON
-            case "/health/ready":
-                ready, reasons = self._readiness()
-                body = json.dumps({"ready": ready, "reasons": reasons}).encode() + b"\n"
-                return (200 if ready else 503), body, JSON
-            case "/":
-                return 200, _PAGE, TEXT
-            case _:
-                return 404, _PAGE, TEXT
+        probe = self._probes.get(path)
+        if probe is not None:
+            verdict = probe()
+            return (200 if verdict.ok else 503), json.dumps(verdict.body).encode() + b"\n", JSON
+        if path == "/metrics":
+            return 200, *await self._metrics(accept)
+        return (200 if path == "/" else 404), _PAGE, TEXT
 
 
 def _head(status: int, kind: str, length: int) -> bytes:

@@ -13,14 +13,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from odradek.broker import logs as logging_setup
+from odradek.broker.cleaner_processes import CleanerProcesses
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
 from odradek.broker.controller_process import ControllerProcess
 from odradek.broker.descriptors import raise_limit, share_out
 from odradek.broker.file_sender import IS_SUPPORTED, FileSender, FileSenders
+from odradek.broker.health import Health
 from odradek.broker.listeners import Listener
 from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
@@ -30,8 +32,11 @@ from odradek.broker.quorum_members import require_formatted
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
 from odradek.storage.data_dir import DataDirError
-from odradek.storage.manager import LogManager
+from odradek.storage.manager import LogManager, Progress
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
+
+if TYPE_CHECKING:
+    from odradek.broker.http_server import HttpServer
 
 READY_TIMEOUT_S = 30.0
 BACKLOG_MIN = 1024
@@ -181,8 +186,28 @@ def run(config: BrokerConfig) -> int:
 
 
 async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
-    loop = asyncio.get_running_loop()
+    """Probes are answered from before the logs are open until the node has gone."""
     sockets = _bind(config)
+    clock = RealClock()
+    health = Health(clock.monotonic_ms)
+    http = await _start_http(config, health, log)
+    try:
+        return await _run_node(config, sockets, clock, health, http, log, began)
+    finally:
+        if http is not None:
+            await http.close()
+
+
+async def _run_node(
+    config: BrokerConfig,
+    sockets: list[tuple[Listener, socket.socket]],
+    clock: RealClock,
+    health: Health,
+    http: HttpServer | None,
+    log: Any,
+    began: float,
+) -> int:
+    loop = asyncio.get_running_loop()
     fatal: asyncio.Future[BaseException | None] = loop.create_future()
     loop.set_exception_handler(lambda _loop, context: _on_error(context, log, fatal))
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -192,14 +217,18 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
     metadata_syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
     timers = TimerQueue()
-    clock = RealClock()
     rng = random.SystemRandom()
     descriptors = share_out(raise_limit())
     config = replace(config, max_connections=min(config.max_connections, descriptors.connections))
-    logs = _open_logs(config, disk, syncer, clock, rng, descriptors.segment_files, log)
+    files_max = descriptors.segment_files
+    # In a thread, so that probes hear how far it is: after a crash it may take minutes. Nothing else runs meanwhile.
+    logs = await loop.run_in_executor(
+        None, _open_logs, config, disk, syncer, clock, rng, files_max, log, health.recovery.progress
+    )
     metrics = BrokerMetrics()
     metadata_dir = _metadata_dir(config, logs)
-    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
+    cleaners = CleanerProcesses(loop.call_soon_threadsafe, lambda: node.settle())
+    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space, cleaners=cleaners)
     others = None
     if not config.alone:
         others = await OtherNodes.start(config, logs, metadata_dir, descriptors.nodes, rng, log)
@@ -217,23 +246,17 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
     node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(StartupError(reason))
     servers: list[asyncio.Server] = []
     files = FileSenders(loop, descriptors.file_senders) if IS_SUPPORTED else None
-    http = None
     try:
         node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         node.settle()
         loop_timers.start()
-        if (
-            not config.alone
-        ):  # it may have to wait for others: probes are told that it lives, and what is missing
-            http = await _start_http(config, node, log)
+        health.node = node
         await _until_ready(node, ready, fatal, log)
         if not fatal.done():
             if isinstance(node, Node):
                 servers = await _listen(loop, node, sockets, config, files)
             node.listening = True
             ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
-            if http is None:
-                http = await _start_http(config, node, log)
             elapsed_ms = (time.monotonic() - began) * 1000
             logging_setup.startup_line(
                 config, logs.cluster_id, elapsed_ms, ports_bound, http.port if http is not None else None, log
@@ -242,14 +265,13 @@ async def _serve(config: BrokerConfig, log: Any, began: float) -> int:
         error = await fatal
     finally:
         sockets_left = [sock for _, sock in sockets]
+        cleaners.close()
         await _shut_down(node, servers, sockets_left, log)
         loop_timers.stop()
         if files is not None:
             files.close()
         if others is not None:
             await others.stop()
-    if http is not None:
-        await http.close()
     if isinstance(error, StartupError):
         raise error
     if error is not None:
@@ -357,6 +379,7 @@ def _open_logs(
     rng: random.Random,
     open_files_max: int,
     log: Any,
+    progress: Progress,
 ) -> LogManager:
     """Take the data directories and recover what is in them."""
     require_formatted(config, os.path.exists)
@@ -366,7 +389,7 @@ def _open_logs(
         logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=_boot_id())
     except DataDirError as error:
         raise StartupError(str(error)) from error
-    report = logs.open_all(clock.wall_ms())
+    report = logs.open_all(clock.wall_ms(), progress=progress)
     for path in report.foreign:
         log.warning("not a log, left alone", path=path)
     for directory, reason in report.failed:
@@ -408,12 +431,12 @@ def _disk_space(directory: str) -> tuple[int, int]:
     return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
 
 
-async def _start_http(config: BrokerConfig, node: Node | ControllerProcess, log: Any) -> Any:
+async def _start_http(config: BrokerConfig, health: Health, log: Any) -> HttpServer | None:
     if config.odradek_metrics_port < 0:
         return None
     from odradek.broker.http_server import HttpServer
 
-    return await HttpServer.start(config, node, log)
+    return await HttpServer.start(config, health, log)
 
 
 async def _shut_down(

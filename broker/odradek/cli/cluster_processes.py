@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from odradek.cli.cluster_layout import ClusterNode, Layout, is_free, shown
+from odradek.cli.health import PROBES, ask
 from odradek.cli.options import ToolError
 
 RUNNING, STARTING, PAUSED, STOPPED, DEAD = "running", "starting", "paused", "stopped", "dead"
@@ -24,6 +25,7 @@ READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 KILL_TIMEOUT_S = 10.0
 POLL_S = 0.02
+PROBE_S = 1.0
 
 
 class NodeProcess:
@@ -62,8 +64,13 @@ class NodeProcess:
         return RUNNING if self.answers() else STARTING
 
     def answers(self) -> bool:
-        """A broker listens for clients once it is ready; a controller has its health endpoint from then on."""
-        return port_is_open(self.node.port or self.node.metrics_port)
+        """A broker listens for clients once it serves them; a controller says when its logs are open."""
+        if self.node.port:
+            return port_is_open(self.node.port)
+        try:
+            return ask("localhost", self.node.metrics_port, PROBES["startup"], PROBE_S)[0] == 200
+        except ToolError:
+            return False
 
     def check_ports(self) -> None:
         """ToolError where one of its ports is taken. A node that has data keeps its ports: others know it there."""

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "console-producer": ("console_producer", "run", "write lines to a topic"),
     "console-consumer": ("console_consumer", "run", "print a topic's records"),
     "consumer-groups": ("consumer_groups", "run", "list, describe, reset, delete consumer groups"),
+    "health": ("health", "run", "how a node does: live, started, ready; for container health checks"),
     "groups": ("groups", "run", "list groups of every type"),
     "configs": ("configs", "run", "describe and alter topic and broker configurations"),
     "get-offsets": ("get_offsets", "run", "offsets of partitions, by position or time"),

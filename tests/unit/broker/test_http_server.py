@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from odradek.broker import http_server
-from odradek.broker.http_server import HttpServer
+from odradek.broker.health import Health
+from odradek.broker.http_server import HttpServer, NotYet
 
 READY: tuple[bool, list[str]] = (True, [])
 
@@ -25,16 +26,30 @@ async def broken(accept: str) -> tuple[bytes, str]:
     raise RuntimeError("no numbers today")
 
 
+def health_of(readiness: Callable[[], tuple[bool, list[str]]]) -> Health:
+    """Of a node that is ready or not, as `readiness` has it at each look."""
+    ticks = iter(range(0, 1_000_000, 1_000))
+    health = Health(lambda: next(ticks))
+    node: Any = SimpleNamespace(readiness=readiness, logs=SimpleNamespace(dirs=[]))
+    health.node = node
+    return health
+
+
+async def not_yet(accept: str) -> tuple[bytes, str]:
+    raise NotYet
+
+
 def run(
     test: Callable[[HttpServer, int], Awaitable[None]],
     *,
     readiness: Callable[[], tuple[bool, list[str]]] = lambda: READY,
+    health: Health | None = None,
     metrics: http_server.Metrics = page,
     failures: list[Exception] | None = None,
 ) -> None:
     async def main() -> None:
         seen: list[Exception] = [] if failures is None else failures
-        server = HttpServer(readiness, metrics, seen.append)
+        server = HttpServer(health or health_of(readiness), metrics, seen.append)
         await server.listen("127.0.0.1", 0)
         assert server.port is not None
         try:
@@ -72,20 +87,45 @@ def test_metrics_are_served_in_the_format_asked_for() -> None:
     run(test)
 
 
-def test_live_is_live_and_ready_is_what_the_node_says() -> None:
+@pytest.mark.parametrize(("live", "ready"), [("/livez", "/readyz"), ("/health/live", "/health/ready")])
+def test_live_is_live_and_ready_is_what_the_node_says(live: str, ready: str) -> None:
     state: list[tuple[bool, list[str]]] = [(False, ["the metadata quorum has no leader"])]
 
     async def test(server: HttpServer, port: int) -> None:
-        status, _, body = await exchange(port, get("/health/live"))
-        assert (status, json.loads(body)) == (200, {"live": True})
-        status, _, body = await exchange(port, get("/health/ready"))
+        status, _, body = await exchange(port, get(live))
+        assert (status, json.loads(body)) == (200, {"live": True, "reasons": []})
+        status, _, body = await exchange(port, get(ready))
         assert status == 503
         assert json.loads(body) == {"ready": False, "reasons": ["the metadata quorum has no leader"]}
         state[0] = READY
-        status, _, body = await exchange(port, get("/health/ready"))
+        status, _, body = await exchange(port, get(ready))
         assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
 
     run(test, readiness=lambda: state[0])
+
+
+def test_before_the_logs_are_open_probes_say_how_far_that_is() -> None:
+    health = Health(lambda: 0)
+    health.recovery.progress(3, 12, "orders-2")
+
+    async def test(server: HttpServer, port: int) -> None:
+        assert (await exchange(port, get("/livez")))[0] == 200
+        status, _, body = await exchange(port, get("/startupz"))
+        assert (status, json.loads(body)) == (
+            503,
+            {
+                "started": False,
+                "reasons": ["recovering: 3 of 12 logs opened, the last one orders-2"],
+                "recovery": {"opened": 3, "logs": 12, "last": "orders-2"},
+            },
+        )
+        assert (await exchange(port, get("/readyz")))[0] == 503
+        assert (await exchange(port, get("/metrics")))[0] == 503
+        node: Any = SimpleNamespace(readiness=lambda: READY, logs=SimpleNamespace(dirs=[]))
+        health.node = node
+        assert (await exchange(port, get("/startupz")))[0] == 200
+
+    run(test, health=health, metrics=not_yet)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +147,7 @@ def test_what_is_not_a_good_request_gets_an_answer_that_says_so(request_bytes: b
 
 def test_head_has_the_length_and_no_body() -> None:
     async def test(server: HttpServer, port: int) -> None:
-        status, headers, body = await exchange(port, get("/health/live", method="HEAD"))
+        status, headers, body = await exchange(port, get("/livez", method="HEAD"))
         assert (status, body) == (200, b"")
         assert int(headers["content-length"]) > 0
 
@@ -119,7 +159,7 @@ def test_a_scrape_that_fails_is_an_error_for_the_scraper_only() -> None:
 
     async def test(server: HttpServer, port: int) -> None:
         assert (await exchange(port, get("/metrics")))[0] == 500
-        assert (await exchange(port, get("/health/live")))[0] == 200
+        assert (await exchange(port, get("/livez")))[0] == 200
 
     run(test, metrics=broken, failures=failures)
     assert [str(error) for error in failures] == ["no numbers today"]
@@ -150,7 +190,7 @@ def test_connections_beyond_the_limit_are_dropped_and_the_limit_frees_up() -> No
         for _, each in held:
             each.close()
         await asyncio.wait(server._tasks, timeout=10)
-        assert (await exchange(port, get("/health/live")))[0] == 200
+        assert (await exchange(port, get("/livez")))[0] == 200
 
     run(test)
 
@@ -161,7 +201,7 @@ def test_a_peer_that_hangs_up_half_way_costs_nothing() -> None:
         writer.write(b"GET /met")
         writer.close()
         await writer.wait_closed()
-        assert (await exchange(port, get("/health/live")))[0] == 200
+        assert (await exchange(port, get("/livez")))[0] == 200
 
     run(test)
 
@@ -169,13 +209,12 @@ def test_a_peer_that_hangs_up_half_way_costs_nothing() -> None:
 def test_a_busy_port_is_a_warning_and_no_endpoint() -> None:
     warnings: list[dict[str, Any]] = []
     log: Any = SimpleNamespace(warning=lambda event, **values: warnings.append({"event": event, **values}))
-    node: Any = SimpleNamespace(readiness=lambda: READY)
 
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             config: Any = SimpleNamespace(odradek_metrics_host="127.0.0.1", odradek_metrics_port=port)
-            server = await HttpServer.start(config, node, log)
+            server = await HttpServer.start(config, health_of(lambda: READY), log)
             assert server.port is None
             await server.close()
             assert warnings[0]["address"] == f"127.0.0.1:{port}"
