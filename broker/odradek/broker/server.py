@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from odradek.broker import logs as logging_setup
-from odradek.broker.cleaner_processes import CleanerProcesses
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
 from odradek.broker.controller_process import ControllerProcess
@@ -227,8 +226,7 @@ async def _run_node(
     )
     metrics = BrokerMetrics()
     metadata_dir = _metadata_dir(config, logs)
-    cleaners = CleanerProcesses(loop.call_soon_threadsafe, lambda: node.settle())
-    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space, cleaners=cleaners)
+    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
     others = None
     if not config.alone:
         others = await OtherNodes.start(config, logs, metadata_dir, descriptors.nodes, rng, log)
@@ -265,7 +263,6 @@ async def _run_node(
         error = await fatal
     finally:
         sockets_left = [sock for _, sock in sockets]
-        cleaners.close()
         await _shut_down(node, servers, sockets_left, log)
         loop_timers.stop()
         if files is not None:
