@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from odradek.broker.dispatch import check_elements
 from odradek.wire.apis import request_class, response_class
 from odradek.wire.frame import encode_answer
 
@@ -55,6 +56,7 @@ class BetweenBrokers:
             return
         try:
             request = request_class(api_key).decode(body, version)
+            check_elements(request, len(body))
         except ValueError as error:  # MalformedMessage is one
             self._warn("a request of another broker cannot be read", api_key=api_key, error=str(error))
             reply(None)
@@ -74,7 +76,9 @@ class BetweenBrokers:
 
     def _decode(self, api_key: int, version: int, body: bytes) -> Message | None:
         try:
-            return response_class(api_key).decode(body, version)
+            response = response_class(api_key).decode(body, version)
+            check_elements(response, len(body))
+            return response
         except ValueError as error:
             self._warn("an answer of another broker cannot be read", api_key=api_key, error=str(error))
             return None

@@ -28,7 +28,7 @@ ELEMENTS_MAX = 50_000
 """What one request may name: topics, partitions, groups, resources and so on, nested ones included. Handlers answer
 in one go, at some microseconds for each, and everybody else waits meanwhile."""
 UNCHECKED_BYTES = 8192
-"""A request of this size cannot name too much."""
+"""A message of this size cannot name too much."""
 
 Done: TypeAlias = Callable[[Any], None]
 Function: TypeAlias = "Callable[[Node, RequestContext, Any, Done], None]"
@@ -64,8 +64,7 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
         flexible = version >= codec[0].FLEXIBLE_FROM
         pos = connection.skip_header(view, start, flexible)
         request = codec[0].decode(view[:end], version, pos)
-        if end - pos > UNCHECKED_BYTES:
-            check_elements(request)
+        check_elements(request, end - pos)
         context = RequestContext(
             connection.client_id, connection.peer_host, connection.listener, version, connection
         )
@@ -87,10 +86,12 @@ def generic(node: Node, api_key: int, function: Function, versions: range) -> An
     return handle
 
 
-def check_elements(request: Struct) -> None:
-    """MalformedMessage if the request names more than ELEMENTS_MAX things."""
+def check_elements(message: Struct, size: int) -> None:
+    """MalformedMessage if a message, of `size` bytes, names more than ELEMENTS_MAX things."""
+    if size <= UNCHECKED_BYTES:
+        return
     left = ELEMENTS_MAX
-    unseen = [request]
+    unseen = [message]
     for struct in unseen:
         for name in struct.__slots__:
             value = getattr(struct, name)

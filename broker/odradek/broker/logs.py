@@ -4,7 +4,7 @@ The format is `odradek.log.format` (or ODRADEK_LOG_FORMAT): `text`, `json`, or `
 standard output is a terminal. structlog costs 50 to 75 ms and 10 MB to import, so it is loaded with the first
 line that is really written; starting a node writes none but the start-up line, which needs no structlog.
 
-Nothing is logged per request. What strangers can cause goes through `limited_warning`.
+Nothing is logged per request. What strangers can cause goes through `limited_warning` and its like.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 BURST_LINES = 10
-"""Lines of one event that `limited_warning` writes at once; after them one per REFILL_S."""
+"""Lines of one event that a `limited_` method writes at once; after them one per REFILL_S."""
 REFILL_S = 1.0
 EVENTS_MAX = 64
-"""Events that `limited_warning` tells apart."""
+"""Events that are told apart."""
 
 
 class Log:
@@ -63,6 +63,11 @@ class Log:
     def error(self, event: str, **values: Any) -> None:
         """`exc_info=error` adds the traceback."""
         self._write("error", event, values)
+
+    def limited_info(self, event: str, **values: Any) -> None:
+        """A line about what clients do as often as they like."""
+        if self.level <= LEVELS["info"] and self._is_allowed(event, values):
+            self.info(event, **values)
 
     def limited_warning(self, event: str, **values: Any) -> None:
         """A warning that somebody outside can cause as often as they like."""

@@ -79,11 +79,7 @@ class TxnMarkers:
 
     def write(
         self,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        transaction_version: int,
+        marker: Marker,
         partitions: list[TopicPartition],
         done: Callable[[Outcomes], None],
     ) -> None:
@@ -99,21 +95,15 @@ class TxnMarkers:
             return
         if not self._queued:
             self._timers.at(self._clock.monotonic_ms(), self._send)
-        order.waiting = len(by_leader)
-        for leader, topics in by_leader.items():
-            marker = WritableTxnMarker(
-                producer_id=producer_id,
-                producer_epoch=producer_epoch,
-                transaction_result=commit,
-                topics=[WritableTxnMarkerTopic(name, indexes) for name, indexes in topics.items()],
-                coordinator_epoch=coordinator_epoch,
-                transaction_version=transaction_version,
-            )
-            self._queued.setdefault(leader, []).append((marker, order))
+        for leader, there in by_leader.items():
+            queue = self._queued.setdefault(leader, [])
+            for at in range(0, len(there), PARTITIONS_MAX):
+                order.waiting += 1
+                queue.append((_writable(marker, there[at : at + PARTITIONS_MAX]), order))
 
-    def _by_leader(self, partitions: list[TopicPartition], order: _Order) -> dict[int, dict[str, list[int]]]:
+    def _by_leader(self, partitions: list[TopicPartition], order: _Order) -> dict[int, list[TopicPartition]]:
         image = self._image()
-        found: dict[int, dict[str, list[int]]] = {}
+        found: dict[int, list[TopicPartition]] = {}
         for name, index in partitions:
             topic = image.topics.get(name)
             known = topic.partitions.get(index) if topic is not None else None
@@ -122,17 +112,19 @@ class TxnMarkers:
             elif known.leader < 0:
                 order.outcomes[name, index] = ErrorCode.LEADER_NOT_AVAILABLE
             else:
-                found.setdefault(known.leader, {}).setdefault(name, []).append(index)
+                found.setdefault(known.leader, []).append((name, index))
         return found
 
     def _send(self, _now_ms: int) -> None:
         queued, self._queued = self._queued, {}
         for leader, markers in queued.items():
             while markers:
-                count = size = 0
-                while count < len(markers) and (count == 0 or size < PARTITIONS_MAX):
-                    size += sum(len(topic.partition_indexes) for topic in markers[count][0].topics)
+                count, size = 0, _size(markers[0][0])
+                while size <= PARTITIONS_MAX:
                     count += 1
+                    if count == len(markers):
+                        break
+                    size += _size(markers[count][0])
                 together, markers = markers[:count], markers[count:]
                 request = WriteTxnMarkersRequest(markers=[marker for marker, _ in together])
                 self._between.ask(leader, request, VERSION, partial(self._answered, together))
@@ -216,3 +208,21 @@ class TxnMarkers:
             done(error.code)
             return
         leader.when_committed(result.last_offset + 1, done)
+
+
+def _writable(marker: Marker, partitions: list[TopicPartition]) -> WritableTxnMarker:
+    topics: dict[str, list[int]] = {}
+    for name, index in partitions:
+        topics.setdefault(name, []).append(index)
+    return WritableTxnMarker(
+        producer_id=marker.producer.id,
+        producer_epoch=marker.producer.epoch,
+        transaction_result=marker.commit,
+        topics=[WritableTxnMarkerTopic(name, indexes) for name, indexes in topics.items()],
+        coordinator_epoch=marker.coordinator_epoch,
+        transaction_version=marker.transaction_version,
+    )
+
+
+def _size(marker: WritableTxnMarker) -> int:
+    return sum(len(topic.partition_indexes) for topic in marker.topics)

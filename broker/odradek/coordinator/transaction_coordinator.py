@@ -335,7 +335,7 @@ class TransactionCoordinator:
             return decisions.fence(known, self._transaction_version(), self.clock.wall_ms(), fresh)
 
         def changed(_: Transaction) -> None:
-            self.log.info("aborted a transaction past its timeout", transactional_id=transactional_id)
+            self.log.limited_info("aborted a transaction past its timeout", transactional_id=transactional_id)
 
         self._change(transactional_id, decide, changed, _ignore)
 

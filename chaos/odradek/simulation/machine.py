@@ -322,6 +322,7 @@ class NodeLog:
     def warning(self, event: str, **values: Any) -> None:
         self._note(event, values)
 
+    limited_info = info
     limited_warning = warning
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **values: Any) -> None:

@@ -104,6 +104,17 @@ def test_errors_that_strangers_can_cause_are_thinned_too() -> None:
     assert {json.loads(line)["level"] for line in lines(log)} == {"error"}
 
 
+def test_what_clients_do_as_often_as_they_like_is_thinned_and_needs_its_level() -> None:
+    log = Log(stream=io.StringIO(), clock=lambda: 0.0)
+    for generation in range(1000):
+        log.limited_info("group rebalances", group="g", generation=generation)
+    assert len(lines(log)) == BURST_LINES
+    assert {json.loads(line)["level"] for line in lines(log)} == {"info"}
+    quiet = Log(level="warning", stream=io.StringIO(), clock=lambda: 0.0)
+    quiet.limited_info("group rebalances")
+    assert lines(quiet) == []
+
+
 def test_a_closed_stream_costs_the_line_and_nothing_else() -> None:
     stream = io.StringIO()
     log = Log(stream=stream)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from odradek.broker import txn_markers
+from odradek.coordinator.runtime import Marker, Producer
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
@@ -44,6 +46,19 @@ def produce(node: NodeHarness, index: int = 0, *values: bytes, epoch: int = EPOC
     return code
 
 
+def watched(node: NodeHarness) -> list[WriteTxnMarkersRequest]:
+    """The requests that leaders get from here on."""
+    asked: list[WriteTxnMarkersRequest] = []
+    serve = node.node.txn_markers.serve
+
+    def watch(request: WriteTxnMarkersRequest, version: int, done: Any) -> None:
+        asked.append(request)
+        serve(request, version, done)
+
+    node.node.between_brokers.serve(ApiKey.WRITE_TXN_MARKERS, 1, watch)
+    return asked
+
+
 def write(
     node: NodeHarness,
     *partitions: tuple[str, int],
@@ -53,9 +68,8 @@ def write(
     version: int = 0,
 ) -> dict[tuple[str, int], ErrorCode]:
     outcomes: list[Any] = []
-    node.node.txn_markers.write(
-        PRODUCER, epoch, coordinator_epoch, commit, version, list(partitions), outcomes.append
-    )
+    marker = Marker(Producer(PRODUCER, epoch), coordinator_epoch, commit, version)
+    node.node.txn_markers.write(marker, list(partitions), outcomes.append)
     assert not outcomes, "answered from within"
     node.settle()
     (outcome,) = outcomes
@@ -85,18 +99,11 @@ def test_partitions_that_are_unknown_are_told(node: NodeHarness) -> None:
 
 
 def test_markers_of_one_turn_go_in_one_request(node: NodeHarness) -> None:
-    asked: list[WriteTxnMarkersRequest] = []
-    between = node.node.between_brokers
-    serve = node.node.txn_markers.serve
-
-    def watch(request: WriteTxnMarkersRequest, version: int, done: Any) -> None:
-        asked.append(request)
-        serve(request, version, done)
-
-    between.serve(ApiKey.WRITE_TXN_MARKERS, 1, watch)
+    asked = watched(node)
     outcomes: list[Any] = []
     for producer_id in range(5):
-        node.node.txn_markers.write(producer_id, 0, 0, False, 2, [("t", 0), ("t", 1)], outcomes.append)
+        marker = Marker(Producer(producer_id, 0), 0, commit=False, transaction_version=2)
+        node.node.txn_markers.write(marker, [("t", 0), ("t", 1)], outcomes.append)
     node.settle()
     assert len(asked) == 1
     assert outcomes == [{("t", 0): OK, ("t", 1): OK}] * 5
@@ -148,3 +155,15 @@ def test_requests_that_brokers_do_not_serve_each_other_get_no_answer(node: NodeH
     answer(ApiKey.WRITE_TXN_MARKERS, 0, b"", replies.append)
     answer(ApiKey.WRITE_TXN_MARKERS, 1, b"\xff\xff", replies.append)
     assert replies == [None, None, None]
+
+
+def test_a_transaction_of_more_partitions_than_one_request_carries(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txn_markers, "PARTITIONS_MAX", 2)
+    asked = watched(node)
+    assert write(node, ("t", 0), ("t", 1), ("t", 2)) == {("t", 0): OK, ("t", 1): OK, ("t", 2): OK}
+    assert [[topic.partition_indexes for topic in each.markers[0].topics] for each in asked] == [
+        [[0, 1]],
+        [[2]],
+    ]

@@ -24,8 +24,8 @@ from unit.coordinator.transaction_harness import (
     PARTITIONS,
     TX,
     USERS,
-    Marker,
     TransactionHarness,
+    Written,
 )
 
 CONCURRENT = ErrorCode.CONCURRENT_TRANSACTIONS
@@ -48,8 +48,8 @@ def test_a_commit_writes_prepare_then_markers_then_complete() -> None:
     assert harness.end((producer_id, epoch)) == (producer_id, epoch + 1)
     assert harness.states_in_log() == ["Empty", "Ongoing", "PrepareCommit", "CompleteCommit"]
     assert harness.markers.written == [
-        Marker(ORDERS, producer_id, epoch + 1, 0, True, 2),
-        Marker(USERS, producer_id, epoch + 1, 0, True, 2),
+        Written(ORDERS, producer_id, epoch + 1, 0, True, 2),
+        Written(USERS, producer_id, epoch + 1, 0, True, 2),
     ]
 
 

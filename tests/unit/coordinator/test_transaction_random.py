@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from odradek.coordinator.runtime import Marker
 from odradek.coordinator.transaction.completion import RETRY_MAX_MS
 from odradek.coordinator.transaction.decisions import EPOCH_BUMP_FROM
 from odradek.coordinator.transaction.records import decode
@@ -135,16 +136,12 @@ class ShakyMarkers:
 
     def write(
         self,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        transaction_version: int,
+        marker: Marker,
         partitions: list[TopicPartition],
         done: Callable[[dict[TopicPartition, ErrorCode]], None],
     ) -> None:
         world, rng = self.world, self.world.rng
-        transaction = world.check_marker(producer_id, producer_epoch, commit, partitions)
+        transaction = world.check_marker(*marker.producer, marker.commit, partitions)
         results: dict[TopicPartition, ErrorCode] = {}
         for partition in partitions:
             if not self.calm and rng.random() < 0.2:
@@ -154,8 +151,8 @@ class ShakyMarkers:
             else:
                 results[partition] = ErrorCode.NONE
             self.seen += 1
-            first = self.first.setdefault((partition, *transaction), commit)
-            assert first is commit, f"T3: {partition} of {producer_id}/{producer_epoch} ended both ways"
+            first = self.first.setdefault((partition, *transaction), marker.commit)
+            assert first is marker.commit, f"T3: {partition} of {marker.producer} ended both ways"
         if not self.calm and rng.random() < 0.1:
             results = {}
         delay_ms = 0 if self.calm else rng.choice((0, 0, 5, 100, 3_000))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from odradek.coordinator.runtime import Marker
 from odradek.coordinator.transaction.config import TransactionConfig
 from odradek.coordinator.transaction.records import TransactionRecord, decode
 from odradek.coordinator.transaction.state import TopicPartition, Transaction
@@ -27,8 +28,8 @@ ORDERS = ("orders", 0)
 USERS = ("users", 1)
 
 
-class Marker(NamedTuple):
-    """One that was written to a partition."""
+class Written(NamedTuple):
+    """A marker in a partition."""
 
     partition: TopicPartition
     producer_id: int
@@ -42,7 +43,7 @@ class MemoryMarkers:
     """The leaders of all partitions. They take markers at once, or when told to; or refuse."""
 
     def __init__(self) -> None:
-        self.written: list[Marker] = []
+        self.written: list[Written] = []
         self.tries = 0
         self.errors: dict[TopicPartition, ErrorCode] = {}
         self.holding = False
@@ -50,17 +51,15 @@ class MemoryMarkers:
 
     def write(
         self,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        transaction_version: int,
+        marker: Marker,
         partitions: list[TopicPartition],
         done: Callable[[dict[TopicPartition, ErrorCode]], None],
     ) -> None:
         self.tries += 1
         markers = [
-            Marker(each, producer_id, producer_epoch, coordinator_epoch, commit, transaction_version)
+            Written(
+                each, *marker.producer, marker.coordinator_epoch, marker.commit, marker.transaction_version
+            )
             for each in partitions
         ]
         if self.holding:
@@ -68,7 +67,7 @@ class MemoryMarkers:
         else:
             self._take(markers, done)
 
-    def _take(self, markers: list[Marker], done: Callable[[dict[TopicPartition, ErrorCode]], None]) -> None:
+    def _take(self, markers: list[Written], done: Callable[[dict[TopicPartition, ErrorCode]], None]) -> None:
         results = {marker.partition: self.errors.get(marker.partition, ErrorCode.NONE) for marker in markers}
         self.written += [marker for marker in markers if results[marker.partition] is ErrorCode.NONE]
         done(results)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from odradek.broker.dispatch import UNCHECKED_BYTES, check_elements
+from odradek.broker.dispatch import check_elements
 from odradek.broker.fetch_session import FetchContext, Wanted
 from odradek.broker.pending import Pending, Response
 from odradek.wire.apis import ApiKey
@@ -90,8 +90,7 @@ def handler(node: Node) -> Any:
             raise MalformedMessage(f"Fetch version {version} is not served")
         pos = connection.skip_header(view, start, version >= FLEXIBLE_FROM)
         request = FetchRequest.decode(view[:end], version, pos)
-        if end - pos > UNCHECKED_BYTES:
-            check_elements(request)
+        check_elements(request, end - pos)
         try:
             context = node.fetch_sessions.context(request, version, node.monotonic_ms())
         except KafkaError as error:

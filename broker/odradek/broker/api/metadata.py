@@ -14,7 +14,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from odradek.broker.dispatch import UNCHECKED_BYTES, check_elements
+from odradek.broker.dispatch import check_elements
 from odradek.broker.pending import Pending, Response
 from odradek.controller.topic_names import topic_name_error
 from odradek.wire.apis import ApiKey
@@ -111,8 +111,7 @@ def handler(node: Node) -> Any:
 def _read(asked: bytes, version: int) -> MetadataRequest:
     """MalformedMessage."""
     request = MetadataRequest.decode(asked, version)
-    if len(asked) > UNCHECKED_BYTES:
-        check_elements(request)
+    check_elements(request, len(asked))
     return request
 
 

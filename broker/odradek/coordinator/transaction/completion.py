@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from odradek.coordinator.errors import UNKNOWN_FATE
-from odradek.coordinator.runtime import Outcome
+from odradek.coordinator.runtime import Marker, Outcome, Producer
 from odradek.coordinator.transaction.decisions import complete
 from odradek.coordinator.transaction.state import TopicPartition, Transaction
 from odradek.ports.timers import Timer
@@ -85,16 +85,14 @@ class Completion:
             host.write(shard.partition, self._complete, self._not_completed)
             return
         transaction = self.transaction
-        self._asked = True
-        host.markers.write(
-            transaction.producer_id,
-            transaction.producer_epoch,
+        marker = Marker(
+            Producer(transaction.producer_id, transaction.producer_epoch),
             host.coordinator_epoch(shard.partition),
             transaction.commits,
             transaction.client_version,
-            list(self.left),
-            self._answered,
         )
+        self._asked = True
+        host.markers.write(marker, list(self.left), self._answered)
 
     def _answered(self, results: dict[TopicPartition, ErrorCode]) -> None:
         if self._is_over or not self._asked:

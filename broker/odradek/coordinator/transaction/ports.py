@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from odradek.coordinator.runtime import Marker
 from odradek.coordinator.transaction.state import TopicPartition
 from odradek.wire.errors import ErrorCode
 
@@ -22,11 +23,7 @@ class Markers(Protocol):
 
     def write(
         self,
-        producer_id: int,
-        producer_epoch: int,
-        coordinator_epoch: int,
-        commit: bool,
-        transaction_version: int,
+        marker: Marker,
         partitions: list[TopicPartition],
         done: Callable[[dict[TopicPartition, ErrorCode]], None],
     ) -> None:

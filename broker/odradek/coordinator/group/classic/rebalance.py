@@ -48,7 +48,9 @@ def prepare(shard: ShardState, group: ClassicGroup, reason: str) -> Outcome[None
     group.pending_syncs.clear()
     initial = group.state is EMPTY
     group.transition_to(PREPARING_REBALANCE, shard.wall_ms())
-    shard.log.info("group rebalances", group=group.group_id, generation=group.generation, reason=reason)
+    shard.log.limited_info(
+        "group rebalances", group=group.group_id, generation=group.generation, reason=reason
+    )
     if initial:
         delay = shard.config.group_initial_rebalance_delay_ms
         _wait_for_joins(shard, group, delay, max(group.rebalance_timeout_ms - delay, 0))
@@ -77,7 +79,7 @@ def complete_join(shard: ShardState, group: ClassicGroup) -> Outcome[None]:
         _set_join_timeout(shard, group)
         return nothing()
     group.start_generation(shard.wall_ms())
-    shard.log.info(
+    shard.log.limited_info(
         "group complete" if group.members else "group empty",
         group=group.group_id,
         generation=group.generation,

@@ -50,7 +50,7 @@ def upgrade(shard: ShardState, group: ClassicGroup, records: list[GroupRecord]) 
         shard.consumer_timers.keep_session(group.group_id, member.member_id, member.session_timeout_ms)
     records.append(group_tombstone(group.group_id))
     records += all_records(converted)
-    shard.log.info("classic group becomes a consumer group", group=group.group_id)
+    shard.log.limited_info("classic group becomes a consumer group", group=group.group_id)
     return converted
 
 
@@ -186,7 +186,7 @@ def downgrade(
     if rebalance:
         outcome = prepare(shard, classic, "the last member of the consumer protocol is gone")
         assert not outcome.records, "nobody has joined yet"
-    shard.log.info("consumer group becomes a classic group", group=group.group_id)
+    shard.log.limited_info("consumer group becomes a classic group", group=group.group_id)
     former = [member_id for member_id, _ in group.members.items()]
 
     def written(error: ErrorCode) -> None:

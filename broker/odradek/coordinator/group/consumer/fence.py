@@ -25,7 +25,7 @@ def remove_members(
     """Take them out; the epoch rises, and the others share what they had at their next heartbeats."""
     if not members:
         return Outcome(response)
-    shard.log.info("members leave a consumer group", group=group.group_id, reason=reason)
+    shard.log.limited_info("members leave a consumer group", group=group.group_id, reason=reason)
     if can_downgrade(shard, group, members):
         records, written = downgrade(shard, group, leaving=members)
         return Outcome(response, records, written=written)
