@@ -35,11 +35,6 @@ def registry_text(messages: list[MessageSpec]) -> str:
             f'    {m.api_key}: ApiInfo("{api_name(m)}", "{m.module}", {m.versions.low}, {high}, {stable}, '
             f"{m.flexible_from}, {tuple(sorted(m.listeners))!r}),"
         )
-    lines += ["}", "\n", "COORDINATOR_RECORDS: dict[str, tuple[str, int, int]] = {"]
-    lines.append("    # name of the key's or value's class: (module, type number, max version)")
-    for m in messages:
-        if m.kind.startswith("coordinator"):
-            lines.append(f'    "{m.name}": ("{m.module}", {m.api_key}, {m.versions.high}),')
     return "\n".join([*lines, "}"]) + "\n"
 
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import cast
 
 from odradek.wire.messages._registry import APIS as APIS
-from odradek.wire.messages._registry import COORDINATOR_RECORDS as COORDINATOR_RECORDS
 from odradek.wire.messages._registry import ApiInfo as ApiInfo
 from odradek.wire.messages._registry import ApiKey as ApiKey
 from odradek.wire.primitives import Message
@@ -31,13 +30,6 @@ def _class(api_key: int, kind: str) -> type[Message]:
     api = APIS[api_key]
     module = import_module(f"odradek.wire.messages.{api.module}")
     return cast("type[Message]", getattr(module, api.name + kind))
-
-
-@cache
-def coordinator_record_class(name: str) -> type[Message]:
-    """Class of a coordinator's record key or value, such as `OffsetCommitKey`; `KeyError` if unknown."""
-    module = import_module(f"odradek.wire.messages.{COORDINATOR_RECORDS[name][0]}")
-    return cast("type[Message]", getattr(module, name))
 
 
 def request_header_version(api_key: int, version: int) -> int:

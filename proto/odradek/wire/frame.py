@@ -5,22 +5,13 @@ length) in flexible headers too, so that a node can read the header of any ApiVe
 """
 
 import struct
-from typing import NamedTuple
 
 from odradek.wire.apis import request_header_version, response_header_version
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.primitives import STRING_LENGTH_MAX, Message, Struct, read_tags
 
-_HEAD = struct.Struct(">hhih")
 _REQUEST = struct.Struct(">ihhih")
 _RESPONSE = struct.Struct(">ii")
-
-
-class RequestHeader(NamedTuple):
-    api_key: int
-    api_version: int
-    correlation_id: int
-    client_id: str | None
 
 
 def encode_request(
@@ -30,7 +21,7 @@ def encode_request(
     client = b"" if client_id is None else client_id.encode()
     client_length = -1 if client_id is None else len(client)
     tags = b"\0" if request_header_version(api_key, version) == 2 else b""
-    size = _HEAD.size + len(client) + len(tags) + len(body)
+    size = _REQUEST.size - 4 + len(client) + len(tags) + len(body)
     head = _REQUEST.pack(size, api_key, version, correlation_id, client_length)
     return b"".join((head, client, tags, body))
 
@@ -60,31 +51,6 @@ def _cut_messages(response: Message) -> None:
                 setattr(each, name, value.encode()[:STRING_LENGTH_MAX].decode(errors="ignore"))
             elif isinstance(value, list) and value and isinstance(value[0], Struct):
                 unseen.extend(value)
-
-
-def decode_request_header(buf: bytes | bytearray | memoryview, pos: int = 0) -> tuple[RequestHeader, int]:
-    """The header that starts at `pos` (behind the length), and where the body starts.
-
-    Unknown keys and versions are not judged here. `MalformedMessage` when the bytes are no header.
-    """
-    try:
-        api_key, version, correlation_id, length = _HEAD.unpack_from(buf, pos)
-        pos += 10
-        client_id = None
-        if length >= 0:
-            end = pos + length
-            if end > len(buf):
-                raise MalformedMessage(f"client id of {length} bytes with {len(buf) - pos} bytes left")
-            client_id = str(buf[pos:end], "utf-8")
-            pos = end
-        if request_header_version(api_key, version) == 2:
-            if buf[pos]:
-                _, pos = read_tags(memoryview(buf), pos)
-            else:
-                pos += 1
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise MalformedMessage(f"request header: {error}") from error
-    return RequestHeader(api_key, version, correlation_id, client_id), pos
 
 
 def decode_response_header(

@@ -11,9 +11,6 @@ UUID_SIZE = 16
 ZERO_UUID = bytes(UUID_SIZE)
 """No id at all: an unnamed topic, an unassigned directory."""
 
-METADATA_TOPIC_ID = bytes(15) + b"\x01"
-"""The fixed topic id of `__cluster_metadata`."""
-
 _TEXT_LENGTH_MAX = 24
 
 

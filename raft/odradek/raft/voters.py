@@ -69,11 +69,6 @@ class VoterSet:
     def of(cls, voters: Iterable[Voter]) -> VoterSet:
         return cls(tuple(sorted(voters, key=lambda voter: voter.id)))
 
-    @classmethod
-    def of_ids(cls, ids: Iterable[int]) -> VoterSet:
-        """Static voters, whose directory ids nobody knows yet (`controller.quorum.voters`)."""
-        return cls.of(Voter(ReplicaKey(voter_id)) for voter_id in ids)
-
     def __len__(self) -> int:
         return len(self.voters)
 

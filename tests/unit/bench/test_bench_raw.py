@@ -4,7 +4,7 @@ import socket
 
 import pytest
 from bench import raw_fetch, raw_latency, raw_produce
-from bench.raw_client import BenchError
+from bench.raw_client import PRODUCE_VERSION, BenchError
 from bench.raw_frames import (
     BatchShape,
     fetch_answer,
@@ -15,9 +15,10 @@ from bench.raw_frames import (
 )
 from bench.raw_latency import percentile
 
+from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
-from odradek.wire.frame import decode_request_header
 from odradek.wire.messages.produce import ProduceRequest
+from odradek.wire.messages.request_header import RequestHeader
 from odradek.wire.records import crc_ok, parse_header
 
 TOPIC = "bench-topic"
@@ -47,8 +48,9 @@ def test_a_produce_frame_carries_the_batch_to_its_partition():
     batch = shape.build()
     frame = produce_frame(TOPIC, 5, batch)
     assert int.from_bytes(frame[:4], "big") == len(frame) - 4
-    header, pos = decode_request_header(frame, 4)
-    request = ProduceRequest.decode(frame, header.api_version, pos)
+    header, pos = RequestHeader.read(frame, 4, 2)
+    assert (header.request_api_key, header.request_api_version) == (ApiKey.PRODUCE, PRODUCE_VERSION)
+    request = ProduceRequest.decode(frame, PRODUCE_VERSION, pos)
     partition = request.topic_data[0].partition_data[0]
     assert (request.acks, request.topic_data[0].name, partition.index) == (1, TOPIC, 5)
     assert bytes(partition.records) == batch

@@ -12,7 +12,7 @@ from odradek.raft.metadata_log import CorruptMetadata
 from odradek.raft.quorum_state import QuorumState
 from odradek.raft.raft_driver import CommittedBatch, NotLeader
 from odradek.raft.snapshots import encode
-from odradek.raft.testing.node import METADATA_DIR, WALL_START_MS, DriverNode, single_node
+from odradek.raft.testing.node import METADATA_DIR, WALL_START_MS, DriverNode, single_node, static_voters
 from odradek.raft.voters import ReplicaKey, Voter, VoterSet
 from odradek.storage.memory_disk import MemoryDisk
 
@@ -356,7 +356,7 @@ def test_a_half_written_snapshot_is_removed_at_the_next_start() -> None:
 
 def test_the_voters_of_a_bootstrap_snapshot_are_written_into_the_log() -> None:
     node = single_node()
-    static = DriverNode(node.me, VoterSet.of_ids([1]), disk=node.disk)
+    static = DriverNode(node.me, static_voters(1), disk=node.disk)
     node.disk.makedirs(LOG_DIR)
     bootstrap = b"".join(encode(SnapshotId(0, 0), node.voters, [], WALL_START_MS))
     node.disk.write_file_atomic(f"{LOG_DIR}/{SnapshotId(0, 0).file_name}", bootstrap, durable=True)
@@ -415,7 +415,7 @@ def test_a_lost_vote_file_of_a_quorum_of_one_costs_an_epoch_and_nothing_else() -
 
 
 def test_a_lost_vote_file_among_several_voters_is_refused() -> None:
-    voters = VoterSet.of_ids([1, 2, 3])
+    voters = static_voters(1, 2, 3)
     node = started()
     fill(node, 2)
     node.stop()
@@ -427,7 +427,7 @@ def test_a_lost_vote_file_among_several_voters_is_refused() -> None:
 
 def _rewrite_without_voters(node: DriverNode) -> None:
     """The same log as a static quorum would have written it: no voters record."""
-    static = DriverNode(node.me, VoterSet.of_ids([1]))
+    static = DriverNode(node.me, static_voters(1))
     static.start()
     static.settle()
     fill(static, 2)

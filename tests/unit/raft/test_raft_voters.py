@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odradek.raft.testing.node import static_voters
 from odradek.raft.voters import ReplicaKey, Voter, VoterHistory, VoterSet
 
 
@@ -23,7 +24,7 @@ def test_a_wiped_disk_is_another_voter() -> None:
 
 
 def test_a_static_voter_is_known_by_its_id_alone() -> None:
-    static = VoterSet.of_ids([3, 1, 2])
+    static = static_voters(3, 1, 2)
     assert static.ids == (1, 2, 3)
     assert static.contains(key(1, directory=8))
     assert static.canonical(key(1, directory=8)) == ReplicaKey(1)

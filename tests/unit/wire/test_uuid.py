@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from odradek.wire.uuid import METADATA_TOPIC_ID, ZERO_UUID, random_uuid, uuid_from_string, uuid_to_string
+from odradek.wire.uuid import ZERO_UUID, random_uuid, uuid_from_string, uuid_to_string
 
 
 class StackedRandom(Random):
@@ -21,7 +21,7 @@ class StackedRandom(Random):
 def test_text_is_the_one_of_kafka() -> None:
     # org.apache.kafka.common.Uuid.toString() of the same sixteen bytes.
     assert uuid_to_string(ZERO_UUID) == "AAAAAAAAAAAAAAAAAAAAAA"
-    assert uuid_to_string(METADATA_TOPIC_ID) == "AAAAAAAAAAAAAAAAAAAAAQ"
+    assert uuid_to_string(bytes(15) + b"\x01") == "AAAAAAAAAAAAAAAAAAAAAQ"
     assert uuid_to_string(bytes(range(240, 256))) == "8PHy8_T19vf4-fr7_P3-_w"
 
 
