@@ -66,11 +66,12 @@ class Seen(list):
 class End:
     """One node's side of everything, and what it was told."""
 
-    def __init__(self, node_id, port=None, *, who=None, settings=SETTINGS):
+    def __init__(self, node_id, port=None, *, who=None, settings=SETTINGS, secret=b""):
         self.id = node_id
         self.port = port or free_port()
         self.who = who or identity(node_id)
         self.settings = settings
+        self.secret = secret
         self.messages, self.questions, self.refused, self.lines = Seen(), Seen(), Seen(), Seen()
         self.followers, self.flushes = Seen(), 0
         self.net = None
@@ -82,6 +83,7 @@ class End:
             after=self._after,
             on_refused=self.refused.append,
             settings=self.settings,
+            secret=self.secret,
         )
         self.net.raft.receive = self.messages.append
         self.net.controller.answer = lambda *question: self.questions.append(question)

@@ -24,6 +24,8 @@ from odradek.raft.grpc_transport import EXCHANGE
 from odradek.replication.grpc_transport import FETCH
 from odradek.rpc.settings import client_options
 
+SECRET = b"a secret of the cluster"
+
 # -- who is refused ----------------------------------------------------------------------------------------
 
 
@@ -41,6 +43,37 @@ async def test_a_node_of_another_cluster_is_refused_with_one_line_at_either_end(
         ("another node is not who it should be", 1)
     ]
     assert at_one[1]["reason"] == stranger.lines[0][1]["reason"]
+    assert not one.questions
+
+
+@on_the_loop
+async def test_nodes_that_know_one_secret_talk(ends):
+    one, two = await ends.start(1, secret=SECRET), await ends.start(2, secret=SECRET)
+    two.knows(one).send(one, vote())
+    await one.messages.first()
+    assert not one.lines and not two.lines
+
+
+@on_the_loop
+async def test_a_caller_that_does_not_know_the_secret_is_refused(ends):
+    one = await ends.start(1, secret=SECRET)
+    for secret in (b"", b"another secret"):
+        stranger = await ends.start(2, secret=secret)
+        stranger.knows(one)
+        assert await stranger.ask(one).first() == [None]
+        stranger.send(one, vote(2**31 - 1))
+        ((_, values),) = await stranger.lines.first()
+        assert "node 2 does not know the secret between nodes" in values["reason"]
+    assert "node 2 does not know the secret between nodes" in one.lines[0][1]["reason"]
+    assert not one.messages and not one.questions
+
+
+@on_the_loop
+async def test_a_node_that_does_not_know_the_secret_is_not_talked_to(ends):
+    one, two = await ends.start(1), await ends.start(2, secret=SECRET)
+    two.knows(one)
+    assert await two.ask(one).first() == [None]
+    assert "node 1 does not know the secret between nodes" in two.lines[0][1]["reason"]
     assert not one.questions
 
 

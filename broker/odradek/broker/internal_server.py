@@ -51,11 +51,12 @@ class InternalServer:
         on_refused: Callable[[int], object],
         on_mismatch: Callable[[int | str, str | None], object] = lambda _peer, _text: None,
         settings: RpcSettings | None = None,
+        secret: bytes = b"",
     ) -> None:
         self._me = me
         self._on_mismatch = on_mismatch
         self._discovery: Discovery | None = None
-        node = self._local = LocalNode(me, warn, after, settings or RpcSettings())
+        node = self._local = LocalNode(me, warn, after, settings or RpcSettings(), secret)
         self._control = Peers(node, on_refused)
         self._control.on_mismatch = on_mismatch
         self._bulk = Peers(node, on_refused, bulk=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.config import BrokerConfig, StartupError
+from odradek.broker.internal_secret import internal_secret
 from odradek.broker.node import Node, PeerPorts
 from odradek.broker.quorum_join import KEY as AUTO_JOIN
 from odradek.broker.quorum_join import QuorumJoin
@@ -64,6 +65,7 @@ class OtherNodes:
             on_refused=lambda node_id: found[0]._refused(node_id),
             on_mismatch=lambda peer, text: found[0]._mismatch(peer, text),
             settings=RpcSettings(connections_max=connections_max),
+            secret=internal_secret(config),
         )
         host, port = config.internal_address
         try:

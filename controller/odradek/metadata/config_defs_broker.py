@@ -405,6 +405,8 @@ BROKER_DEFS = (
     define("unclean.leader.election.enable", BOOLEAN, False, HIGH),
     # Odradek's own.
     define("odradek.connection.max.unsent.bytes", INT, 16777216, low=65536),
+    define("odradek.internal.secret", PASSWORD, None),
+    define("odradek.internal.secret.file", STRING, None),
     define("odradek.log.format", STRING, "auto", LOW, choices=("auto", "text", "json")),
     define("odradek.log.level", STRING, "info", LOW, choices=("debug", "info", "warning", "error")),
     define("odradek.metrics.host", STRING, "127.0.0.1", LOW),

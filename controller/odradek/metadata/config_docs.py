@@ -152,6 +152,9 @@ num.replica.alter.log.dirs.threads: Threads that move replicas between directori
 num.replica.fetchers: Streams from one leader. Taken for compatibility; one carries all partitions.
 odradek.connection.max.unsent.bytes: Bytes of responses a client has not taken yet, above which it gets no further
     ones.
+odradek.internal.secret: What the nodes of a cluster prove to each other that they know, 16 characters or more; without
+    it, whoever reaches the internal port and knows the cluster id may speak as a node. The same on every node.
+odradek.internal.secret.file: A file with it, in place of odradek.internal.secret.
 odradek.log.format: How log lines look: text, json, or auto (text on a terminal, json elsewhere).
 odradek.log.level: The least level that is logged: debug, info, warning, error.
 odradek.metrics.host: Where /metrics and /health are bound.

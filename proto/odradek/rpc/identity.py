@@ -1,8 +1,13 @@
-"""Who is at the other end: said in the metadata of every stream, by both sides, before anything else."""
+"""Who is at the other end: said in the metadata of every stream, by both sides, before anything else.
+
+With a secret (`odradek.internal.secret`) each side proves that it knows it: HMAC-SHA256 over all it says of itself.
+That keeps out whoever can reach the port; whoever can read the network as well could say the same again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hmac
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from odradek.wire.uuid import uuid_to_string
@@ -15,6 +20,7 @@ _CLUSTER = "odradek-cluster-id-bin"
 _NODE = "odradek-node-id"
 _DIRECTORY = "odradek-directory-id-bin"
 _INCARNATION = "odradek-incarnation-bin"
+_PROOF = "odradek-proof-bin"
 _UUID_BYTES = 16
 _CLUSTER_BYTES_MAX = 500
 _NODE_DIGITS_MAX = 10
@@ -33,21 +39,25 @@ class NodeIdentity:
     directory_id: bytes
     incarnation: bytes
 
-    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        return (
+    def metadata(self, secret: bytes = b"") -> tuple[tuple[str, str | bytes], ...]:
+        """What this node says of itself, and that it knows the secret, if there is one."""
+        said: tuple[tuple[str, str | bytes], ...] = (
             (_VERSION, str(RPC_VERSION)),
             (_CLUSTER, self.cluster_id.encode()),
             (_NODE, str(self.node_id)),
             (_DIRECTORY, self.directory_id),
             (_INCARNATION, self.incarnation),
         )
+        return (*said, (_PROOF, _proof(secret, dict(said)))) if secret else said
 
     def __str__(self) -> str:
         return f"node {self.node_id} (directory {uuid_to_string(self.directory_id)})"
 
 
-def read_identity(metadata: Iterable[tuple[str, str | bytes]]) -> NodeIdentity:
-    """What a peer said of itself. Mismatch if it is no Odradek node, or one of another version."""
+def read_identity(metadata: Iterable[tuple[str, str | bytes]], secret: bytes = b"") -> NodeIdentity:
+    """What a peer said of itself. Mismatch if it is no Odradek node, one of another version, or does not know the
+    secret.
+    """
     found = dict(metadata)
     version = found.get(_VERSION)
     if version is None:
@@ -70,7 +80,23 @@ def read_identity(metadata: Iterable[tuple[str, str | bytes]]) -> NodeIdentity:
     ):
         raise Mismatch("what the peer says of itself makes no sense: it is not an Odradek node")
     assert isinstance(directory_id, bytes) and isinstance(incarnation, bytes)
+    if secret:
+        proof = found.get(_PROOF)
+        if not isinstance(proof, bytes) or not hmac.compare_digest(proof, _proof(secret, found)):
+            raise Mismatch(
+                f"node {node_id} does not know the secret between nodes: give every node of the cluster the same "
+                "odradek.internal.secret"
+            )
     return NodeIdentity(cluster.decode(errors="replace"), int(node_id), directory_id, incarnation)
+
+
+def _proof(secret: bytes, said: Mapping[str, str | bytes]) -> bytes:
+    values = (said[key] for key in (_VERSION, _CLUSTER, _NODE, _DIRECTORY, _INCARNATION))
+    message = b"".join(
+        len(value).to_bytes(2, "big") + (value if isinstance(value, bytes) else value.encode())
+        for value in values
+    )
+    return hmac.digest(secret, message, "sha256")
 
 
 def _is_uuid(value: str | bytes | None) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from odradek.rpc.identity import Mismatch, NodeIdentity, check_callee, check_caller, read_identity
+from odradek.rpc.identity import Mismatch, NodeIdentity, check_callee, check_caller
 from odradek.rpc.settings import client_options
 from odradek.rpc.streams import LocalNode, reason_of, spawn
 
@@ -91,7 +91,7 @@ class Peers:
         except OSError as error:  # TimeoutError as well
             raise Unreachable(f"{address[0]}:{address[1]}: {error or 'no answer'}") from error
         stream: Stream = self._channel(node_id, target).stream_stream(method)(
-            metadata=self._node.me.metadata(), wait_for_ready=True
+            metadata=self._node.introduction(), wait_for_ready=True
         )
         try:
             peer = await self._shake_hands(node_id, stream)
@@ -119,7 +119,7 @@ class Peers:
             raise Unreachable(f"{where}: {error or 'no answer'}") from error
         async with grpc.aio.insecure_channel(target, options=self._options) as channel:
             stream: Stream = channel.stream_stream(GREET)(
-                metadata=self._node.me.metadata(), wait_for_ready=True
+                metadata=self._node.introduction(), wait_for_ready=True
             )
             try:
                 peer = await self._identity(stream)
@@ -139,7 +139,7 @@ class Peers:
             metadata = await stream.initial_metadata()
             if len(metadata) == 0:  # a call that was refused has none, and its status may be a moment behind
                 await _raise_outcome(stream)
-        return read_identity(metadata)
+        return self._node.meet(metadata)
 
     async def _shake_hands(self, node_id: int, stream: Stream) -> NodeIdentity:
         try:

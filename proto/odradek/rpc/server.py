@@ -12,7 +12,7 @@ import grpc.aio
 
 from odradek.rpc.callers import Callers
 from odradek.rpc.framing import MalformedFrame
-from odradek.rpc.identity import Mismatch, NodeIdentity, read_identity
+from odradek.rpc.identity import Mismatch, NodeIdentity
 from odradek.rpc.peers import GREET
 from odradek.rpc.settings import server_options
 from odradek.rpc.streams import Call, LocalNode, StreamBroken
@@ -81,14 +81,14 @@ class NodeServer:
     def _handler(self, serve: Serve) -> Any:
         async def handle(_requests: object, context: _Context) -> None:
             try:
-                caller = read_identity(context.invocation_metadata() or ())
+                caller = self._node.meet(context.invocation_metadata() or ())
                 self._callers.admit(caller)
             except Mismatch as mismatch:
                 if self._callers.is_news(str(mismatch), asyncio.get_running_loop().time()):
                     self._node.warn("another node was refused", peer=context.peer(), reason=str(mismatch))
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(mismatch))
             try:
-                await context.send_initial_metadata(self._node.me.metadata())
+                await context.send_initial_metadata(self._node.introduction())
                 if caller.node_id != self._node.me.node_id:
                     self._on_caller(caller.node_id)
                 await serve(caller, context)

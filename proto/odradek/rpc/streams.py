@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from odradek.rpc.framing import MalformedFrame
-from odradek.rpc.identity import NodeIdentity
+from odradek.rpc.identity import NodeIdentity, read_identity
 from odradek.rpc.settings import RpcSettings
 
 
@@ -42,6 +42,16 @@ class LocalNode:
     warn: Warn
     after: Callable[[], object] = lambda: None
     settings: RpcSettings = field(default_factory=RpcSettings)
+    secret: bytes = field(default=b"", repr=False)
+    """What all nodes of the cluster know; empty: nothing."""
+
+    def introduction(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The metadata of a stream, at either end."""
+        return self.me.metadata(self.secret)
+
+    def meet(self, metadata: Iterable[tuple[str, str | bytes]]) -> NodeIdentity:
+        """Who a peer says it is. Mismatch."""
+        return read_identity(metadata, self.secret)
 
     def deliver(self, handle: Callable[..., object], *arguments: object) -> None:
         """Hand over what a peer sent. MalformedFrame passes; any other exception is our bug, and the loop's handler

@@ -73,3 +73,40 @@ def test_nonsense_is_refused(key, value):
 def test_somebody_who_says_nothing_is_no_node():
     with pytest.raises(Mismatch, match="not an Odradek node"):
         read_identity([("user-agent", "grpc-go")])
+
+
+SECRET = b"a secret of the cluster"
+
+
+def test_who_knows_the_secret_is_known():
+    assert read_identity([("user-agent", "grpc"), *PEER.metadata(SECRET)], SECRET) == PEER
+
+
+@pytest.mark.parametrize("metadata", [PEER.metadata(), PEER.metadata(b"another secret of a cluster")])
+def test_who_does_not_know_the_secret_is_refused(metadata):
+    with pytest.raises(Mismatch, match=r"node 2 does not know .* the same odradek\.internal\.secret"):
+        read_identity(metadata, SECRET)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(PEER, cluster_id="prod-2"),
+        replace(PEER, node_id=3),
+        replace(PEER, directory_id=b"f" * 16),
+        replace(PEER, incarnation=b"k" * 16),
+        replace(PEER, cluster_id="prod-", directory_id=b"1" + PEER.directory_id[1:]),
+    ],
+)
+def test_a_proof_is_of_one_process_only(other):
+    metadata = dict(other.metadata()) | {
+        "odradek-proof-bin": dict(PEER.metadata(SECRET))["odradek-proof-bin"]
+    }
+    with pytest.raises(Mismatch, match="does not know the secret"):
+        read_identity(metadata.items(), SECRET)
+
+
+def test_the_secret_itself_is_never_said():
+    said = dict(PEER.metadata(SECRET))
+    assert len(said["odradek-proof-bin"]) == 32
+    assert SECRET not in b"".join(value for value in said.values() if isinstance(value, bytes))
