@@ -66,27 +66,28 @@ class Health:
         """The event loop answers; that it does is most of the answer."""
         logs = self.node.logs.dirs if self.node is not None else []
         reasons = ["no log directory is online"] if logs and all(each.offline for each in logs) else []
-        return _verdict("live", reasons)
+        return verdict("live", reasons)
 
     def started(self) -> Verdict:
         recovery = self.recovery
         reasons = [f"recovering: {recovery}"] if self.node is None else []
-        verdict = _verdict("started", reasons)
-        verdict.body["recovery"] = {"opened": recovery.opened, "logs": recovery.total, "last": recovery.last}
-        return verdict
+        found = verdict("started", reasons)
+        found.body["recovery"] = {"opened": recovery.opened, "logs": recovery.total, "last": recovery.last}
+        return found
 
     def ready(self) -> Verdict:
         """What is missing, in words; at most `VERDICT_KEPT_MS` old."""
         if self.node is None:
-            return _verdict("ready", [f"recovering: {self.recovery}"])
+            return verdict("ready", [f"recovering: {self.recovery}"])
         now_ms = self._monotonic_ms()
         if self._ready is None or now_ms >= self._ready_until_ms:
-            self._ready = _verdict("ready", self.node.readiness()[1])
+            self._ready = verdict("ready", self.node.readiness()[1])
             self._ready_until_ms = now_ms + VERDICT_KEPT_MS
         return self._ready
 
 
-def _verdict(name: str, reasons: list[str]) -> Verdict:
+def verdict(name: str, reasons: list[str]) -> Verdict:
+    """Yes, unless there are reasons."""
     return Verdict(not reasons, {name: not reasons, "reasons": reasons})
 
 
@@ -135,9 +136,9 @@ def missing_of_replicas(node: Node) -> Iterator[str]:
         elif is_behind(state, node_id):
             behind.append(f"{topic}-{index}")
     if unserved:
-        yield f"partitions to be led here, and not served yet: {_some(unserved)}"
+        yield f"partitions to be led here, and not served yet: {some(unserved)}"
     if behind:
-        yield f"replicas not in sync: {_some(behind)}"
+        yield f"replicas not in sync: {some(behind)}"
 
 
 def waits_to_lead(state: PartitionImage, node_id: int) -> bool:
@@ -155,6 +156,7 @@ def is_behind(state: PartitionImage, node_id: int) -> bool:
     return state.has_leader and node_id in state.replicas and node_id not in state.isr and not moving
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few, and how many there are."""
     more = len(names) - NAMES_MAX
     return f"{', '.join(names[:NAMES_MAX])}{f' and {more} more' if more > 0 else ''} ({len(names)})"

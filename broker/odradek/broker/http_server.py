@@ -4,6 +4,7 @@
     GET /livez       200 as long as the event loop turns; else 503 with the reasons, as the other probes (health.py)
     GET /startupz    200 once the logs are open; until then how far that is
     GET /readyz      200 when the node does all that it should
+    GET /may-stop    200 when the others can do without it (may_stop.py)
 
 /health/live and /health/ready are other names of /livez and /readyz. It is there before the logs are open.
 
@@ -45,7 +46,7 @@ _REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_PAGE = b"Odradek: /metrics /livez /readyz /startupz\n"
+_PAGE = b"Odradek: /metrics /livez /readyz /startupz /may-stop\n"
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
@@ -66,6 +67,7 @@ class HttpServer:
             "/readyz": health.ready,
             "/health/ready": health.ready,
         }
+        self._health = health
         self._metrics = metrics
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,11 +163,25 @@ class HttpServer:
     async def _route(self, path: str, accept: str) -> tuple[int, bytes, str]:
         probe = self._probes.get(path)
         if probe is not None:
-            verdict = probe()
-            return (200 if verdict.ok else 503), json.dumps(verdict.body).encode() + b"\n", JSON
+            return _told(probe())
+        if path == "/may-stop":
+            return _told(await self._may_stop())
         if path == "/metrics":
             return 200, *await self._metrics(accept)
         return (200 if path == "/" else 404), _PAGE, TEXT
+
+    async def _may_stop(self) -> Verdict:
+        if self._health.node is None:
+            return Verdict(True, {"may_stop": True, "reasons": []})  # nobody relies on it yet
+        from odradek.broker.may_stop import may_stop
+
+        told: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        may_stop(self._health.node, lambda verdict: None if told.done() else told.set_result(verdict))
+        return await told
+
+
+def _told(verdict: Verdict) -> tuple[int, bytes, str]:
+    return (200 if verdict.ok else 503), json.dumps(verdict.body).encode() + b"\n", JSON
 
 
 def _head(status: int, kind: str, length: int) -> bytes:

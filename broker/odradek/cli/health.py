@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,19 @@ from odradek.cli.options import ToolError, ToolParser, run_tool
 DEFAULT_PORT = 9644
 TIMEOUT_S = 3.0
 ANSWER_BYTES_MAX = 64 * 1024
-PROBES = {"ready": "/readyz", "live": "/livez", "startup": "/startupz"}
+PROBES = {"ready": "/readyz", "live": "/livez", "startup": "/startupz", "may-stop": "/may-stop"}
 HELP = {
     "ready": "it serves clients, and each of its replicas is in sync (default)",
     "live": "its event loop answers, and a log directory is left",
     "startup": "its logs are open; until then how far that is",
+    "may-stop": "the others can do without it: each partition keeps min.insync.replicas, the controllers a majority",
 }
+AGAIN_S = 0.5
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class NoProbesError(ToolError):
+    """Nobody answers, or somebody else."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,11 +41,24 @@ def run(argv: list[str], environment: Mapping[str, str] | None = None) -> int:
     """Parse, ask, tell."""
     options = build_parser().parse_args(argv)
     host, port = address(options, os.environ if environment is None else environment)
-    status, body = ask(host, port, PROBES[options.probe], options.timeout)
+    deadline = time.monotonic() + options.wait
+    while True:
+        try:
+            print(asked(host, port, options.probe, options.timeout))
+            return 0
+        except ToolError as error:
+            gone = isinstance(error, NoProbesError) and options.probe == "may-stop"
+            if gone or time.monotonic() >= deadline:
+                raise
+        time.sleep(AGAIN_S)
+
+
+def asked(host: str, port: int, probe: str, timeout_s: float) -> str:
+    """The body of a yes; ToolError for a no, or for no answer."""
+    status, body = ask(host, port, PROBES[probe], timeout_s)
     if status != 200:
-        raise ToolError(f"not {options.probe}: {reasons(body)}")
-    print(body)
-    return 0
+        raise ToolError(f"not {probe}: {reasons(body)}")
+    return body
 
 
 def build_parser() -> ToolParser:
@@ -59,6 +79,9 @@ def build_parser() -> ToolParser:
         default=TIMEOUT_S,
         metavar="SECONDS",
         help=f"how long an answer may take (default: {TIMEOUT_S:.0f})",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="ask until it is so, so long (default: 0)"
     )
     return parser
 
@@ -91,11 +114,11 @@ def ask(host: str, port: int, path: str, timeout_s: float) -> tuple[int, str]:
     except OSError as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         hint = "is the node up, and odradek.metrics.port set?"
-        raise ToolError(f"no probes at {host}:{port}: {why} ({hint})") from error
+        raise NoProbesError(f"no probes at {host}:{port}: {why} ({hint})") from error
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     if not head.startswith(b"HTTP/1.") or not words[1:2] or not words[1].isdigit():
-        raise ToolError(f"what answers at {host}:{port} is no node of Odradek")
+        raise NoProbesError(f"what answers at {host}:{port} is no node of Odradek")
     return int(words[1]), body.decode("utf-8", "replace").strip()
 
 
