@@ -9,6 +9,7 @@ import errno
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from odradek.ports.disk import Disk, Syncer
 from odradek.storage import layout
@@ -22,6 +23,9 @@ from odradek.storage.segment import NEVER, DamagedIndex, FilePool, Segment, over
 from odradek.storage.state import NO_LIMIT, SyncTicket
 from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from odradek.storage.recovery import Opening
 
 __all__ = ["AppendResult", "Location", "Log", "ReadResult"]
 
@@ -50,7 +54,24 @@ class Log(LogAppends):
         segments in the background; without it they wait for the next `sync`. `epoch_starts`: what was noted of them
         elsewhere. OSError if the disk fails.
         """
-        from odradek.storage.recovery import open_log
+        from odradek.storage.scan import scan_files
+
+        opening = cls.begin_open(
+            disk, directory, config, topic=topic, partition=partition, wall_ms=wall_ms, recovery_point=recovery_point,
+            log_start_offset=log_start_offset, compacted_below=compacted_below, clean=clean, pool=pool, syncer=syncer,
+            epoch_starts=epoch_starts,
+        )  # fmt: skip
+        opening.finish(scan_files(disk, opening.jobs))
+        return opening.log
+
+    @classmethod
+    def begin_open(
+        cls, disk: Disk, directory: str, config: LogConfig, *, topic: str, partition: int, wall_ms: int,
+        recovery_point: int = 0, log_start_offset: int = 0, compacted_below: int = 0, clean: bool = False,
+        pool: FilePool | None = None, syncer: Syncer | None = None, epoch_starts: Starts = (),
+    ) -> Opening:  # fmt: skip
+        """The same up to the scans; who asked has them made, and finishes. OSError."""
+        from odradek.storage.recovery import Opening
 
         log = cls(
             FilePool(disk) if pool is None else pool,
@@ -61,11 +82,10 @@ class Log(LogAppends):
             syncer=syncer,
         )
         log.compacted_below = compacted_below
-        open_log(
+        return Opening(
             log, wall_ms, recovery_point=recovery_point, log_start_offset=log_start_offset, clean=clean,
             epoch_starts=epoch_starts,
         )  # fmt: skip
-        return log
 
     def _rebuild_aborted(self, segment: Segment) -> list[AbortedTxn]:
         from odradek.storage.recovery import rebuild_aborted

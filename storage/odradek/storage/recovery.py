@@ -16,16 +16,25 @@ from functools import partial
 from crc32c import crc32c
 
 from odradek.storage import layout
-from odradek.storage.batch import CRC_START, HEADER_SIZE, Damage, parse_header, scan_batches, walk_headers
+from odradek.storage.batch import (
+    CRC_START,
+    HEADER_SIZE,
+    SEQUENCE_MAX,
+    Damage,
+    parse_header,
+    scan_batches,
+    walk_headers,
+)
 from odradek.storage.epoch_starts import Starts
 from odradek.storage.epochs import LeaderEpochCache
 from odradek.storage.log import Log, unlink_all
 from odradek.storage.producers import ProducerStates, SnapshotError
+from odradek.storage.scan import Finding, ScanJob, SegmentScan
 from odradek.storage.segment import NEVER, Segment
 from odradek.storage.state import NO_LIMIT
 from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.records import BatchHeader
+from odradek.wire.records import CONTROL_FLAG, TRANSACTIONAL_FLAG, BatchHeader
 
 _SEARCH_CHUNK = 1 << 20
 _TAIL_BYTES_MAX = 64 << 20
@@ -34,52 +43,72 @@ _OFFSET_BYTES = 8
 _LEFTOVERS = (layout.DELETED_SUFFIX, layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX, layout.TEMPORARY_SUFFIX)
 
 
-def open_log(
-    log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool, epoch_starts: Starts
-) -> None:
-    """Fill `log` from its directory, creating that if it is not there."""
-    disk = log._pool.disk
-    log.last_flush_ms = wall_ms
-    try:
-        names = disk.listdir(log.dir)
-    except FileNotFoundError:
-        disk.makedirs(log.dir)
-        names = []
-    if not clean:  # what the last process created may never have been synced
-        log._dirs_to_sync += [log.dir.rpartition("/")[0], log.dir]
-    without_producers: set[Segment] = set()
-    scanned_from: int | None = None
-    names = _clear_leftovers(log, names)
-    log.foreign_files = [name for name in names if not _belongs(name)]
-    log.epochs = LeaderEpochCache.load(disk, log.dir)
-    _load_segments(log, names, wall_ms)
-    if not log._segments:
-        log.add_segment(log_start_offset, wall_ms)
-        log.log_end_offset = log_start_offset
-        recovery_point = max(recovery_point, log_start_offset)
-    elif clean and _is_trustworthy(log, recovery_point, names):
-        log.log_end_offset = recovery_point
-    else:
-        scanned_from = log._segment_index(recovery_point)
-        without_producers = _recover(log, recovery_point)
-    log.size_bytes = sum(segment.size for segment in log._segments)
-    log.recovery_point = recovery_point
-    if max(log.log_end_offset, log_start_offset) < recovery_point and log.readable_end == NO_LIMIT:
-        # Synced once, gone now, without a trace of damage: files were cut at a batch, or removed.
-        _close_for_service(log, log._segments[-1], log._segments[-1].written, log.log_end_offset)
-        log.log_end_offset = recovery_point
-    _set_log_start(log, log_start_offset, wall_ms)
-    if not log.epochs.is_complete and log.size_bytes:
-        _rebuild_epochs(log)
-    _restore_epochs(log, epoch_starts)
-    log.epochs.truncate_from_end(log.log_end_offset, write=False)
-    log.epochs.truncate_from_start(log.log_start_offset, write=False)
-    if scanned_from is None:
-        rebuild_producers(log, names)
-    else:
-        _rebuild_after_scan(log, names, without_producers, log._segments[scanned_from:])
-    log.written_end_offset = log.log_end_offset
-    log._refresh_fast_limit()
+class Opening:
+    """A log between what lies in its directory and what can be used: `jobs` are done, by whom ever, then `finish`."""
+
+    __slots__ = (
+        "_epoch_starts", "_log_start_offset", "_names", "_recovery_point", "_scanned_from", "_wall_ms", "jobs", "log",
+    )  # fmt: skip
+
+    def __init__(
+        self, log: Log, wall_ms: int, *, recovery_point: int, log_start_offset: int, clean: bool, epoch_starts: Starts
+    ) -> None:  # fmt: skip
+        """Look into the directory of `log`, creating it if it is not there; finish what was begun there. OSError."""
+        disk = log._pool.disk
+        self.log = log
+        self._wall_ms = wall_ms
+        self._log_start_offset = log_start_offset
+        self._epoch_starts = epoch_starts
+        self.jobs: list[ScanJob] = []
+        """Segments to be scanned."""
+        self._scanned_from: int | None = None
+        log.last_flush_ms = wall_ms
+        try:
+            names = disk.listdir(log.dir)
+        except FileNotFoundError:
+            disk.makedirs(log.dir)
+            names = []
+        if not clean:  # what the last process created may never have been synced
+            log._dirs_to_sync += [log.dir.rpartition("/")[0], log.dir]
+        names = self._names = _clear_leftovers(log, names)
+        log.foreign_files = [name for name in names if not _belongs(name)]
+        log.epochs = LeaderEpochCache.load(disk, log.dir)
+        _load_segments(log, names, wall_ms)
+        if not log._segments:
+            log.add_segment(log_start_offset, wall_ms)
+            log.log_end_offset = log_start_offset
+            recovery_point = max(recovery_point, log_start_offset)
+        elif clean and _is_trustworthy(log, recovery_point, names):
+            log.log_end_offset = recovery_point
+        else:
+            self._scanned_from = log._segment_index(recovery_point)
+            self.jobs = _jobs(log, self._scanned_from, max(recovery_point, log.compacted_below))
+        self._recovery_point = recovery_point
+
+    def finish(self, findings: Iterator[Finding]) -> None:
+        """`findings`: of the jobs, in their order; not all are taken if one has met damage. OSError."""
+        log, recovery_point, log_start_offset = self.log, self._recovery_point, self._log_start_offset
+        without_producers: set[Segment] = set()
+        if self._scanned_from is not None:
+            without_producers = _recover(log, recovery_point, self._scanned_from, findings)
+        log.size_bytes = sum(segment.size for segment in log._segments)
+        log.recovery_point = recovery_point
+        if max(log.log_end_offset, log_start_offset) < recovery_point and log.readable_end == NO_LIMIT:
+            # Synced once, gone now, without a trace of damage: files were cut at a batch, or removed.
+            _close_for_service(log, log._segments[-1], log._segments[-1].written, log.log_end_offset)
+            log.log_end_offset = recovery_point
+        _set_log_start(log, log_start_offset, self._wall_ms)
+        if not log.epochs.is_complete and log.size_bytes:
+            _rebuild_epochs(log)
+        _restore_epochs(log, self._epoch_starts)
+        log.epochs.truncate_from_end(log.log_end_offset, write=False)
+        log.epochs.truncate_from_start(log.log_start_offset, write=False)
+        if self._scanned_from is None:
+            rebuild_producers(log, self._names)
+        else:
+            _rebuild_after_scan(log, self._names, without_producers, log._segments[self._scanned_from :])
+        log.written_end_offset = log.log_end_offset
+        log._refresh_fast_limit()
 
 
 def activate(log: Log) -> None:
@@ -212,12 +241,26 @@ def _replay_producers(
             if found is None:
                 continue
             file = segment.file or log._pool.open(segment)
+            known = producers.entries.get
             for position, header in walk_headers(file, found[0], segment.written, chunk=1 << 16):
-                if header.producer_id >= 0 and header.base_offset >= start:
-                    batch = file.pread(header.size, position) if header.is_control else b""
-                    aborted = producers.replay(header, header.base_offset, batch)
-                    if aborted is not None:
-                        note_aborted(segment, aborted)
+                (base, _, _, _, _, attributes, delta, _, timestamp, producer_id, epoch, sequence, _) = header
+                if producer_id < 0 or base < start:
+                    continue
+                entry = known(producer_id)
+                if (
+                    entry is not None
+                    and sequence >= 0
+                    and not attributes & (CONTROL_FLAG | TRANSACTIONAL_FLAG)
+                ):
+                    # Nearly all batches; two thirds of the time that `replay` takes.
+                    entry.add(
+                        epoch, sequence, (sequence + delta) & SEQUENCE_MAX, base, base + delta, timestamp
+                    )
+                    continue
+                batch = file.pread(header.size, position) if header.is_control else b""
+                aborted = producers.replay(header, base, batch)
+                if aborted is not None:
+                    note_aborted(segment, aborted)
         except Damage:
             return
 
@@ -365,12 +408,28 @@ def _is_trustworthy(log: Log, recovery_point: int, names: list[str]) -> bool:
 # The scan --------------------------------------------------------------------------------------------------------
 
 
-def _recover(log: Log, recovery_point: int) -> set[Segment]:
-    """Scan from the segment that holds the recovery point; sets the log end.
+def _jobs(log: Log, first: int, gaps_below: int) -> list[ScanJob]:
+    """A scan of every segment from number `first` on."""
+    last = len(log._segments) - 1
+    return [
+        ScanJob(
+            path=segment.path(layout.LOG_SUFFIX),
+            size=segment.written,
+            base_offset=segment.base_offset,
+            limit=log._bases[at + 1] if at < last else segment.offset_max + 1,
+            gaps_below=gaps_below,
+            index_interval=log._interval,
+            is_last=at == last,
+        )
+        for at, segment in enumerate(log._segments[first:], first)
+    ]
+
+
+def _recover(log: Log, recovery_point: int, first: int, findings: Iterator[Finding]) -> set[Segment]:
+    """Put together what the scans from segment number `first` on have found; sets the log end.
 
     The segments without any batch of a producer, for `rebuild_producers` to skip.
     """
-    first = log._segment_index(recovery_point)
     expected = log._bases[first]
     gaps_below = max(recovery_point, log.compacted_below)
     without_producers: set[Segment] = set()
@@ -381,14 +440,15 @@ def _recover(log: Log, recovery_point: int) -> set[Segment]:
             lost = Damage(log._segments[at - 1].size, "the tail is missing")
             _judge(log, at - 1, lost, expected, recovery_point)
             break
-        log.log_end_offset = max(expected, segment.base_offset)
-        limit = log._bases[at + 1] if at + 1 < len(log._bases) else segment.offset_max + 1
-        damage, producers = _scan(log, segment, log.log_end_offset, limit, gaps_below)
+        scan = next(findings)
+        if isinstance(scan, OSError):
+            raise scan
+        _take_over(log, segment, scan)
         expected = log.log_end_offset
-        if not producers:
+        if not scan.has_producers:
             without_producers.add(segment)
-        if damage is not None:
-            _judge(log, at, damage, expected, recovery_point)
+        if scan.damage is not None:
+            _judge(log, at, scan.damage, expected, recovery_point)
             break
         segment.dirty = True
         if at + 1 < len(log._segments):
@@ -397,6 +457,20 @@ def _recover(log: Log, recovery_point: int) -> set[Segment]:
     if log._segments[-1].index is None and log.readable_end == NO_LIMIT:
         log.activate()
     return without_producers
+
+
+def _take_over(log: Log, segment: Segment, scan: SegmentScan) -> None:
+    segment.index = scan.index
+    segment.aborted = []
+    segment.since_index = scan.since_index
+    segment.max_timestamp, segment.max_timestamp_offset = scan.max_timestamp, scan.max_timestamp_offset
+    if scan.first_timestamp is not None and segment.roll_after_timestamp == NEVER:
+        log._set_roll_time(segment, scan.first_timestamp)
+    for epoch, start in scan.epochs:
+        log.epochs.note(epoch, start)
+    log.log_end_offset = scan.end_offset
+    if scan.damage is not None:
+        log.epochs.truncate_from_end(scan.end_offset, write=False)
 
 
 def _judge(log: Log, at: int, damage: Damage, offset: int, recovery_point: int) -> None:
@@ -408,49 +482,6 @@ def _judge(log: Log, at: int, damage: Damage, offset: int, recovery_point: int) 
         _leave_service(log, at, damage.position, max(offset, log._bases[at]), recovery_point)
     else:
         _cut_tail(log, at, damage.position)
-
-
-def _scan(
-    log: Log, segment: Segment, expected: int, limit: int, gaps_below: int
-) -> tuple[Damage | None, bool]:
-    """Verify a segment batch by batch, rebuilding its index and the epochs; sets `log_end_offset` as it goes.
-
-    The damage that ended it, and whether a batch of a producer was seen. No CRC covers base offsets and leader epochs:
-    a gap in the ones or a rise of the others is believed only if the batch after it agrees. `limit`: no batch may reach
-    that offset, the next segment begins there. `gaps_below`: there, gaps are what compaction left.
-    """
-    segment.begin_index()
-    segment.aborted = []
-    file = segment.file or log._pool.open(segment)
-    epoch = -1
-    producers = False
-    doubtful: tuple[int, int] | None = None
-    """(position, offset) of the batch before this one, if it left a gap or raised the epoch."""
-    gap: tuple[int, int] | None = None
-    try:
-        for position, header, _ in scan_batches(file, 0, segment.written):
-            beyond = header.last_offset >= limit
-            if beyond or header.base_offset < expected or header.leader_epoch < epoch:
-                where, log.log_end_offset = (doubtful if not beyond else None) or (position, expected)
-                raise Damage(where, f"offset {header.base_offset}, epoch {header.leader_epoch} out of order")
-            rises = header.leader_epoch > epoch
-            doubtful = (position, expected) if rises or header.base_offset > expected else None
-            if rises:
-                epoch = header.leader_epoch
-                log.epochs.note(epoch, header.base_offset)
-            producers = producers or header.producer_id >= 0
-            segment.note_batch(header.last_offset, header.max_timestamp, position, header.size, log._interval)
-            if segment.roll_after_timestamp == NEVER:
-                log._set_roll_time(segment, header.max_timestamp)
-            gap = (position, expected) if header.base_offset > max(expected, gaps_below) else None
-            expected = log.log_end_offset = header.last_offset + 1
-        if gap is not None and segment is log._segments[-1]:
-            where, log.log_end_offset = gap
-            raise Damage(where, "the last batch leaves a gap before it")
-    except Damage as damage:
-        log.epochs.truncate_from_end(log.log_end_offset, write=False)
-        return damage, producers
-    return None, producers
 
 
 def _cut_tail(log: Log, at: int, position: int) -> None:
