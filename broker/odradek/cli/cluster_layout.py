@@ -22,6 +22,7 @@ INTERNAL_DISTANCE = 1_000
 """How far above the clients' ports the search for the nodes' own ports begins."""
 EPHEMERAL_FROM = 32_768
 BOTH = ("broker", "controller")
+PROGRAM = "odradek.cli.main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Layout:
     cluster_id: str
     nodes: tuple[ClusterNode, ...]
     overrides: Mapping[str, str]
+    program: str = PROGRAM
+    """The module that is run as `python -m PROGRAM server FILE`."""
 
     @property
     def bootstrap(self) -> str:
@@ -129,6 +132,7 @@ class Layout:
             "cluster_id": self.cluster_id,
             "overrides": dict(self.overrides),
             "nodes": [asdict(node) for node in self.nodes],
+            "program": self.program,
         }
         path = self.directory / "cluster.json"
         fresh = path.with_suffix(".tmp")
@@ -142,7 +146,8 @@ def load(directory: Path) -> Layout | None:
     try:
         content = json.loads(path.read_text())
         nodes = tuple(ClusterNode(**{**each, "roles": tuple(each["roles"])}) for each in content["nodes"])
-        return Layout(directory, content["cluster_id"], nodes, content["overrides"])
+        program = content.get("program", PROGRAM)
+        return Layout(directory, content["cluster_id"], nodes, content["overrides"], program)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -117,6 +117,9 @@ def add_start_options(command: Any) -> None:
         help="a key of server.properties for every node; may be given again",
     )
     command.add_argument(
+        "--program", metavar="MODULE", help=argparse.SUPPRESS
+    )  # `odradek chaos`: nodes with handles
+    command.add_argument(
         "--foreground", action="store_true", help="stay, show the status, and stop all nodes on Ctrl-C"
     )
 
@@ -166,13 +169,14 @@ def layout_to_start(directory: Path, options: argparse.Namespace) -> Layout:
                 f"{shown(directory)} has the data of nodes and no cluster.json: put that file back, delete the "
                 "directory to start anew, or take another --dir"
             )
-        return create(
+        made = create(
             directory,
             nodes=DEFAULT_NODES if options.nodes is None else options.nodes,
             controllers=options.controllers or 0,
             base_port=DEFAULT_BASE_PORT if options.base_port is None else options.base_port,
             overrides=overrides,
         )
+        return made if options.program is None else replace(made, program=options.program)
     brokers = [node for node in known.nodes if node.port is not None]
     has = {
         "nodes": len(brokers),
@@ -188,7 +192,7 @@ def layout_to_start(directory: Path, options: argparse.Namespace) -> Layout:
                 f"Leave the option out, or take another --dir"
             )
     merged = {**known.overrides, **overrides}
-    return Layout(directory, known.cluster_id, known.nodes, merged)
+    return replace(known, overrides=merged)
 
 
 @contextlib.contextmanager

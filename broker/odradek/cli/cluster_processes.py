@@ -85,7 +85,7 @@ class NodeProcess:
         self.check_ports()
         kept = {key: value for key, value in os.environ.items() if not foreign(key)}
         kept["CLUSTER_ID"] = self.layout.cluster_id
-        command = [sys.executable, "-m", "odradek.cli.main", "server"]
+        command = [sys.executable, "-m", self.layout.program, "server"]
         command.append(str(self.layout.properties_file(self.node)))
         with self.layout.log_file(self.node).open("ab") as log:
             self._child = subprocess.Popen(

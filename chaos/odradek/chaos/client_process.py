@@ -10,8 +10,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from odradek.chaos.clients import TroubleError, World
-from odradek.chaos.history import Recorder
+from odradek.chaos.clients import TroubleError, World, now
+from odradek.chaos.history import CLIENT_ERROR, Note, Recorder
 from odradek.chaos.workload import build
 
 BEGIN_ANEW = 3
@@ -27,11 +27,16 @@ def main(place: str, name: str, life: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     process = f"{name}.{life}"
     with (Path(place) / "history" / f"{process}.jsonl").open("w", buffering=1) as file:
-        client = build(name, process, World(settings["bootstrap"], Recorder(file), stop), settings["seed"])
+        recorder = Recorder(file)
+        world = World(settings["bootstrap"], recorder, stop)
+        client = build(
+            name, process, world, settings["seed"], per_s=settings["per_s"], hasty=settings["hasty"]
+        )
         try:
             client.live()
         except KafkaException as problem:
             print(f"{process} begins anew: {problem}", file=sys.stderr)
+            recorder.add(Note(now(), CLIENT_ERROR, process, {"error": str(problem)}))
             return BEGIN_ANEW
         except TroubleError as problem:
             print(f"{process}: {problem}", file=sys.stderr)

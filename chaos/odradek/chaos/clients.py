@@ -151,11 +151,15 @@ class Writer(Client):
 
 
 class TransactionalWriter(Client):
-    """Transactions over several partitions: most are committed, some aborted, one left open when it is killed."""
+    """Transactions over several partitions: most are committed, some aborted, one left open when it is killed.
 
-    def __init__(self, *who: Any, topic: Topic) -> None:
+    `hasty`: it also aborts before its records have left, which librdkafka now and then takes for a fatal error.
+    """
+
+    def __init__(self, *who: Any, topic: Topic, hasty: bool = False) -> None:
         super().__init__(*who)
         self._topic = topic
+        self._hasty = hasty
         self._number = 0
 
     def live(self) -> None:
@@ -176,8 +180,7 @@ class TransactionalWriter(Client):
             if self.rng.random() < 0.2:
                 producer.poll(0.01)
         commit = self.rng.random() > 0.1
-        if not commit and self.rng.random() < 0.8:
-            # librdkafka takes an abort so early that the last transaction is still ending for a fatal error.
+        if not commit and not (self._hasty and self.rng.random() < 0.2):
             producer.flush(10)
         end(self, producer, name, commit=commit)
         self.world.stop.wait(self.rng.uniform(0, 0.02))
@@ -259,6 +262,47 @@ class Reader(Client):
                 raise TroubleError(error.str())
         if found:
             self.world.recorder.add(Poll(self.process, 0, now(), found, self._committed_only))
+
+
+class SlowReader(Client):
+    """Takes a few records at a time from a small queue, and then does something else for a while: what it has not
+    fetched yet grows all the time.
+    """
+
+    PAUSE_S = 0.5
+    AT_ONCE = 10
+
+    def __init__(self, *who: Any, topic: Topic) -> None:
+        super().__init__(*who)
+        self._topic = topic
+
+    def live(self) -> None:
+        consumer = Consumer(
+            self.world.settings(
+                group_id=self.name,
+                enable_auto_commit=False,
+                auto_offset_reset="error",
+                queued_min_messages=1,
+                queued_max_messages_kbytes=1,
+                fetch_message_max_bytes=1_024,
+            )
+        )
+        consumer.assign(
+            [
+                TopicPartition(self._topic.name, index, OFFSET_BEGINNING)
+                for index in range(self._topic.partitions)
+            ]
+        )
+        try:
+            while self.going_on():
+                found = [
+                    record_of(each) for each in consumer.consume(self.AT_ONCE, 0.2) if each.error() is None
+                ]
+                if found:
+                    self.world.recorder.add(Poll(self.process, 0, now(), found))
+                self.world.stop.wait(self.PAUSE_S)
+        finally:
+            consumer.close()
 
 
 def record_of(message: Message) -> tuple[str, int, int, str]:

@@ -20,6 +20,8 @@ FAILED = "failed"
 """It has no effect, for certain."""
 UNKNOWN = "unknown"
 DRAINED = "drained"
+FAULT, HEALED, METADATA_BACK, CLIENT_ERROR = "fault", "healed", "metadata-back", "client-error"
+"""What notes are about; see `Note`."""
 
 
 @dataclass(slots=True)
@@ -114,8 +116,12 @@ class Assigned:
 
 @dataclass(slots=True)
 class Note:
-    """Something that was done to the cluster: a fault, its end. DRAINED: all of topic `target` was worked off into the
-    topic that `details` names as "sink".
+    """Something that was done to the cluster, or happened to it.
+
+    FAULT: `target` says to whom; `details` have "number", "label", "lasts" and "expect". HEALED, METADATA_BACK (topics
+    can be created again): of the fault "number". CLIENT_ERROR: the process `target` had to begin anew, because of
+    "error".
+    DRAINED: all of topic `target` was worked off into the topic that `details` names as "sink".
     """
 
     at: int

@@ -41,6 +41,9 @@ class Lives(threading.Thread):
         self._stop_asked = threading.Event()
         self._current: dict[str, _Life] = {}
         self._zombies: list[_Life] = []
+        self._awake: list[subprocess.Popen[bytes]] = []
+        """Zombies that were told to go."""
+        self._lock = threading.Lock()
         self._count = dict.fromkeys(names, 0)
         self._log = (place / "clients.log").open("ab")
         self.trouble: list[str] = []
@@ -49,12 +52,29 @@ class Lives(threading.Thread):
     def run(self) -> None:
         while not self._stop_asked.wait(CHECK_S):
             now = time.monotonic()
-            for name in self._names:
-                self._look_after(name, now)
+            with self._lock:
+                for name in self._names:
+                    self._look_after(name, now)
             for zombie in [each for each in self._zombies if each.wakes < now]:
                 zombie.process.send_signal(signal.SIGCONT)
                 zombie.process.terminate()
                 self._zombies.remove(zombie)
+                self._awake.append(zombie.process)
+            self._awake = [process for process in self._awake if process.poll() is None]
+
+    def freeze(self, name: str) -> bool:
+        """SIGSTOP; `thaw` undoes it. Whether there was a process."""
+        with self._lock:
+            life = self._current.get(name)
+            if life is None or life.process.poll() is not None:
+                return False
+            life.process.send_signal(signal.SIGSTOP)
+            return True
+
+    def thaw(self, name: str) -> None:
+        with self._lock:
+            if name in self._current:
+                self._current[name].process.send_signal(signal.SIGCONT)
 
     def _look_after(self, name: str, now: float) -> None:
         life = self._current.get(name)
@@ -71,7 +91,10 @@ class Lives(threading.Thread):
         self._count[name] += 1
         command = [sys.executable, "-m", "odradek.chaos.client_process"]
         process = subprocess.Popen(
-            [*command, str(self._place), name, str(self._count[name])], stdout=self._log, stderr=self._log
+            [*command, str(self._place), name, str(self._count[name])],
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for whoever started the run
         )
         self._current[name] = _Life(process, now + self._rng.uniform(*LIFE_S))
 
@@ -97,6 +120,7 @@ class Lives(threading.Thread):
         self.join(STOP_S)
         left = [(name, life.process) for name, life in self._current.items()]
         left += [("a zombie", each.process) for each in self._zombies]
+        left += [("a zombie", process) for process in self._awake]
         for _, process in left:
             process.send_signal(signal.SIGCONT)
             process.terminate()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -15,13 +16,20 @@ from confluent_kafka.cimpl import NewTopic
 
 from odradek.chaos.checker import Verdict, check
 from odradek.chaos.clients import Topic, World, now, record_of
-from odradek.chaos.faults import Faults
+from odradek.chaos.faults import IN_SYNC_WITHIN_S, Faults
 from odradek.chaos.history import DRAINED, Note, Poll, Recorder, read_history
+from odradek.chaos.judge import Availability, judge
 from odradek.chaos.lives import Lives
+from odradek.chaos.scenario import Scenario
 from odradek.chaos.target import Target
-from odradek.chaos.workload import DERIVED, DRAIN, LEDGER, TOPICS, TRANSACTIONAL, WORKERS
+from odradek.chaos.timeline import Timeline
+from odradek.chaos.workload import DERIVED, DRAIN, LEDGER, PLAIN, TOPICS, transactional, workers
 
 DRAIN_S = 120.0
+
+
+class Interrupted(BaseException):
+    """Somebody wants the run to end: raise it in the main thread, as SIGTERM's handler."""
 
 
 class ChaosError(Exception):
@@ -33,15 +41,28 @@ class Outcome:
     """What a run ended with."""
 
     verdict: Verdict
+    timeline: Timeline
+    availability: Availability
     faults: dict[str, int]
     ends: dict[str, int]
     """Of clients."""
     seconds: float
+    interrupted: bool = False
     trouble: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return self.verdict.valid and not self.trouble
+        return self.verdict.valid and self.availability.ok and not self.trouble
+
+
+class Watcher(Protocol):
+    """Who looks at a run while it goes on."""
+
+    def said(self, text: str) -> None:
+        """What happens now."""
+
+    def begins(self, until: float | None) -> None:
+        """Faults begin, and end at `until` (time.monotonic), or with the plan."""
 
 
 def create_topics(world: World, replication: int) -> None:
@@ -64,53 +85,91 @@ def create_topics(world: World, replication: int) -> None:
             raise ChaosError(f"topic {name} cannot be created: {problem}") from problem
 
 
-def run(target: Target, place: Path, *, seconds: float, seed: int, told: Callable[[str], None]) -> Outcome:
-    """Against a cluster that runs. Leaves `history/*.jsonl` and `verdict.json` in `place`."""
+def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: Watcher) -> Outcome:
+    """Against a cluster that runs. Leaves `history/*.jsonl` in `place`.
+
+    Ctrl-C, or SIGTERM, ends the faults: what is broken is healed, and what was done until then is judged.
+    """
     (place / "history").mkdir(parents=True, exist_ok=True)
-    (place / "run.json").write_text(json.dumps({"bootstrap": target.bootstrap, "seed": seed}))
+    settings = {
+        "bootstrap": target.bootstrap,
+        "seed": seed,
+        "per_s": scenario.clients.per_s,
+        "hasty": scenario.clients.mortal,
+    }
+    (place / "run.json").write_text(json.dumps(settings))
     began = time.monotonic()
     with (place / "history" / "run.jsonl").open("w", buffering=1) as file:
         world = World(target.bootstrap, Recorder(file), threading.Event())
-        create_topics(world, min(3, len(target.nodes())))
-        lives = Lives(place, WORKERS, seed)
+        create_topics(world, min(3, scenario.nodes))
+        names = workers(scenario.clients)
+        lives = Lives(place, names, seed, mortal=scenario.clients.mortal)
+        faults = Faults(target, world, scenario, seed, lives, names)
         lives.start()
-        faults = Faults(target, world, seed, "__consumer_offsets")
         try:
-            faults.run(began + seconds, LEDGER.name, lambda what: told(_progress(what, began, place)))
-            told("healing")
-            faults.heal()
+            interrupted = _break(faults, scenario, watcher)
         finally:
             lives.finish()
-        trouble = lives.trouble + _finish(world, place, told)
-    told("judging")
-    verdict = check(read_history(*sorted((place / "history").iterdir())))
-    outcome = Outcome(verdict, faults.done, lives.ends, time.monotonic() - began, trouble)
-    (place / "verdict.json").write_text(json.dumps(as_json(outcome, seed), indent=1) + "\n")
-    return outcome
+        trouble = lives.trouble + _finish(world, place, names, watcher.said)
+        if faults.slow_to_sync and not interrupted:
+            said = f"replicas were not in sync {IN_SYNC_WITHIN_S:.0f} s after a fault"
+            trouble.append(f"{said}, {faults.slow_to_sync} times")
+    watcher.said("judging")
+    timeline = Timeline(PLAIN.name)
+    verdict = check(timeline.watch(read_history(*sorted((place / "history").iterdir()))))
+    timeline.settle()
+    return Outcome(
+        verdict,
+        timeline,
+        judge(scenario, timeline),
+        faults.done,
+        lives.ends,
+        time.monotonic() - began,
+        interrupted,
+        trouble,
+    )
 
 
-def _progress(what: str, began: float, place: Path) -> str:
-    written = sum(path.stat().st_size for path in (place / "history").iterdir())
-    return f"{time.monotonic() - began:5.0f} s  {what:<16} history {written / 1e6:.1f} MB"
+def _break(faults: Faults, scenario: Scenario, watcher: Watcher) -> bool:
+    """Faults until they are over, and everything healed. Whether somebody wanted to stop before."""
+    interrupted = False
+    until = None if scenario.minutes is None else time.monotonic() + scenario.minutes * 60
+    try:
+        watcher.begins(until)
+        faults.run(until, watcher.said)
+    except (KeyboardInterrupt, Interrupted):
+        interrupted = True
+        watcher.said("interrupted")
+    finally:
+        watcher.said("healing")
+        faults.heal()
+    return interrupted
 
 
-def _finish(world: World, place: Path, told: Callable[[str], None]) -> list[str]:
+def _finish(world: World, place: Path, names: tuple[str, ...], told: Callable[[str], None]) -> list[str]:
     """No transaction stays open; the ledger is worked off; everything is read once more. What went wrong."""
     trouble = []
-    for name in TRANSACTIONAL:
+    for name in transactional(names):
         trouble += _close_transactions(world, name)
+    if any(name.startswith("mover") for name in names):
+        trouble += _work_off(world, place, told)
+    told("reading everything")
+    return trouble + _read_all(world)
+
+
+def _work_off(world: World, place: Path, told: Callable[[str], None]) -> list[str]:
+    """What the movers have left. What went wrong."""
     told("working off what is left")
     drain = Lives(place, (DRAIN,), 0, mortal=False)
     drain.start()
     drained = _await_group(world, "movers", _ends(world, [LEDGER]))
     drain.finish()
-    trouble += drain.trouble + _close_transactions(world, DRAIN)
+    trouble = drain.trouble + _close_transactions(world, DRAIN)
     if drained:
         world.recorder.add(Note(now(), DRAINED, LEDGER.name, {"sink": DERIVED.name}))
     else:
         trouble.append(f"the ledger was not worked off within {DRAIN_S:.0f} s")
-    told("reading everything")
-    return trouble + _read_all(world)
+    return trouble
 
 
 def _close_transactions(world: World, name: str) -> list[str]:
@@ -191,22 +250,3 @@ def _read_all(world: World) -> list[str]:
             world.recorder.add(Poll("final", 0, now(), found, final=True))
     reader.close()
     return [f"not read to their end: {sorted(left)}"] if left else []
-
-
-def as_json(outcome: Outcome, seed: int) -> dict[str, object]:
-    """For `verdict.json`, and for whoever comes after."""
-    verdict = outcome.verdict
-    return {
-        "ok": outcome.ok,
-        "seed": seed,
-        "seconds": round(outcome.seconds),
-        "faults": outcome.faults,
-        "clients": outcome.ends,
-        "records": dict(verdict.sends),
-        "transactions": dict(verdict.transactions),
-        "reads": verdict.reads,
-        "commits": verdict.commits,
-        "anomalies": dict(verdict.counts),
-        "first": [f"{each.name}: {each.text}" for each in verdict.anomalies if each.name in verdict.errors],
-        "trouble": outcome.trouble,
-    }

@@ -1,83 +1,101 @@
-"""What faults are done to: a cluster that can be asked and hurt. Containers and pods will be others."""
+"""What faults are done to: a cluster that can be asked and hurt. Local processes here; `containers.py`, `pods.py`."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, Protocol
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from odradek.chaos.kinds import CLIENTS, KINDS
+from odradek.chaos.scenario import Scenario, ScenarioError
 
 
 class TargetError(Exception):
     """The cluster could not be told what to do; says why."""
 
 
-class Target(Protocol):
-    """A cluster under test."""
+class Target(ABC):
+    """A cluster under test. Every method but `impossible` may raise TargetError."""
 
+    name: str
     bootstrap: str
 
+    def impossible(self, kind: str) -> str | None:
+        """Why a fault of this kind cannot be done here, None if it can."""
+        return None
+
+    @abstractmethod
     def start(self) -> None: ...
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """`id`, `state`, `roles` of each."""
-        ...
-
-    def kill(self, node: int) -> None: ...
-
-    def pause(self, node: int) -> None: ...
-
-    def resume(self, node: int) -> None: ...
-
-    def restart(self, node: int) -> None: ...
-
-    def revive(self) -> None:
-        """Start everybody who is down, all at once: one alone may not get ready without another."""
-        ...
-
+    @abstractmethod
     def stop(self) -> None: ...
 
+    @abstractmethod
+    def brokers(self) -> list[int]: ...
 
-class LocalTarget:
-    """Processes on this machine, by `odradek cluster`."""
+    @abstractmethod
+    def controllers(self) -> list[int]:
+        """Those that are processes of their own."""
 
-    def __init__(self, directory: Path, nodes: int = 3, base_port: int = 9092) -> None:
-        self._directory = directory
-        self._nodes = nodes
-        self._base_port = base_port
-        self.bootstrap = ",".join(f"localhost:{base_port + index}" for index in range(nodes))
+    # -- processes -----------------------------------------------------------------------------------------
 
-    def _run(self, *words: str) -> str:
-        command = [sys.executable, "-m", "odradek.cli.main", "cluster", *words, "--dir", str(self._directory)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-        if done.returncode:
-            raise TargetError(
-                f"odradek cluster {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}"
-            )
-        return done.stdout
+    @abstractmethod
+    def kill(self, node: int) -> None: ...
 
-    def start(self) -> None:
-        self._run("start", "--nodes", str(self._nodes), "--base-port", str(self._base_port))
+    @abstractmethod
+    def pause(self, node: int) -> None: ...
 
-    def nodes(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self._run("status", "--json"))["nodes"]
-        return found
+    @abstractmethod
+    def resume(self, node: int) -> None: ...
 
-    def kill(self, node: int) -> None:
-        self._run("kill", str(node))
+    @abstractmethod
+    def restart(self, node: int) -> None: ...
 
-    def pause(self, node: int) -> None:
-        self._run("pause", str(node))
-
-    def resume(self, node: int) -> None:
-        self._run("resume", str(node))
-
-    def restart(self, node: int) -> None:
-        self._run("restart", str(node))
-
+    @abstractmethod
     def revive(self) -> None:
-        self._run("start")
+        """Start everybody who is down, all at once: one alone may not get ready without another."""
 
-    def stop(self) -> None:
-        self._run("stop")
+    @abstractmethod
+    def serves(self, node: int) -> bool:
+        """Whether the node has a process."""
+
+    # -- network -------------------------------------------------------------------------------------------
+
+    def silence(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Nothing that the first of a pair sends reaches the second."""
+        raise TargetError(f"partitions are not possible with --target {self.name}")
+
+    def shape(self, settings: Mapping[str, Any]) -> None:
+        """`delay_ms`, `jitter_ms`, `loss`, `kb_per_s` between all nodes; `clients`: and to clients."""
+        raise TargetError(f"a worse network is not possible with --target {self.name}")
+
+    def heal_network(self) -> None:  # noqa: B027 - nothing to do where nothing can be done
+        """Everybody hears everybody, at once."""
+
+    # -- disks, clocks -------------------------------------------------------------------------------------
+
+    def disk(self, node: int, kind: str | None, settings: Mapping[str, Any]) -> None:
+        """`slow-disk`, `failing-disk`, `full-disk`, or None: sound again."""
+        raise TargetError(f"disk faults are not possible with --target {self.name}")
+
+    def damage(self, node: int, kind: str, topic: str, rng: random.Random) -> str:
+        """`torn-tail`, `flipped-byte` or `wiped-disk` of a node that is down. What was done, for people."""
+        raise TargetError(f"damage is not possible with --target {self.name}")
+
+    def clock(self, node: int, offset_s: float) -> None:
+        """Ahead of the machine's clock; 0: with it again."""
+        raise TargetError(f"clocks cannot be moved with --target {self.name}")
+
+
+def check_possible(scenario: Scenario, target: Target) -> None:
+    """ScenarioError names the fault that the target cannot do."""
+    for index, fault in enumerate(scenario.faults):
+        if KINDS[fault.kind].needs == CLIENTS:
+            continue
+        why = target.impossible(fault.kind)
+        if why is not None:
+            raise ScenarioError(
+                f"{scenario.file}: faults[{index}].kind: {fault.kind} is not possible with --target "
+                f"{target.name}: {why}"
+            )

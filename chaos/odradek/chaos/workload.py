@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -12,6 +12,7 @@ from odradek.chaos.clients import (
     Member,
     Mover,
     Reader,
+    SlowReader,
     Topic,
     TransactionalWriter,
     World,
@@ -19,6 +20,7 @@ from odradek.chaos.clients import (
     now,
 )
 from odradek.chaos.history import Fetched
+from odradek.chaos.scenario import Clients
 
 PLAIN = Topic("plain", 4)
 LEDGER = Topic("ledger", 4)
@@ -60,46 +62,70 @@ class Watcher(Client):
                 )
 
 
-_Maker = Callable[..., Client]
-
-
-def _roles() -> dict[str, tuple[_Maker, dict[str, Any]]]:
-    """Name → (class, what it is made with)."""
-    found: dict[str, tuple[_Maker, dict[str, Any]]] = {
-        "committed": (Reader, {"topics": list(TOPICS), "committed_only": True}),
-        "everything": (Reader, {"topics": list(TOPICS), "committed_only": False}),
-        "watcher": (Watcher, {}),
-        "drain": (Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}),
-    }
-    for index in range(3):
-        found[f"ledger-{index}"] = TransactionalWriter, {"topic": LEDGER}
-        found[f"classic-{index}"] = Member, {"topic": PLAIN, "group": "classic", "protocol": "classic"}
-        found[f"consumer-{index}"] = Member, {"topic": PLAIN, "group": "consumer", "protocol": "consumer"}
-    for index in range(2):
-        found[f"writer-{index}"] = Writer, {"topic": PLAIN}
-        found[f"mover-{index}"] = Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}
-        found[f"static-{index}"] = (
-            Member,
-            {
-                "topic": PLAIN,
-                "group": "static",
-                "protocol": "classic",
-                "group_instance_id": f"static-{index}",
-                "partition_assignment_strategy": "cooperative-sticky",
-            },
-        )
-    return found
-
-
-ROLES = _roles()
+_Made = tuple[Callable[..., Client], dict[str, Any]]
+_STATIC = {
+    "topic": PLAIN,
+    "group": "static",
+    "protocol": "classic",
+    "partition_assignment_strategy": "cooperative-sticky",
+}
+ROLES: dict[str, _Made] = {
+    "writer": (Writer, {"topic": PLAIN}),
+    "ledger": (TransactionalWriter, {"topic": LEDGER}),
+    "mover": (Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}),
+    "classic": (Member, {"topic": PLAIN, "group": "classic", "protocol": "classic"}),
+    "consumer": (Member, {"topic": PLAIN, "group": "consumer", "protocol": "consumer"}),
+    "static": (Member, _STATIC),
+    "committed": (Reader, {"topics": list(TOPICS), "committed_only": True}),
+    "everything": (Reader, {"topics": list(TOPICS), "committed_only": False}),
+    "slow": (SlowReader, {"topic": PLAIN}),
+    "watcher": (Watcher, {}),
+    "drain": (Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}),
+}
+"""By what a name begins with: `mover` of `mover-1`."""
+_NAMES_OF = {"writers": "writer", "transactions": "ledger", "movers": "mover"}
+"""Words of a scenario that are not what the names begin with."""
 DRAIN = "drain"
 """Who works off the ledger when all faults are over."""
-WORKERS = tuple(name for name in ROLES if name != DRAIN)
-TRANSACTIONAL = tuple(name for name, (maker, _) in ROLES.items() if maker in (TransactionalWriter, Mover))
-"""Their names are their transactional ids."""
 
 
-def build(name: str, process: str, world: World, seed: int) -> Client:
+def workers(clients: Clients) -> tuple[str, ...]:
+    """The names of everybody who works during the faults."""
+    names = ["watcher"]
+    for word, count in clients.counts().items():
+        for index in range(count):
+            if word == "readers":
+                names.append("committed" if index % 2 == 0 else "everything")
+                names[-1] += f"-{index}" if index > 1 else ""
+            else:
+                names.append(f"{_NAMES_OF.get(word, word)}-{index}")
+    return tuple(names)
+
+
+def transactional(names: Iterable[str]) -> list[str]:
+    """Of these names, those that are transactional ids too."""
+    return [name for name in names if _role(name)[0] in (TransactionalWriter, Mover)]
+
+
+def consumers(names: Iterable[str]) -> list[str]:
+    """Of these names, those that read."""
+    return [name for name in names if _role(name)[0] in (Reader, Member)]
+
+
+def _role(name: str) -> _Made:
+    return ROLES[name.partition("-")[0]]
+
+
+def build(
+    name: str, process: str, world: World, seed: int, *, per_s: int = 200, hasty: bool = False
+) -> Client:
     """A client by its name. KeyError if there is none."""
-    maker, settings = ROLES[name]
-    return maker(name, process, world, seed, **settings)
+    maker, settings = _role(name)
+    more: dict[str, Any] = {}
+    if maker is Writer:
+        more["per_s"] = per_s
+    elif maker is TransactionalWriter:
+        more["hasty"] = hasty
+    elif name.startswith("static"):
+        more["group_instance_id"] = name
+    return maker(name, process, world, seed, **settings, **more)
