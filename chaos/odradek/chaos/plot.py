@@ -20,10 +20,10 @@ POINTS_MAX = 1_200
 
 def draw(timeline: Timeline, availability: Availability) -> str:
     """Records per second above, latency below (logarithmic); a line for each fault, red where nothing went on."""
-    acks = timeline.per_second()
+    seconds = int(timeline.end_s) + 1  # what comes later is the working off of what was left
+    acks = timeline.per_second()[:seconds]
     reads = timeline.reads_per_second(len(acks))
-    latency = timeline.latency_per_second()
-    seconds = max(len(acks), 1)
+    latency = timeline.latency_per_second()[:seconds]
     step = -(-seconds // POINTS_MAX)
     height = TOP + 2 * PANEL + GAP + BOTTOM
     low = TOP + PANEL + GAP

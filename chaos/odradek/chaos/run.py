@@ -26,6 +26,7 @@ from odradek.chaos.timeline import Timeline
 from odradek.chaos.workload import DERIVED, DRAIN, LEDGER, PLAIN, TOPICS, transactional, workers
 
 DRAIN_S = 120.0
+WORK_WITHIN_S = 60.0
 
 
 class Interrupted(BaseException):
@@ -107,7 +108,7 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
         faults = Faults(target, world, scenario, seed, lives, names)
         lives.start()
         try:
-            interrupted = _break(faults, scenario, watcher)
+            interrupted = _break(world, faults, scenario, watcher)
         finally:
             lives.finish()
         trouble = lives.trouble + _finish(world, place, names, watcher.said)
@@ -130,11 +131,12 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
     )
 
 
-def _break(faults: Faults, scenario: Scenario, watcher: Watcher) -> bool:
+def _break(world: World, faults: Faults, scenario: Scenario, watcher: Watcher) -> bool:
     """Faults until they are over, and everything healed. Whether somebody wanted to stop before."""
     interrupted = False
-    until = None if scenario.minutes is None else time.monotonic() + scenario.minutes * 60
     try:
+        _await_work(world)
+        until = None if scenario.minutes is None else time.monotonic() + scenario.minutes * 60
         watcher.begins(until)
         faults.run(until, watcher.said)
     except (KeyboardInterrupt, Interrupted):
@@ -144,6 +146,22 @@ def _break(faults: Faults, scenario: Scenario, watcher: Watcher) -> bool:
         watcher.said("healing")
         faults.heal()
     return interrupted
+
+
+def _await_work(world: World) -> None:
+    """Until every partition that is looked at has records: before, no fault can be told from a slow start."""
+    consumer = Consumer(world.settings(group_id="begin"))
+    deadline = time.monotonic() + WORK_WITHIN_S
+    try:
+        for index in range(PLAIN.partitions):
+            while consumer.get_watermark_offsets(TopicPartition(PLAIN.name, index), timeout=10)[1] == 0:
+                if time.monotonic() > deadline:
+                    raise ChaosError(f"no client wrote to {PLAIN.name}-{index} within {WORK_WITHIN_S:.0f} s")
+                world.stop.wait(0.1)
+    except KafkaException as problem:
+        raise ChaosError(f"the cluster cannot be worked on: {problem}") from problem
+    finally:
+        consumer.close()
 
 
 def _finish(world: World, place: Path, names: tuple[str, ...], told: Callable[[str], None]) -> list[str]:
