@@ -81,7 +81,7 @@ def start_config(options: argparse.Namespace, environment: Mapping[str, str]) ->
     """The zero-config node as the environment and the options change it. StartupError, PropertiesError."""
     port = DEFAULT_PORT if options.port is None else options.port
     base = zero_config(port=port, data=options.data or "data", advertise=options.advertise)
-    surroundings = _from_environment(environment)
+    surroundings = settings_from_environment(environment)
     overrides = parse_overrides(options.override)
     if "listeners" in (surroundings | overrides) and not options.advertise:
         del base["advertised.listeners"]  # it belonged to the listener that is replaced
@@ -98,14 +98,14 @@ def start_config(options: argparse.Namespace, environment: Mapping[str, str]) ->
 
 def server_config(options: argparse.Namespace, environment: Mapping[str, str]) -> BrokerConfig:
     """What the file says, as the environment and the overrides change it. StartupError, PropertiesError."""
-    file = parse_properties(_read(options.file), options.file)
+    file = parse_properties(read_properties(options.file), options.file)
     return build_config(
         file,
-        _from_environment(environment),
+        settings_from_environment(environment),
         _named_on_the_command_line(options, {}),
         parse_overrides(options.override),
         cluster_id=_cluster_id(options, environment),
-        hostname=_hostname(),
+        hostname=host_name(),
     )
 
 
@@ -197,7 +197,8 @@ def _named_on_the_command_line(
     return found
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
+def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
+    """KAFKA_*, ODRADEK_*, and the level of KAFKA_LOG4J_ROOT_LOGLEVEL."""
     found: dict[str, Setting] = {}
     level = _LEVELS.get(environment.get("KAFKA_LOG4J_ROOT_LOGLEVEL", "").upper())
     if level is not None:
@@ -218,7 +219,7 @@ def _cluster_id(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     return options.cluster_id or environment.get("CLUSTER_ID") or None
 
 
-def _read(path: str) -> str:
+def read_properties(path: str) -> str:
     """A properties file as Java reads it: ISO 8859-1, whatever is in it. StartupError says why it cannot
     be read.
     """
@@ -232,7 +233,7 @@ def _read(path: str) -> str:
     return data.decode("latin-1")
 
 
-def _hostname() -> str:
+def host_name() -> str:
     """What is advertised for a listener on all interfaces, as Kafka does: the name of this machine."""
     import socket
 
