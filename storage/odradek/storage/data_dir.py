@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -14,6 +15,11 @@ from odradek.wire.uuid import ZERO_UUID, random_uuid, uuid_from_string, uuid_to_
 
 class DataDirError(Exception):
     """A data directory cannot be used; the text tells the person at the terminal which, and why."""
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether the disk is to blame, not what is on it."""
+        return isinstance(self.__cause__, OSError)
 
 
 class DataDir:
@@ -55,7 +61,7 @@ class DataDir:
         """Create and lock the directory. DataDirError if that cannot be."""
         try:
             if self._disk.exists(self.path) and not self._disk.isdir(self.path):
-                raise DataDirError(f"{self.path} is not a directory.")
+                raise NotADirectoryError(errno.ENOTDIR, "it is not a directory")
             if not self._disk.isdir(self.path):
                 self._disk.makedirs(self.path)
                 self._disk.sync_dir(self.path.rpartition("/")[0] or "/")
@@ -84,6 +90,11 @@ class DataDir:
                     f"{self.path} is no data directory: it has no {layout.META_PROPERTIES}, but {name!r}. Choose an "
                     "empty directory, or one that does not exist yet."
                 )
+
+    def is_gone(self) -> bool:
+        """Whether somebody has removed it, or put something else in its place."""
+        there = self._disk.exists
+        return not there(self._file(layout.META_PROPERTIES)) and not there(self._file(layout.LOCK_FILE))
 
     def release(self) -> None:
         if self._release is not None:

@@ -52,6 +52,10 @@ class LeaderEpochCache:
     def __len__(self) -> int:
         return len(self._epochs)
 
+    def moved(self, directory: str) -> None:
+        """The directory of the log has another name now."""
+        self._dir = directory
+
     @property
     def entries(self) -> list[tuple[int, int]]:
         return list(zip(self._epochs, self._starts, strict=True))
@@ -132,6 +136,12 @@ class LeaderEpochCache:
         self._starts[0] = start
         if write:
             self.write(durable=False)
+
+    def copy_from(self, other: LeaderEpochCache) -> None:
+        """Take over what another copy of this log knows. Not durable; OSError."""
+        self._epochs, self._starts = list(other._epochs), list(other._starts)
+        self._remember()
+        self.write(durable=False)
 
     def clear(self) -> None:
         if self._epochs:

@@ -14,6 +14,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 DELETE_DIR_SUFFIX = "-delete"
 STRAY_DIR_SUFFIX = "-stray"
+FUTURE_DIR_SUFFIX = "-future"
 
 LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"
 PARTITION_METADATA = "partition.metadata"
@@ -28,6 +29,8 @@ REGISTRATION = "odradek-registration"
 EPOCH_STARTS = "odradek-epoch-starts"
 """Ours: where leader epochs of the logs here began (epoch_starts.py)."""
 LOCK_FILE = ".lock"
+MOVE = "odradek-move"
+"""Ours: how often this log has come from another directory; of two copies the later counts (futures.py)."""
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
@@ -39,7 +42,7 @@ DATA_DIR_FILES = frozenset(
 METADATA_LOG_DIR = "__cluster_metadata-0"
 """Belongs to the Raft driver, which opens it itself."""
 
-_DIR_NAME_MAX = 255
+DIR_NAME_MAX = 255
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
 
 
@@ -71,9 +74,21 @@ def parse_log_dir_name(name: str) -> tuple[str, int] | None:
 def marked_dir_name(topic: str, partition: int, unique: str, suffix: str) -> str:
     """`topic-N.<32 hex digits>-delete` (or -future, -stray), the topic cut so that the name fits a file system."""
     tail = f"-{partition}.{unique}{suffix}"
-    return topic[: _DIR_NAME_MAX - len(tail)] + tail
+    return topic[: DIR_NAME_MAX - len(tail)] + tail
 
 
 def is_marked_dir(name: str, suffix: str) -> bool:
     head, dot, tail = name.rpartition(".")
     return bool(head and dot) and tail.endswith(suffix) and len(tail) == 32 + len(suffix)
+
+
+def future_dir_name(topic: str, partition: int, unique: str) -> str:
+    """`topic-N.<32 hex digits>-future`; as in Kafka never cut, so that the topic can be read from it."""
+    return f"{log_dir_name(topic, partition)}.{unique}{FUTURE_DIR_SUFFIX}"
+
+
+def parse_future_dir_name(name: str) -> tuple[str, int] | None:
+    """(topic, partition) of a directory of a future log; None for anything else."""
+    if not is_marked_dir(name, FUTURE_DIR_SUFFIX):
+        return None
+    return parse_log_dir_name(name.rpartition(".")[0])

@@ -164,7 +164,23 @@ class Log(LogAppends):
         except OSError as error:
             done(error)
             return
+        if self._held is not None:
+            self._held.append((syncer, done))
+            return
         self._sync_segments(syncer, self._segments, self.written_end_offset, done)
+
+    def hold_syncs(self) -> None:
+        """Until `release_syncs`, what is asked of `sync` waits: another log is about to take the place of this one, and
+        shall be behind in nothing that was ever said to be durable.
+        """
+        if self._held is None:
+            self._held = []
+
+    def release_syncs(self, log: Log) -> None:
+        """Have `log` do what waits: this one, or the one that has taken its place and has the same records."""
+        held, self._held = self._held or [], None
+        for syncer, done in held:
+            log.sync(syncer, done)
 
     def _sync_segments(self, syncer: Syncer, segments: list[Segment], end: int, done: Done) -> None:
         dirty = [segment for segment in segments if segment.dirty]
@@ -194,6 +210,10 @@ class Log(LogAppends):
             segment.pins += 1
             syncer.sync(file, partial(segment_done, segment))
         self._complete_syncs()
+
+    @property
+    def is_syncing(self) -> bool:
+        return bool(self._syncs)
 
     def _derived_paths(self, dirty: list[Segment]) -> list[str]:
         """Index files of rolled segments: no scan will look at them again once the recovery point has passed."""
@@ -264,6 +284,19 @@ class Log(LogAppends):
         self._staged.clear()
         self._refresh_fast_limit()
         self.close_files()
+
+    def move_to(self, directory: str) -> None:
+        """Give its directory another name. No `sync` may be under way; the next one makes the name durable. OSError."""
+        assert not self._syncs and not self._staged
+        self.close_files()
+        self._pool.disk.rename(self.dir, directory)
+        parent = directory.rpartition("/")[0]
+        others = [each for each in self._dirs_to_sync if each not in (self.dir, parent)]
+        self._dirs_to_sync = [*others, directory, parent]
+        for segment in self._segments:
+            segment.dir = directory
+        self.epochs.moved(directory)
+        self.dir = directory
 
     def close_files(self) -> None:
         """Give the descriptors back; nothing is written."""
@@ -344,6 +377,7 @@ class Log(LogAppends):
     def _announce_cut(self, offset: int) -> None:
         """Lower the recovery point first, on disk too: a log shorter than that has lost something."""
         self._truncations += 1
+        self.lowest_cut = min(self.lowest_cut, offset)
         self._forget_positions()
         self.recovery_point = min(self.recovery_point, offset)
         if self.on_truncated is not None:
@@ -465,7 +499,8 @@ class Log(LogAppends):
                 break
             below_start = not last and end <= self.log_start_offset
             too_large = config.cleanup_delete and not last and excess - segment.size >= 0
-            too_old = by_time and segment.size > 0 and self._is_old(at, wall_ms - config.retention_ms)
+            is_unused = last and segment.size == 0
+            too_old = by_time and not is_unused and self._is_old(at, wall_ms - config.retention_ms)
             if not (below_start or too_large or too_old):
                 break
             excess -= segment.size
@@ -475,9 +510,12 @@ class Log(LogAppends):
     def _is_old(self, at: int, before_ms: int) -> bool:
         """By its largest record timestamp, or if records have none by the time it was opened here.
 
-        A damaged segment whose times cannot be read is as old as the one after it: it must not stay for ever.
+        A damaged segment whose times cannot be read is as old as the one after it: it must not stay for ever. So is one
+        in which compaction has left nothing.
         """
         for segment in self._segments[at:]:
+            if segment.written == 0 and segment is not self._segments[-1]:
+                continue
             try:
                 timestamp = self._max_timestamp(segment)
             except KafkaError:

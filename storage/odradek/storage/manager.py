@@ -10,7 +10,8 @@ A directory whose disk fails goes offline alone; its logs answer KAFKA_STORAGE_E
 
 from __future__ import annotations
 
-from collections import deque
+import errno
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from odradek.storage.checkpoints import TopicPartition
 from odradek.storage.config import LogConfig
 from odradek.storage.data_dir import DataDir, DataDirError
 from odradek.storage.epochs import ALL_SAVED
+from odradek.storage.futures import FutureLogs, moves_of
 from odradek.storage.log import Log, sync_paths, unlink_all
 from odradek.storage.segment import FilePool
 from odradek.storage.state import NO_LIMIT, LogState
@@ -38,7 +40,7 @@ TRIM_LOGS = 32
 class OpenReport:
     """What `open_all` met: for the log lines at start."""
 
-    __slots__ = ("failed", "foreign", "opened", "recovered")
+    __slots__ = ("failed", "foreign", "opened", "recovered", "strays")
 
     def __init__(self) -> None:
         self.opened = 0
@@ -46,6 +48,8 @@ class OpenReport:
         """Logs that were not closed cleanly, and so were scanned."""
         self.foreign: list[str] = []
         """Paths that belong to no log; left alone."""
+        self.strays: list[str] = []
+        """Logs that an earlier process has set aside; left alone."""
         self.failed: list[tuple[str, str]] = []
         """(log directory, reason): these partitions are offline."""
 
@@ -66,9 +70,12 @@ class LogManager:
         """Called once when a directory goes offline."""
         self.high_watermarks: dict[TopicPartition, int] = {}
         """As the last process checkpointed them; what replication starts from."""
+        self.cordoned: frozenset[str] = frozenset()
+        """Paths of directories that get no new logs (KIP-1066)."""
+        self.futures = FutureLogs(self, disk)
         self._disk = disk
-        self._syncer = syncer
-        self._rng = rng
+        self.syncer = syncer
+        self.rng = rng
         self._pool = FilePool(disk, open_files_max)
         self._doomed: deque[tuple[int, list[str], bool]] = deque()
         """(deadline in wall ms, paths, whether they are directories), ascending."""
@@ -82,18 +89,21 @@ class LogManager:
 
     # Start ------------------------------------------------------------------------------------------------------
 
-    def start(self, *, node_id: int, cluster_id: str | None, boot_id: str = "") -> str:
+    def start(
+        self, *, node_id: int, cluster_id: str | None, boot_id: str = "", needed: str | None = None
+    ) -> str:
         """Take the directories; the cluster id they belong to (drawn if they and the caller have none).
 
-        `boot_id` changes whenever the machine starts anew; "" if that is not known.
+        `boot_id` changes whenever the machine starts anew; "" if that is not known. A directory whose disk fails is
+        offline from the start, as long as there is another one, and unless it is the one at `needed`.
 
         DataDirError for one that is locked by another process, belongs to another node or cluster, or is
-        not writable; nothing stays locked then.
+        needed and not writable; nothing stays locked then.
         """
         try:
-            for data_dir in self.dirs:
-                data_dir.take()
-            known = {cluster for data_dir in self.dirs if (cluster := data_dir.read_meta(node_id))}
+            self._on_each(DataDir.take, needed)
+            found = self._on_each(partial(DataDir.read_meta, node_id=node_id), needed)
+            known = {cluster for cluster in found if cluster}
             where = ", ".join(data_dir.path for data_dir in self.dirs)
             if len(known) > 1:
                 raise DataDirError(
@@ -105,17 +115,36 @@ class LogManager:
                     "cluster id out, or choose another directory."
                 )
             known |= {cluster_id} if cluster_id is not None else set()
-            self.cluster_id = known.pop() if known else uuid_to_string(random_uuid(self._rng))
+            self.cluster_id = known.pop() if known else uuid_to_string(random_uuid(self.rng))
             self._boot_id = boot_id
+            write_meta = partial(
+                DataDir.write_meta, node_id=node_id, cluster_id=self.cluster_id, rng=self.rng
+            )
+            self._on_each(write_meta, needed)
+            self._on_each(partial(DataDir.read_state, boot_id=boot_id), needed)
             for data_dir in self.dirs:
-                data_dir.write_meta(node_id, self.cluster_id, self._rng)
-                data_dir.read_state(boot_id)
                 self.high_watermarks.update(data_dir.high_watermarks)
         except BaseException:
             for data_dir in self.dirs:
                 data_dir.release()
             raise
         return self.cluster_id
+
+    def _on_each(self, step: Callable[[DataDir], str | None], needed: str | None) -> list[str | None]:
+        """A step of the start on every directory that is not offline; what came of it."""
+        results = []
+        for data_dir in self.dirs:
+            if data_dir.offline:
+                continue
+            try:
+                results.append(step(data_dir))
+            except DataDirError as error:
+                others = any(not each.offline for each in self.dirs if each is not data_dir)
+                if not error.is_disk or not others or data_dir.path == needed:
+                    raise
+                data_dir.offline = True
+                data_dir.notes.append(str(error))
+        return results
 
     @property
     def clean(self) -> bool:
@@ -140,19 +169,49 @@ class LogManager:
         self._wall_ms = wall_ms
         report = OpenReport()
         found: list[tuple[DataDir, str, TopicPartition]] = []
+        futures: list[tuple[DataDir, str, TopicPartition]] = []
         for data_dir in self.dirs:
+            if data_dir.offline:
+                continue
             for name in self._disk.listdir(data_dir.path):
-                self._sort_entry(data_dir, name, found, report)
+                if (key := layout.parse_future_dir_name(name)) is not None:
+                    futures.append((data_dir, name, key))
+                else:
+                    self._sort_entry(data_dir, name, found, report)
+        found = self._without_left_behind(found)
         for number, (data_dir, name, key) in enumerate(found, 1):
             self._open_one(data_dir, key, config_for, report)
             if progress is not None:
                 progress(number, len(found), name)
+        for data_dir, name, key in futures:
+            config = config_for(key[0]) if config_for is not None else self.default_config
+            self.futures.reopen(data_dir, name, key, config)
         for data_dir in self.dirs:
             if not data_dir.clean and not self._is_whole(data_dir):
                 data_dir.broker_epoch = -1
                 # What was cut is not there to be found by the next process, should this one not get to register.
                 self._note(data_dir, -1)
         return report
+
+    def _without_left_behind(
+        self, found: list[tuple[DataDir, str, TopicPartition]]
+    ) -> list[tuple[DataDir, str, TopicPartition]]:
+        """A log that is in two directories was on its way when the last process ended: the newer one counts."""
+        newest: dict[TopicPartition, tuple[int, str]] = {}
+        twice = {key for key, count in Counter(key for _, _, key in found).items() if count > 1}
+        for data_dir, name, key in found:
+            if key in twice:
+                path = f"{data_dir.path}/{name}"
+                newest[key] = max(newest.get(key, (0, "")), (moves_of(self._disk, path), path))
+        kept = []
+        for data_dir, name, key in found:
+            path = f"{data_dir.path}/{name}"
+            moves, other = newest.get(key, (0, ""))
+            if moves and path != other and moves_of(self._disk, path) < moves:
+                self.doom_directory(path)
+            else:
+                kept.append((data_dir, name, key))
+        return kept
 
     def _is_whole(self, data_dir: DataDir) -> bool:
         """Whether every log was found as its last process left it: nothing lost, damaged or unreadable."""
@@ -174,7 +233,7 @@ class LogManager:
         try:
             data_dir.note_registration(self._boot_id, broker_epoch)
         except OSError as error:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
 
     def _sort_entry(
         self,
@@ -190,7 +249,7 @@ class LogManager:
             if name.removesuffix(layout.TEMPORARY_SUFFIX) not in layout.DATA_DIR_FILES:
                 report.foreign.append(path)
         elif layout.is_marked_dir(name, layout.STRAY_DIR_SUFFIX):
-            report.foreign.append(path)
+            report.strays.append(path)
         elif layout.is_marked_dir(name, layout.DELETE_DIR_SUFFIX):
             self._doomed.append((self._wall_ms, [path], True))
         elif (key := layout.parse_log_dir_name(name)) is not None:
@@ -217,13 +276,21 @@ class LogManager:
         report.foreign.extend(f"{log.dir}/{name}" for name in log.foreign_files)
 
     def _open(self, data_dir: DataDir, key: TopicPartition, config: LogConfig, *, clean: bool) -> Log:
+        path = f"{data_dir.path}/{layout.log_dir_name(*key)}"
+        log = self.logs[key] = self.open_log(data_dir, path, key, config, clean=clean)
+        return log
+
+    def open_log(
+        self, data_dir: DataDir, path: str, key: TopicPartition, config: LogConfig, *, clean: bool
+    ) -> Log:
+        """The log in that directory, created if it is not there; known to nobody yet. OSError."""
         topic, partition = key
         log = Log.open(
-            self._disk, f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", config, topic=topic,
-            partition=partition, wall_ms=self._wall_ms, recovery_point=data_dir.recovery_points.get(key, 0),
+            self._disk, path, config, topic=topic, partition=partition, wall_ms=self._wall_ms,
+            recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
             compacted_below=data_dir.cleaner_offsets.get(key, 0), clean=clean, pool=self._pool,
-            syncer=self._syncer, epoch_starts=data_dir.known_starts.get(key, ()),
+            syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
         log.dir_id = data_dir.directory_id
         log.on_failure = self._log_failed
@@ -233,7 +300,6 @@ class LogManager:
         log.epochs.on_unsaved = partial(self._epochs_unsaved, log)
         if log.epochs.unsaved_from != ALL_SAVED:
             self._epochs_unsaved(log)
-        self.logs[key] = log
         return log
 
     # While it runs ----------------------------------------------------------------------------------------------
@@ -259,52 +325,82 @@ class LogManager:
                     ErrorCode.INCONSISTENT_TOPIC_ID, f"The log of {topic}-{partition} has another topic id."
                 )
             return log
-        data_dir = self._choose_dir(dir_id)
+        data_dir = self.choose_dir(dir_id)
         self.high_watermarks.pop(key, None)
         try:
-            if data_dir.forget(key):
-                # What is on disk is of a deleted log of this name, and must not be taken for the new one's.
-                self._checkpoint_dir(data_dir, None, durable=True)
+            self.forget_noted(data_dir, key)
             log = self._open(data_dir, key, config or self.default_config, clean=False)
             log.topic_id = topic_id
             data_dir.write_topic_id(log.dir, topic_id)
         except OSError as error:
             self.logs.pop(key, None)
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
         return log
+
+    def forget_noted(self, data_dir: DataDir, key: TopicPartition) -> None:
+        """What is noted there is of a deleted log of this name, and must not be taken for the new one's."""
+        if data_dir.forget(key):
+            self._checkpoint_dir(data_dir, None, durable=True)
 
     def delete_log(self, topic: str, partition: int, *, wall_ms: int) -> bool:
         """Rename the directory away at once, remove it after `file.delete.delay.ms`; whether there was one."""
         self._wall_ms = wall_ms
+        self.futures.delete((topic, partition))
         log = self.logs.get((topic, partition))
         if log is None:
             return False
-        path = self._rename_away(log, layout.DELETE_DIR_SUFFIX)
-        self._doom(log.config.file_delete_delay_ms, [path], True)
+        self._take_out(log, layout.DELETE_DIR_SUFFIX, log.config.file_delete_delay_ms)
         return True
 
     def set_aside(self, topic: str, partition: int) -> None:
         """A log that this node should not have: renamed as Kafka does it, and left for people to look at."""
-        self._rename_away(self.logs[topic, partition], layout.STRAY_DIR_SUFFIX)
+        self.futures.delete((topic, partition))
+        self._take_out(self.logs[topic, partition], layout.STRAY_DIR_SUFFIX, -1)
 
-    def _rename_away(self, log: Log, suffix: str) -> str:
+    def _take_out(self, log: Log, suffix: str, delay_ms: int) -> None:
+        """Rename the directory of a log away. KafkaError KAFKA_STORAGE_ERROR."""
         topic, partition = log.key
         del self.logs[log.key]
-        self._unsaved.pop(log, None)
-        unique = random_uuid(self._rng).hex()
-        name = layout.marked_dir_name(topic, partition, unique, suffix)
-        path = f"{log.dir.rpartition('/')[0]}/{name}"
-        log.retire()
-        data_dir = self._dir_of(log)
+        self.retire(log)
+        data_dir = self.dir_of(log)
         try:
-            self._disk.rename(log.dir, path)
+            log.dir = self.rename_away(data_dir, log.dir, log.key, suffix, delay_ms)
         except OSError as error:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{partition}: {error}") from error
-        log.dir = path
+
+    def retire(self, log: Log) -> None:
+        """It is nobody's log any more: nothing is written to it, nor told of it."""
+        self._unsaved.pop(log, None)
+        log.retire()
+
+    def rename_away(
+        self, data_dir: DataDir, path: str, key: TopicPartition, suffix: str, delay_ms: int
+    ) -> str:
+        """Give the directory of a log a name that no log has, and remove it after `delay_ms` unless that is negative.
+        The new path. OSError.
+        """
+        name = layout.marked_dir_name(*key, random_uuid(self.rng).hex(), suffix)
+        new = f"{data_dir.path}/{name}"
+        self._disk.rename(path, new)
+        if delay_ms >= 0:
+            self._doom(delay_ms, [new], True)
         self._sync_dir_soon(data_dir)
-        return path
+        return new
+
+    def doom_directory(self, path: str) -> None:
+        """Remove it soon, whatever it holds; it is nobody's."""
+        self._doomed.appendleft((self._wall_ms, [path], True))
+
+    def renamed(self, before: str, after: str) -> None:
+        """Files that are to be removed from a directory have another name now."""
+        for _, paths, directories in self._doomed:
+            if not directories:
+                paths[:] = [
+                    f"{after}{path[len(before) :]}" if path.startswith(f"{before}/") else path
+                    for path in paths
+                ]
 
     def tick(self, wall_ms: int) -> None:
         """Once a second or so: unlink what is due, start flushes that `flush.ms` asks for."""
@@ -316,14 +412,18 @@ class LogManager:
                 if directories
                 else partial(unlink_all, self._disk, paths)
             )
-            self._syncer.run(work, _ignore)
+            self.syncer.run(work, _ignore)
         for data_dir in self.dirs:
+            if not data_dir.offline and data_dir.is_gone():
+                self.dir_failed(
+                    data_dir, FileNotFoundError(errno.ENOENT, "the directory was removed", data_dir.path)
+                )
             if data_dir.epoch_starts.is_large and not data_dir.offline:
                 self._trim_epoch_starts(data_dir)
         for log in self.logs.values():
             if log.flush_is_due(wall_ms) and not log.offline:
                 log.last_flush_ms = wall_ms
-                log.sync(self._syncer, _ignore)
+                log.sync(self.syncer, _ignore)
 
     def _epochs_unsaved(self, log: Log) -> None:
         self._unsaved[log] = None
@@ -355,7 +455,7 @@ class LogManager:
 
     def _make_epochs_durable(self, data_dir: DataDir, left: deque[Log], error: OSError | None) -> None:
         if error is not None:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
         if data_dir.offline:
             return
         some = [left.popleft() for _ in range(min(TRIM_LOGS, len(left)))]
@@ -368,11 +468,11 @@ class LogManager:
                 data_dir.epoch_starts.finish()
                 return
         except OSError as failure:
-            self._dir_failed(data_dir, failure)
+            self.dir_failed(data_dir, failure)
             return
         paths = [f"{log.dir}/{layout.LEADER_EPOCH_CHECKPOINT}" for log in some]
         work = partial(sync_paths, self._disk, paths, [log.dir for log in some])
-        self._syncer.run(work, partial(self._make_epochs_durable, data_dir, left))
+        self.syncer.run(work, partial(self._make_epochs_durable, data_dir, left))
 
     def delete_old_segments(
         self, wall_ms: int, high_watermarks: Mapping[TopicPartition, int] | None = None
@@ -391,7 +491,7 @@ class LogManager:
 
     def expire_producers(self, wall_ms: int, expiration_ms: int) -> None:
         """Forget idle producers of every log (`producer.id.expiration.ms`, checked every ten minutes in Kafka)."""
-        for log in self.logs.values():
+        for log in self._all():
             if log.producers.entries or log.producers.verifying:
                 log.producers.expire(wall_ms, expiration_ms)
 
@@ -407,7 +507,7 @@ class LogManager:
     def _checkpoint_dir(
         self, data_dir: DataDir, high_watermarks: Mapping[TopicPartition, int] | None, *, durable: bool
     ) -> None:
-        logs = [log for log in self.logs.values() if log.dir_id == data_dir.directory_id]
+        logs = [log for log in self._all() if log.dir_id == data_dir.directory_id]
         points = {log.key: min(log.recovery_point, log.epochs.unsaved_from) for log in logs}
         starts = {
             log.key: log.log_start_offset for log in logs if log.log_start_offset > log.first_base_offset
@@ -415,37 +515,61 @@ class LogManager:
         try:
             data_dir.write_points(points, starts, durable=durable)
             if high_watermarks is not None:
-                mine = {log.key: high_watermarks[log.key] for log in logs if log.key in high_watermarks}
+                current = [log for log in logs if self.logs.get(log.key) is log]
+                mine = {log.key: high_watermarks[log.key] for log in current if log.key in high_watermarks}
                 data_dir.write_offsets(layout.HIGH_WATERMARK_CHECKPOINT, mine, durable=durable)
                 for log in logs:
                     if log.producers.completed:
                         log.producers.forget_completed(mine.get(log.key, 0))
         except OSError as error:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
 
     # Compaction -------------------------------------------------------------------------------------------------
 
     def clean_below(self, log: Log) -> int:
         """Where the last cleaning of this log ended."""
-        return self._dir_of(log).cleaner_offsets.get(log.key, 0)
+        return self.dir_of(log).cleaner_offsets.get(log.key, 0)
 
     def note_clean(self, log: Log, offset: int) -> None:
         """Not fsynced: what is cleaned twice comes out the same."""
-        data_dir = self._dir_of(log)
+        data_dir = self.dir_of(log)
         data_dir.cleaner_offsets[log.key] = offset
         self._write_cleaner_offsets(data_dir, durable=False)
 
+    def sync_closed(self, log: Log) -> None:
+        """Closed segments are compacted once they are on the medium. After a crash nobody sees to that before the log is
+        written to again.
+        """
+        if log.recovery_point < log.active_segment.base_offset and not log.is_syncing and not log.offline:
+            log.sync(self.syncer, _ignore)
+
     def note_recovery_point(self, log: Log) -> int:
         """Have the recovery point on disk, durably; what it is there. Blocking, small."""
-        data_dir = self._dir_of(log)
+        data_dir = self.dir_of(log)
         self._checkpoint_dir(data_dir, None, durable=True)
         return -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
+
+    def save_recovery_points(self, log: Log) -> tuple[int, Callable[[], None]]:
+        """Write down the recovery points of the directory; (that of `log`, what makes it durable and blocks)."""
+        data_dir = self.dir_of(log)
+        self._checkpoint_dir(data_dir, None, durable=False)
+        point = -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
+        path = f"{data_dir.path}/{layout.RECOVERY_POINT_CHECKPOINT}"
+        return point, partial(sync_paths, self._disk, [path], [data_dir.path])
+
+    def hand_over_cleaner_offset(self, key: TopicPartition, source: DataDir, target: DataDir) -> None:
+        """The log has moved. Not fsynced: what is cleaned twice comes out the same."""
+        offset = source.cleaner_offsets.pop(key, None)
+        target.cleaner_offsets.pop(key, None)
+        if offset is not None:
+            target.cleaner_offsets[key] = self.logs[key].compacted_below = offset
+            self._write_cleaner_offsets(target, durable=False)
 
     def _write_cleaner_offsets(self, data_dir: DataDir, *, durable: bool) -> None:
         try:
             data_dir.write_offsets(layout.CLEANER_CHECKPOINT, data_dir.cleaner_offsets, durable=durable)
         except OSError as error:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
 
     def close(
         self, high_watermarks: Mapping[TopicPartition, int] | None = None, *, broker_epoch: int = -1
@@ -463,11 +587,11 @@ class LogManager:
                 for data_dir in self.dirs:
                     self._disk.settle(data_dir.path)
                 continue
-            for log in self.logs.values():
+            for log in self._all():
                 with suppress(OSError):  # the log has told `_log_failed`
                     if not log.offline:
                         step(log)
-        for log in self.logs.values():
+        for log in self._all():
             log.close_files()
         for data_dir in self.dirs:
             if not data_dir.offline:
@@ -482,17 +606,23 @@ class LogManager:
             data_dir.epoch_starts.close()
             data_dir.release()
         self.logs.clear()
+        self.futures.logs.clear()
         return unclean
 
     # Failures ---------------------------------------------------------------------------------------------------
 
     def _log_failed(self, log: LogState, error: OSError) -> None:
-        self._dir_failed(self._dir_of(log), error)
+        self.dir_failed(self.dir_of(log), error)
 
-    def _dir_failed(self, data_dir: DataDir, error: OSError) -> None:
+    def _all(self) -> list[Log]:
+        return [*self.logs.values(), *self.futures.logs.values()]
+
+    def dir_failed(self, data_dir: DataDir, error: OSError) -> None:
+        """Nothing in it is written to again; what is on the way there has to begin anew after the next start."""
         if data_dir.offline:
             return
         data_dir.offline = True
+        self.futures.drop_of(data_dir)
         for log in self.logs.values():
             if log.dir_id == data_dir.directory_id:
                 log.fail(error)
@@ -501,7 +631,7 @@ class LogManager:
 
     def _log_truncated(self, log: LogState) -> None:
         """A recovery point on disk must never lie above what is left of the log; nor what counts as clean."""
-        data_dir = self._dir_of(log)
+        data_dir = self.dir_of(log)
         self._checkpoint_dir(data_dir, None, durable=True)
         if data_dir.cleaner_offsets.get(log.key, 0) > log.recovery_point and not data_dir.offline:
             data_dir.cleaner_offsets[log.key] = log.recovery_point
@@ -512,28 +642,35 @@ class LogManager:
         if self._dirs_syncing.get(data_dir.path) is None:
             self._dirs_syncing[data_dir.path] = False
             work = partial(self._disk.sync_dir, data_dir.path)
-            self._syncer.run(work, partial(self._dir_synced, data_dir))
+            self.syncer.run(work, partial(self._dir_synced, data_dir))
         else:
             self._dirs_syncing[data_dir.path] = True
 
     def _dir_synced(self, data_dir: DataDir, error: OSError | None) -> None:
         again = self._dirs_syncing.pop(data_dir.path)
         if error is not None:
-            self._dir_failed(data_dir, error)
+            self.dir_failed(data_dir, error)
         elif again:
             self._sync_dir_soon(data_dir)
 
-    def _dir_of(self, log: LogState) -> DataDir:
+    def dir_of(self, log: LogState) -> DataDir:
+        """The data directory in which a log is."""
         return next(data_dir for data_dir in self.dirs if data_dir.directory_id == log.dir_id)
 
-    def _choose_dir(self, dir_id: bytes | None) -> DataDir:
+    def choose_dir(self, dir_id: bytes | None) -> DataDir:
+        """The directory of this id; without one, that with the fewest logs, cordoned ones last. KafkaError
+        KAFKA_STORAGE_ERROR if it is offline.
+        """
         online = [d for d in self.dirs if not d.offline and (dir_id is None or d.directory_id == dir_id)]
         if not online:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "No log directory is online.")
+        open_ = [d for d in online if d.path not in self.cordoned]
+        # The controller places nothing on a broker without an open one; what it placed before has to be somewhere.
+        online = open_ or online
         if len(online) == 1:
             return online[0]
         counts = {d.directory_id: 0 for d in online}
-        for log in self.logs.values():
+        for log in self._all():
             if log.dir_id in counts:
                 counts[log.dir_id] += 1
         return min(online, key=lambda d: counts[d.directory_id])

@@ -301,7 +301,7 @@ def _restore_epochs(log: Log, starts: Starts) -> None:
 
 
 def _belongs(name: str) -> bool:
-    if name in (layout.LEADER_EPOCH_CHECKPOINT, layout.PARTITION_METADATA):
+    if name in (layout.LEADER_EPOCH_CHECKPOINT, layout.PARTITION_METADATA, layout.MOVE):
         return True
     suffixes = (*layout.SEGMENT_SUFFIXES, layout.SNAPSHOT_SUFFIX)
     return layout.file_offset(name) is not None and name[20:] in suffixes

@@ -42,6 +42,7 @@ class LogState:
         "_dirs_to_sync",
         "_fast_limit",
         "_fast_limit_own",
+        "_held",
         "_hints",
         "_interval",
         "_pool",
@@ -64,6 +65,7 @@ class LogState:
         "last_flush_ms",
         "log_end_offset",
         "log_start_offset",
+        "lowest_cut",
         "offline",
         "on_failure",
         "on_removed",
@@ -121,6 +123,8 @@ class LogState:
         self.epoch_starts: EpochStarts | None = None
         """Where `assign_epoch` makes a start durable; without it, in the log's own file."""
         self.producers = ProducerStates()
+        self.lowest_cut = NO_LIMIT
+        """The lowest offset at which it was cut since somebody who copies it (futures.py) last looked."""
         self.on_failure: Callable[[LogState, OSError], None] | None = None
         self.on_removed: Callable[[LogState, list[str]], None] | None = None
         """Takes the paths of `.deleted` files, to unlink them after `file.delete.delay.ms`."""
@@ -140,6 +144,8 @@ class LogState:
         """Where in the files `readable_end` is: the rest of that segment is unsound whatever offset it begins with."""
         self._truncations = 0
         self._syncs: list[SyncTicket] = []
+        self._held: list[tuple[Syncer, Callable[[OSError | None], None]]] | None = None
+        """Syncs that were asked for while they are held back; None: they are not."""
         self._dirs_to_sync: list[str] = []
         self._fast_limit = self._fast_limit_own = -1
         self.set_config(config)
@@ -187,6 +193,11 @@ class LogState:
     def truncations(self) -> int:
         """How often the log was cut since it was opened."""
         return self._truncations
+
+    @property
+    def is_syncing(self) -> bool:
+        """Some `sync` has not completed."""
+        return bool(self._syncs)
 
     @property
     def key(self) -> tuple[str, int]:

@@ -584,7 +584,8 @@ def test_a_log_that_is_set_aside_is_no_log_any_more_and_stays(node: Node) -> Non
     manager.close()
     manager = node.manager()
     report = manager.open_all(NOW)
-    [stray] = report.foreign
+    [stray] = report.strays
+    assert not report.foreign
     assert stray.endswith("-stray")
     assert node.disk.size(f"{stray}/00000000000000000000.log") > 0
     assert [log.topic_id for log in manager.logs.values()] == [bytes(16)]
