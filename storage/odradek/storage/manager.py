@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING
 
 from odradek.ports.disk import Disk, Syncer
 from odradek.storage import layout
@@ -25,33 +26,21 @@ from odradek.storage.data_dir import DataDir, DataDirError
 from odradek.storage.epochs import ALL_SAVED
 from odradek.storage.futures import FutureLogs, moves_of
 from odradek.storage.log import Log, sync_paths, unlink_all
+from odradek.storage.opening import OpenAll, OpenReport, Progress, RecoveryProgress
+from odradek.storage.scan import Scan, scan_files
 from odradek.storage.segment import FilePool
 from odradek.storage.state import NO_LIMIT, LogState
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.uuid import random_uuid, uuid_to_string
 
-Progress = Callable[[int, int, str], None]
-"""(logs opened, logs in all, name of the last one)."""
+if TYPE_CHECKING:
+    from odradek.storage.recovery import Opening
+
+__all__ = ["ConfigFor", "LogManager", "OpenReport", "Progress"]
+
 ConfigFor = Callable[[str], LogConfig]
 TRIM_LOGS = 32
 """Logs whose epochs are made durable in one piece of background work."""
-
-
-class OpenReport:
-    """What `open_all` met: for the log lines at start."""
-
-    __slots__ = ("failed", "foreign", "opened", "recovered", "strays")
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.recovered = 0
-        """Logs that were not closed cleanly, and so were scanned."""
-        self.foreign: list[str] = []
-        """Paths that belong to no log; left alone."""
-        self.strays: list[str] = []
-        """Logs that an earlier process has set aside; left alone."""
-        self.failed: list[tuple[str, str]] = []
-        """(log directory, reason): these partitions are offline."""
 
 
 class LogManager:
@@ -68,6 +57,7 @@ class LogManager:
         self.cluster_id = ""
         self.on_dir_failure: Callable[[DataDir, OSError], None] | None = None
         """Called once when a directory goes offline."""
+        self.recovery = RecoveryProgress()
         self.high_watermarks: dict[TopicPartition, int] = {}
         """As the last process checkpointed them; what replication starts from."""
         self.cordoned: frozenset[str] = frozenset()
@@ -160,11 +150,13 @@ class LogManager:
         return epochs.pop() if len(epochs) == 1 else -1
 
     def open_all(
-        self, wall_ms: int, config_for: ConfigFor | None = None, progress: Progress | None = None
-    ) -> OpenReport:
+        self, wall_ms: int, config_for: ConfigFor | None = None, progress: Progress | None = None,
+        scan: Scan | None = None,
+    ) -> OpenReport:  # fmt: skip
         """Open every log of every directory. A log that cannot be opened is reported, and is not in `logs`.
 
-        The metadata log is the Raft driver's. Half-done deletions are completed in the background.
+        The metadata log is the Raft driver's. Half-done deletions are completed in the background. `scan`: who scans
+        segments after a crash; one after the other, here, without it. RecoveryStopped if that was asked for.
         """
         self._wall_ms = wall_ms
         report = OpenReport()
@@ -178,11 +170,11 @@ class LogManager:
                     futures.append((data_dir, name, key))
                 else:
                     self._sort_entry(data_dir, name, found, report)
-        found = self._without_left_behind(found)
-        for number, (data_dir, name, key) in enumerate(found, 1):
-            self._open_one(data_dir, key, config_for, report)
-            if progress is not None:
-                progress(number, len(found), name)
+        kept = [(data_dir, key) for data_dir, _, key in self._without_left_behind(found)]
+        opening = OpenAll(
+            self.recovery, report, begin=partial(self._begin_found, config_for), opened=self._found, progress=progress
+        )  # fmt: skip
+        opening.run(kept, scan or partial(scan_files, self._disk))
         for data_dir, name, key in futures:
             config = config_for(key[0]) if config_for is not None else self.default_config
             self.futures.reopen(data_dir, name, key, config)
@@ -257,41 +249,35 @@ class LogManager:
         else:
             report.foreign.append(path)
 
-    def _open_one(
-        self, data_dir: DataDir, key: TopicPartition, config_for: ConfigFor | None, report: OpenReport
-    ) -> None:
-        topic, partition = key
-        config = config_for(topic) if config_for is not None else self.default_config
-        try:
-            if key in self.logs:
-                raise DataDirError(f"{topic}-{partition} is in {self.logs[key].dir} too")
-            log = self._open(data_dir, key, config, clean=data_dir.clean)
-            log.topic_id = data_dir.read_topic_id(log.dir)
-        except (OSError, KafkaError, DataDirError) as error:
-            data_dir.unopened.add(key)
-            report.failed.append((f"{data_dir.path}/{layout.log_dir_name(topic, partition)}", str(error)))
-            return
-        report.opened += 1
-        report.recovered += not data_dir.clean
-        report.foreign.extend(f"{log.dir}/{name}" for name in log.foreign_files)
-
-    def _open(self, data_dir: DataDir, key: TopicPartition, config: LogConfig, *, clean: bool) -> Log:
+    def _begin_found(self, config_for: ConfigFor | None, data_dir: DataDir, key: TopicPartition) -> Opening:
+        config = config_for(key[0]) if config_for is not None else self.default_config
         path = f"{data_dir.path}/{layout.log_dir_name(*key)}"
-        log = self.logs[key] = self.open_log(data_dir, path, key, config, clean=clean)
-        return log
+        return self._begin_open(data_dir, path, key, config, clean=data_dir.clean)
+
+    def _found(self, data_dir: DataDir, log: Log) -> None:
+        log.topic_id = data_dir.read_topic_id(log.dir)
+        self.logs[log.key] = self._take_over(data_dir, log)
 
     def open_log(
         self, data_dir: DataDir, path: str, key: TopicPartition, config: LogConfig, *, clean: bool
     ) -> Log:
         """The log in that directory, created if it is not there; known to nobody yet. OSError."""
-        topic, partition = key
-        log = Log.open(
-            self._disk, path, config, topic=topic, partition=partition, wall_ms=self._wall_ms,
+        opening = self._begin_open(data_dir, path, key, config, clean=clean)
+        opening.finish(scan_files(self._disk, opening.jobs))
+        return self._take_over(data_dir, opening.log)
+
+    def _begin_open(
+        self, data_dir: DataDir, path: str, key: TopicPartition, config: LogConfig, *, clean: bool
+    ) -> Opening:
+        return Log.begin_open(
+            self._disk, path, config, topic=key[0], partition=key[1], wall_ms=self._wall_ms,
             recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
             compacted_below=data_dir.cleaner_offsets.get(key, 0), clean=clean, pool=self._pool,
             syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
+
+    def _take_over(self, data_dir: DataDir, log: Log) -> Log:
         log.dir_id = data_dir.directory_id
         log.on_failure = self._log_failed
         log.on_removed = self._files_removed
@@ -329,7 +315,10 @@ class LogManager:
         self.high_watermarks.pop(key, None)
         try:
             self.forget_noted(data_dir, key)
-            log = self._open(data_dir, key, config or self.default_config, clean=False)
+            path = f"{data_dir.path}/{layout.log_dir_name(*key)}"
+            log = self.logs[key] = self.open_log(
+                data_dir, path, key, config or self.default_config, clean=False
+            )
             log.topic_id = topic_id
             data_dir.write_topic_id(log.dir, topic_id)
         except OSError as error:
