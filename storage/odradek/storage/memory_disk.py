@@ -13,6 +13,7 @@ import errno
 import posixpath as paths
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from random import Random
 
 from odradek.ports.disk import Buffer, Disk, File, FileRange, Syncer
@@ -23,11 +24,15 @@ PAGE = 4096
 class _FileNode:
     """Content as the page cache has it, and what of it is on the medium."""
 
-    __slots__ = ("cuts", "data", "shadow", "synced")
+    __slots__ = ("cuts", "data", "shadow", "synced", "unsyncable_in")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.cuts = 0
+        self.unsyncable_in = -1
+        """The life of the disk in which an fsync of it failed. The system then takes its pages for clean: another fsync
+        says that all is well, and covers nothing (ATC'20).
+        """
         self.synced = 0
         """Bytes from the start that are on the medium as they are, unless there is a `shadow`."""
         self.shadow: bytes | None = None
@@ -37,6 +42,12 @@ class _FileNode:
         """Before bytes at or after `position` change."""
         if position < self.synced and self.shadow is None:
             self.shadow = bytes(self.data[: self.synced])
+
+    def overwrite(self, data: Buffer, position: int) -> None:
+        self.rewriting_from(position)
+        if position > len(self.data):
+            self.data += bytes(position - len(self.data))
+        self.data[position : position + len(data)] = data
 
     def sync(self) -> None:
         self.synced = len(self.data)
@@ -100,11 +111,36 @@ def _apply(entries: dict[str, _Node], changes: dict[str, _Node | None]) -> None:
             entries[name] = node
 
 
+class WritePoint(Enum):
+    """A call that changes what is on the disk, or what of it survives."""
+
+    WRITE = "write"
+    TRUNCATE = "truncate"
+    CREATE = "create"
+    MKDIR = "mkdir"
+    RENAME = "rename"
+    UNLINK = "unlink"
+    FSYNC = "fsync"
+    DIRSYNC = "dirsync"
+
+
+Watch = Callable[[WritePoint, str, Callable[[float], None]], None]
+"""Called before each write point with its path; what it raises happens in its place. The last argument does a part of
+a write (0 to 1) and nothing at other points.
+"""
+
+
+def _nothing(_: float) -> None:
+    """Other calls than writes happen or do not."""
+
+
 class Faults:
     """What goes wrong, and when. Counts every change to the disk, so that a test can fail each one in turn."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, watch: Watch | None = None) -> None:
         self.rng = rng
+        self.watch = watch
+        """Sees every write point, in this life of the disk and the next ones."""
         self.changes = 0
         """Writes, truncations, creates, renames, unlinks so far."""
         self.syncs = 0
@@ -115,16 +151,20 @@ class Faults:
         self.sticky = True
         """Everything after the first failure fails as well, as on a dead or full disk."""
 
-    def change(self, path: str) -> bool:
+    def change(self, point: WritePoint, path: str, partly: Callable[[float], None] = _nothing) -> bool:
         """Whether this change must fail."""
+        if self.watch is not None:
+            self.watch(point, path, partly)
         number, self.changes = self.changes, self.changes + 1
         return self._hits(self.fail_change_at, number)
 
-    def check(self, path: str) -> None:
-        if self.change(path):
+    def check(self, point: WritePoint, path: str) -> None:
+        if self.change(point, path):
             raise OSError(self.error, "injected", path)
 
-    def sync(self, path: str) -> None:
+    def sync(self, point: WritePoint, path: str) -> None:
+        if self.watch is not None:
+            self.watch(point, path, _nothing)
         number, self.syncs = self.syncs, self.syncs + 1
         if self._hits(self.fail_sync_at, number):
             raise OSError(errno.EIO, "injected", path)
@@ -173,7 +213,11 @@ class MemoryFile(File):
     def append(self, buffers: Sequence[Buffer]) -> int:
         node, faults = self._live(), self._disk.faults
         data = b"".join(buffers)
-        if faults.change(self.path):
+
+        def partly(share: float) -> None:
+            node.data += data[: int(len(data) * share)]
+
+        if faults.change(WritePoint.WRITE, self.path, partly):
             node.data += data[: faults.rng.randint(0, len(data))]
             raise OSError(faults.error, "injected", self.path)
         node.data += data
@@ -190,18 +234,20 @@ class MemoryFile(File):
 
     def pwrite(self, data: Buffer, position: int) -> None:
         node = self._live()
-        self._disk.faults.check(self.path)
-        node.rewriting_from(position)
-        if position > len(node.data):
-            node.data += bytes(position - len(node.data))
-        node.data[position : position + len(data)] = data
+
+        def partly(share: float) -> None:
+            node.overwrite(memoryview(data)[: int(len(data) * share)], position)
+
+        if self._disk.faults.change(WritePoint.WRITE, self.path, partly):
+            raise OSError(self._disk.faults.error, "injected", self.path)
+        node.overwrite(data, position)
 
     def size(self) -> int:
         return len(self._live().data)
 
     def truncate(self, size: int) -> None:
         node = self._live()
-        self._disk.faults.check(self.path)
+        self._disk.faults.check(WritePoint.TRUNCATE, self.path)
         node.rewriting_from(size)
         node.cuts += 1
         if size < len(node.data):
@@ -211,8 +257,13 @@ class MemoryFile(File):
 
     def sync(self) -> None:
         node = self._live()
-        self._disk.faults.sync(self.path)
-        node.sync()
+        try:
+            self._disk.faults.sync(WritePoint.FSYNC, self.path)
+        except OSError:
+            node.unsyncable_in = self._disk.life
+            raise
+        if node.unsyncable_in != self._disk.life:
+            node.sync()
 
     def close(self) -> None:
         self._life = -1
@@ -239,7 +290,7 @@ class MemoryDisk(Disk):
         """The process dies, the machine does not: handles and locks are gone, all content stays."""
         self.life += 1
         self._locks.clear()
-        self.faults = Faults(self.rng)
+        self.faults = Faults(self.rng, self.faults.watch)
 
     def flip_bit(self, path: str, position: int, bit: int) -> None:
         """Damage the medium and the cache alike."""
@@ -253,7 +304,7 @@ class MemoryDisk(Disk):
         if node is None:
             if not (create or exclusive):
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
-            self.faults.check(path)
+            self.faults.check(WritePoint.CREATE, path)
             node = _FileNode()
             parent.change({name: node})
         elif exclusive:
@@ -286,7 +337,7 @@ class MemoryDisk(Disk):
         for name in _parts(path):
             below = node.entries.get(name)
             if below is None:
-                self.faults.check(path)
+                self.faults.check(WritePoint.MKDIR, path)
                 below = _DirNode()
                 node.change({name: below})
             if not isinstance(below, _DirNode):
@@ -299,7 +350,7 @@ class MemoryDisk(Disk):
         there = target.entries.get(new_name)
         if isinstance(there, _DirNode) and there.entries:
             raise OSError(errno.ENOTEMPTY, "the directory is not empty", new)
-        self.faults.check(old)
+        self.faults.check(WritePoint.RENAME, old)
         if source is target:
             source.change({name: None, new_name: node})
         else:
@@ -308,19 +359,19 @@ class MemoryDisk(Disk):
 
     def unlink(self, path: str) -> None:
         self._file(path)
-        self.faults.check(path)
+        self.faults.check(WritePoint.UNLINK, path)
         parent, name = self._parent(path)
         parent.change({name: None})
 
     def rmtree(self, path: str) -> None:
         self._dir(path)
-        self.faults.check(path)
+        self.faults.check(WritePoint.UNLINK, path)
         parent, name = self._parent(path)
         parent.change({name: None})
 
     def sync_dir(self, path: str) -> None:
         node = self._dir(path)
-        self.faults.sync(path)
+        self.faults.sync(WritePoint.DIRSYNC, path)
         node.sync()
 
     def settle(self, path: str) -> None:
