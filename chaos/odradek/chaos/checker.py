@@ -97,7 +97,7 @@ def _check(model: Model) -> Verdict:
         counts=counts,
         sends=Counter(send.outcome for send in model.sends.values()),
         transactions=Counter(each.outcome for each in model.transactions.values()),
-        reads=model.records_read,
+        reads=model.reads.count,
         commits=len(model.commits),
         complete=model.has_final,
     )

@@ -187,7 +187,14 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
             if isinstance(error, HistoryError):
                 raise
             raise HistoryError(f"line {number} is no event: {error}") from error
-        if isinstance(event, Poll):
+        if isinstance(event, Send):
+            # Written twice, read many times, and named by others: one copy of each string is enough.
+            event.process, event.topic = intern(event.process), intern(event.topic)
+            event.value, event.outcome = intern(event.value), intern(event.outcome)
+            event.transaction = None if event.transaction is None else intern(event.transaction)
+            event.origin = None if event.origin is None else intern(event.origin)
+        elif isinstance(event, Poll):
+            event.process = intern(event.process)
             # Everything is read many times: one copy of each string is enough.
             event.records = [
                 (intern(topic), partition, offset, intern(value))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import replace
 
 from odradek.chaos.history import OK, Poll, Send
 from odradek.chaos.model import Anomaly, Model, Partition
+from odradek.chaos.reads import Sighting, Step
 
 
 def check_log(model: Model) -> Iterator[Anomaly]:
@@ -22,50 +23,56 @@ def check_log(model: Model) -> Iterator[Anomaly]:
 
 
 def _offsets(model: Model) -> Iterator[Anomaly]:
-    for (topic, partition), offsets in model.seen.items():
-        for offset, values in offsets.items():
-            if len(values) > 1:
-                yield Anomaly(
-                    "inconsistent-offsets",
-                    f"{topic}-{partition} offset {offset} was read as {' and as '.join(sorted(values))}",
-                    tuple(values.values()),
-                )
-            for value, poll in values.items():
-                send = model.sends.get(value)
-                if send is None or send.outcome != OK or send.offset is None:
-                    continue
-                told = (send.topic, send.partition, send.offset)
-                if (topic, partition) != told[:2]:
-                    yield Anomaly(
-                        "inconsistent-offsets",
-                        f"{value} was acknowledged in {told[0]}-{told[1]} and read in {topic}-{partition}",
-                        (send, poll),
-                    )
-                elif offset != told[2] and told[2] not in _offsets_of(model, value, (topic, partition)):
-                    yield Anomaly(
-                        "inconsistent-offsets",
-                        f"{value} was acknowledged at {topic}-{partition} offset {told[2]} and read at {offset}",
-                        (send, poll),
-                    )
+    for at, offset, sightings in model.reads.contested():
+        values = sorted(each.value for each in sightings)
+        yield Anomaly(
+            "inconsistent-offsets",
+            f"{at[0]}-{at[1]} offset {offset} was read as {' and as '.join(values)}",
+            tuple(_evidence(each, at, offset) for each in sightings),
+        )
+    places = _places(model)
+    for at, offset, sighting in model.reads.places():
+        send = model.sends.get(sighting.value)
+        if send is None or send.outcome != OK or send.offset is None:
+            continue
+        told = (send.topic, send.partition, send.offset)
+        if at != told[:2]:
+            yield Anomaly(
+                "inconsistent-offsets",
+                f"{send.value} was acknowledged in {told[0]}-{told[1]} and read in {at[0]}-{at[1]}",
+                (send, _evidence(sighting, at, offset)),
+            )
+        elif offset != told[2] and told not in places.get(send.value, ()):
+            yield Anomaly(
+                "inconsistent-offsets",
+                f"{send.value} was acknowledged at {at[0]}-{at[1]} offset {told[2]} and read at {offset}",
+                (send, _evidence(sighting, at, offset)),
+            )
 
 
-def _offsets_of(model: Model, value: str, at: Partition) -> list[int]:
-    return [offset for offset, values in model.seen[at].items() if value in values]
+def _evidence(sighting: Sighting, at: Partition, offset: int) -> Poll:
+    """The poll that shows it, with this record only."""
+    return replace(sighting.poll, records=[(*at, offset, sighting.value)])
+
+
+def _places(model: Model) -> dict[str, set[tuple[str, int, int]]]:
+    """Of values that were read at more than one place: where."""
+    first: dict[str, tuple[Partition, int]] = {}
+    found: dict[str, set[tuple[str, int, int]]] = {}
+    for at, offset, sighting in model.reads.places():
+        at_first, offset_first = first.setdefault(sighting.value, (at, offset))
+        if (at_first, offset_first) != (at, offset):
+            found.setdefault(sighting.value, {(*at_first, offset_first)}).add((*at, offset))
+    return found
 
 
 def _duplicates(model: Model) -> Iterator[Anomaly]:
-    places: dict[str, set[tuple[str, int, int]]] = defaultdict(set)
-    for (topic, partition), offsets in model.seen.items():
-        for offset, values in offsets.items():
-            for value in values:
-                places[value].add((topic, partition, offset))
-    for value, found in places.items():
-        if len(found) > 1:
-            where = ", ".join(
-                f"{topic}-{partition} offset {offset}" for topic, partition, offset in sorted(found)
-            )
-            send = model.sends.get(value)
-            yield Anomaly("duplicate", f"{value} is at {where}", (send,) if send is not None else ())
+    for value, found in _places(model).items():
+        where = ", ".join(
+            f"{topic}-{partition} offset {offset}" for topic, partition, offset in sorted(found)
+        )
+        send = model.sends.get(value)
+        yield Anomaly("duplicate", f"{value} is at {where}", (send,) if send is not None else ())
 
 
 def _missing(model: Model) -> Iterator[Anomaly]:
@@ -85,54 +92,41 @@ def _missing(model: Model) -> Iterator[Anomaly]:
 
 
 def _unknown_values(model: Model) -> Iterator[Anomaly]:
-    for (topic, partition), offsets in model.seen.items():
-        for offset, values in offsets.items():
-            for value, poll in values.items():
-                if value not in model.sends:
-                    yield Anomaly(
-                        "unknown-value",
-                        f"{topic}-{partition} offset {offset} has {value!r}, which nobody sent",
-                        (poll,),
-                    )
+    for at, offset, sighting in model.reads.places():
+        if sighting.value not in model.sends:
+            yield Anomaly(
+                "unknown-value",
+                f"{at[0]}-{at[1]} offset {offset} has {sighting.value!r}, which nobody sent",
+                (_evidence(sighting, at, offset),),
+            )
 
 
 def _polls(model: Model) -> Iterator[Anomaly]:
     truth = {at: sorted(offsets) for at, offsets in model.final.items()}
-    position: dict[tuple[str, int, Partition], tuple[int, Poll]] = {}
-    for poll in model.polls:
-        for at, offsets in _by_partition(poll).items():
-            for earlier, later in pairwise(offsets):
-                yield from _step(truth.get(at, []), at, earlier, later, "int-", (poll,))
-            key = (poll.process, poll.session, at)
-            if key in position:
-                earlier, before = position[key]
-                yield from _step(truth.get(at, []), at, earlier, offsets[0], "", (before, poll))
-            position[key] = (offsets[-1], poll)
+    for step in model.reads.steps():
+        yield from _step(model, truth.get(step.at, []), step)
 
 
-def _by_partition(poll: Poll) -> dict[Partition, list[int]]:
-    found: dict[Partition, list[int]] = {}
-    for topic, partition, offset, _ in poll.records:
-        found.setdefault((topic, partition), []).append(offset)
-    return found
-
-
-def _step(
-    truth: list[int], at: Partition, earlier: int, later: int, kind: str, polls: tuple[Poll, ...]
-) -> Iterator[Anomaly]:
+def _step(model: Model, truth: list[int], step: Step) -> Iterator[Anomaly]:
     """From one record that a consumer was given to the next."""
-    if later <= earlier:
-        yield Anomaly(
-            f"{kind}nonmonotonic-poll", f"{at[0]}-{at[1]}: offset {later} came after {earlier}", polls
-        )
+    kind, at = "int-" if step.internal else "", step.at
+
+    def polls() -> tuple[Poll, ...]:
+        if step.internal:
+            return (model.reads.shown(step.after, at, step.earlier, step.later),)
+        return model.reads.shown(step.before, at, step.earlier), model.reads.shown(step.after, at, step.later)
+
+    if step.later <= step.earlier:
+        text = f"{at[0]}-{at[1]}: offset {step.later} came after {step.earlier}"
+        yield Anomaly(f"{kind}nonmonotonic-poll", text, polls())
         return
-    left_out = truth[bisect_right(truth, earlier) : bisect_left(truth, later)]
+    left_out = truth[bisect_right(truth, step.earlier) : bisect_left(truth, step.later)]
     if left_out:
         yield Anomaly(
             f"{kind}poll-skip",
-            f"{at[0]}-{at[1]}: {len(left_out)} records between offsets {earlier} and {later} were left out, "
-            f"the first at {left_out[0]}",
-            polls,
+            f"{at[0]}-{at[1]}: {len(left_out)} records between offsets {step.earlier} and {step.later} were left "
+            f"out, the first at {left_out[0]}",
+            polls(),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,8 +17,9 @@ from odradek.chaos.history import (
     Send,
     Transaction,
 )
+from odradek.chaos.reads import Partition, Reads
 
-Partition = tuple[str, int]
+__all__ = ["Anomaly", "Model", "Partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Anomaly:
 
 
 class Model:
-    """See the module. Events may come in any order."""
+    """See the module. Events may come in any order, those of one process in theirs."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.sends: dict[str, Send] = {}
         """By value."""
         self.transactions: dict[str, Transaction] = {}
-        self.polls: list[Poll] = []
+        self.reads = Reads()
         self._commits: dict[tuple[str, str, str, int, int], Commit] = {}
         self.fetched: list[Fetched] = []
         self.assigned: list[Assigned] = []
@@ -46,14 +46,9 @@ class Model:
         for event in events:
             self._add(event)
         self.commits = list(self._commits.values())
-        self.polls.sort(key=lambda poll: poll.completed)
-        self.has_final = any(poll.final for poll in self.polls)
-        self.records_read = sum(len(poll.records) for poll in self.polls)
-        self.seen: dict[Partition, dict[int, dict[str, Poll]]] = defaultdict(lambda: defaultdict(dict))
-        """By partition and offset: what was read there, and in which poll first."""
-        self.final: dict[Partition, dict[int, str]] = defaultdict(dict)
-        self.final_values: set[str] = set()
-        self._collect_reads()
+        self.has_final = self.reads.has_final
+        self.final = self.reads.final
+        self.final_values = self.reads.final_values
 
     def _add(self, event: Event) -> None:
         match event:
@@ -64,7 +59,7 @@ class Model:
                 if event.completed or event.id not in self.transactions:
                     self.transactions[event.id] = event
             case Poll():
-                self.polls.append(event)
+                self.reads.add(event)
             case Commit():
                 key = (event.process, event.group, event.topic, event.partition, event.invoked)
                 if event.completed or key not in self._commits:
@@ -75,14 +70,6 @@ class Model:
                 self.assigned.append(event)
             case Note():
                 self.notes.append(event)
-
-    def _collect_reads(self) -> None:
-        for poll in self.polls:
-            for topic, partition, offset, value in poll.records:
-                self.seen[topic, partition][offset].setdefault(value, poll)
-                if poll.final:
-                    self.final[topic, partition][offset] = value
-                    self.final_values.add(value)
 
     def transaction_of(self, send: Send | Commit) -> Transaction | None:
         """How its transaction ended. One that nobody asked to be committed is aborted."""

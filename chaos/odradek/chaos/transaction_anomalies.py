@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from odradek.chaos.history import DRAINED, FAILED, OK, Send
 from odradek.chaos.model import Anomaly, Model
@@ -18,27 +19,29 @@ def check_transactions(model: Model) -> Iterator[Anomaly]:
 
 
 def _reads(model: Model) -> Iterator[Anomaly]:
-    for poll in model.polls:
-        for topic, partition, offset, value in poll.records:
-            send = model.sends.get(value)
-            if send is None:
-                continue
-            where = f"{value} at {topic}-{partition} offset {offset}"
-            end = model.transaction_of(send)
-            if send.outcome == FAILED:
-                yield Anomaly(
-                    "aborted-read", f"{where} was read, and its producer told that it failed", (send, poll)
-                )
-            elif end is None or not poll.committed_only:
-                continue
-            elif end.outcome == FAILED:
-                yield Anomaly("aborted-read", f"{where} was read, of the aborted {end.id}", (send, end, poll))
-            elif 0 < poll.completed < end.invoked:
-                yield Anomaly(
-                    "precommitted-read",
-                    f"{where} was read before {end.id} asked to be committed",
-                    (send, end, poll),
-                )
+    for (topic, partition), offset, sighting in model.reads.places():
+        send = model.sends.get(sighting.value)
+        if send is None:
+            continue
+        where = f"{send.value} at {topic}-{partition} offset {offset}"
+        records = [(topic, partition, offset, send.value)]
+        end, committed = model.transaction_of(send), sighting.committed
+        if send.outcome == FAILED:
+            poll = replace(sighting.poll, records=records)
+            yield Anomaly(
+                "aborted-read", f"{where} was read, and its producer told that it failed", (send, poll)
+            )
+        elif end is None or committed is None:
+            continue
+        elif end.outcome == FAILED:
+            poll = replace(committed, records=records)
+            yield Anomaly("aborted-read", f"{where} was read, of the aborted {end.id}", (send, end, poll))
+        elif 0 < committed.completed < end.invoked:
+            yield Anomaly(
+                "precommitted-read",
+                f"{where} was read before {end.id} asked to be committed",
+                (send, end, replace(committed, records=records)),
+            )
 
 
 def _torn(model: Model) -> Iterator[Anomaly]:
