@@ -124,7 +124,7 @@ class Timeline:
 
     def unavailable(self, since_s: float, until_s: float) -> tuple[float, float, int] | None:
         """(seconds, from, partition): the longest time between these two in which a partition acknowledged nothing.
-        What began before counts from `since_s`; what had not ended counts in full. None: no partition was written to.
+        What began before counts from `since_s`, what lasts longer to `until_s`. None: no partition was written to.
         """
         worst: tuple[float, float, int] | None = None
         since, until = (int(each * NANOSECONDS) + self.origin for each in (since_s, until_s))
@@ -133,10 +133,8 @@ class Timeline:
                 continue
             first = bisect_right(times, since)
             last = bisect_left(times, until)
-            within = [since, *times[first : last + 1]]
-            if last >= len(times):
-                within.append(max(until, within[-1]))  # nothing was acknowledged after it
-            length, begins = max(((b - a), a) for a, b in pairwise(within)) if len(within) > 1 else (0, since)
+            within = [since, *times[first:last], max(since, until)]
+            length, begins = max((b - a, a) for a, b in pairwise(within))
             if worst is None or length / NANOSECONDS > worst[0]:
                 worst = length / NANOSECONDS, self.second(begins), partition
         return worst
