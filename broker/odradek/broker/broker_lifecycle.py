@@ -96,6 +96,9 @@ class BrokerLifecycle:
     def start(self, bound_ports: dict[str, int]) -> None:
         """Register. `bound_ports`: of the listeners that were configured without one."""
         self._bound_ports = bound_ports
+        patience = self._config.static.get(REGISTRATION_TIMEOUT)
+        if patience is not None:  # without it a node waits for the others as long as it takes
+            self._timers.at(self._monotonic_ms() + int(patience), lambda _now: self._not_registered(patience))
         self._register()
 
     def stop(self) -> None:
@@ -115,7 +118,7 @@ class BrokerLifecycle:
             listeners=self._listeners(),
             features=self._quorum.registration_features(),
             rack=config.broker_rack,
-            log_dirs=sorted(data_dir.directory_id for data_dir in self._logs.dirs),
+            log_dirs=sorted(each.directory_id for each in self._logs.dirs if not each.offline),
             previous_broker_epoch=self._logs.complete_epoch,
         )
         self._ask(request, self._registered)
@@ -135,6 +138,14 @@ class BrokerLifecycle:
             host = next(each.host for each in advertised if each.name == self._config.inter_broker_listener)
             listeners.append(Listener(name=REPLICATION_LISTENER, host=host, port=self._peer_port))
         return listeners
+
+    def _not_registered(self, patience: str) -> None:
+        if self.broker_epoch < 0 and not self._stopped:
+            self._on_refused(
+                f"unable to register with the controller quorum within {patience} ms ({REGISTRATION_TIMEOUT}): no "
+                "active controller answered. See that a majority of the controllers runs, and that their addresses in "
+                "controller.quorum.voters (or controller.quorum.bootstrap.servers) lead there"
+            )
 
     def _registered(self, response: BrokerRegistrationResponse) -> None:
         if response.error_code != ErrorCode.NONE:
@@ -197,14 +208,23 @@ class BrokerLifecycle:
             current_metadata_offset=self._metadata_offset(),
             want_fence=False,
             want_shut_down=self._shut_down is not None,
-            offline_log_dirs=[each.directory_id for each in self._logs.dirs if each.offline],
+            offline_log_dirs=[
+                each.directory_id for each in self._logs.dirs if each.offline and each.is_known
+            ],
+            cordoned_log_dirs=[
+                each.directory_id
+                for each in self._logs.dirs
+                if each.path in self._logs.cordoned and not each.offline
+            ],
         )
         self._beats += 1
         number = self._beats
         self._ask(request, lambda response: self._heartbeat_answered(number, response))
 
-    def directory_failed(self) -> None:
-        """What was led from there needs other leaders: the controller is told at once, not with the next heartbeat."""
+    def directories_changed(self) -> None:
+        """One has failed, and what was led from there needs other leaders; or others are cordoned now. The controller
+        is told at once, not with the next heartbeat.
+        """
         if self._beating and not self._stopped and not self._left:
             self._beat()
 
