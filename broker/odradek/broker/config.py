@@ -123,6 +123,8 @@ class BrokerConfig:
     """How often segments past their retention are looked for."""
     log_flush_offset_checkpoint_interval_ms: int
     """How often recovery points are written down."""
+    num_recovery_threads_per_data_dir: int
+    """Segments of one directory that are scanned at a time after a crash."""
     replica_lag_time_max_ms: int
     """A follower that has not caught up for this long leaves the in-sync set."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.controller.controller_node import MetadataQuorum
     from odradek.metadata.image import PartitionImage
+    from odradek.storage.opening import RecoveryProgress
 
 NAMES_MAX = 5
 """Partitions named in one reason."""
@@ -58,6 +59,8 @@ class Health:
     def __init__(self, monotonic_ms: Callable[[], int]) -> None:
         self.node: Node | ControllerProcess | None = None
         self.recovery = Recovery()
+        self.counts: RecoveryProgress | None = None
+        """The same by directory and segment."""
         self._monotonic_ms = monotonic_ms
         self._ready: Verdict | None = None
         self._ready_until_ms = 0
@@ -72,7 +75,10 @@ class Health:
         recovery = self.recovery
         reasons = [f"recovering: {recovery}"] if self.node is None else []
         found = verdict("started", reasons)
-        found.body["recovery"] = {"opened": recovery.opened, "logs": recovery.total, "last": recovery.last}
+        segments = sum(self.counts.segments_left.values()) if self.counts is not None else 0
+        found.body["recovery"] = {
+            "opened": recovery.opened, "logs": recovery.total, "last": recovery.last, "segmentsLeft": segments,
+        }  # fmt: skip
         return found
 
     def ready(self) -> Verdict:

@@ -77,9 +77,12 @@ class HttpServer:
         """Serve the numbers of `health.node`, and its health; a busy port is told and left."""
 
         async def metrics(accept: str) -> tuple[bytes, str]:
-            if health.node is None:
+            if health.node is not None:
+                found = metrics_export.snapshot(health.node)
+            elif health.counts is not None:
+                found = metrics_export.recovery_snapshot(health.counts)
+            else:
                 raise NotYet
-            found = metrics_export.snapshot(health.node)
             loop = asyncio.get_running_loop()
             # Formatting takes some 8 µs a sample: not on the thread that serves requests.
             return await loop.run_in_executor(None, metrics_export.render, found, accept)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from odradek.broker.metrics import BrokerMetrics, TopicMetrics
     from odradek.broker.node import Node
     from odradek.coordinator.group_coordinator import GroupCoordinator
+    from odradek.storage.opening import RecoveryProgress
 
 QUANTILES = (0.5, 0.75, 0.95, 0.98, 0.99, 0.999)
 HISTOGRAM_BITS = range(14, 36)
@@ -41,12 +42,16 @@ _TOPIC_COUNTERS = {
     "failedfetchrequests": ("failed_fetch", "Fetch requests answered with an error."),
 }
 _COORDINATOR = "kafka_server_group_coordinator_metrics_"
+_RECOVERY_GAUGES = {
+    "remaininglogstorecover": "Logs that are not open yet.",
+    "remainingsegmentstorecover": "Segments that are still to be scanned.",
+}
 _PARTITION_GAUGES = {
     "size": "Bytes on disk.",
     "logstartoffset": "First offset that can be read.",
     "logendoffset": "Offset the next message gets.",
 }
-BROKER_RUNNING, BROKER_SHUTTING_DOWN, BROKER_STARTING = 3, 6, 1
+BROKER_RUNNING, BROKER_SHUTTING_DOWN, BROKER_STARTING, BROKER_RECOVERY = 3, 6, 1, 2
 """Kafka's BrokerState."""
 
 
@@ -66,6 +71,17 @@ class Snapshot:
     connections: dict[str, int] = field(default_factory=dict)
     """By listener."""
     counters: dict[str, tuple[str, int]] = field(default_factory=dict)
+    recovery: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Data directory → logs and segments that are left to recover; nothing once all are."""
+
+
+def recovery_snapshot(progress: RecoveryProgress) -> Snapshot:
+    """Of a node whose logs are not open yet. Any thread may call this."""
+    state = BROKER_RECOVERY if progress.logs_left else BROKER_STARTING
+    found = Snapshot(all_topics=(0,) * len(_TOPIC_COUNTERS), gauges=_state_gauge(state))
+    for path, logs in list(progress.logs_left.items()):
+        found.recovery[path] = logs, progress.segments_left.get(path, 0)
+    return found
 
 
 def snapshot(node: Node | ControllerProcess) -> Snapshot:
@@ -202,7 +218,12 @@ def _group_gauges(coordinator: GroupCoordinator) -> dict[str, tuple[str, float]]
 
 def _broker_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, float]]:
     state = BROKER_SHUTTING_DOWN if node.stopping else BROKER_RUNNING if node.unfenced else BROKER_STARTING
-    return {"kafka_server_kafkaserver_brokerstate": ("1 starting, 3 running, 6 shutting down.", state)}
+    return _state_gauge(state)
+
+
+def _state_gauge(state: int) -> dict[str, tuple[str, float]]:
+    text = "1 starting, 2 recovering its logs, 3 running, 6 shutting down."
+    return {"kafka_server_kafkaserver_brokerstate": (text, state)}
 
 
 def render(found: Snapshot, accept: str = "") -> tuple[bytes, str]:
@@ -232,6 +253,17 @@ class _Collector:
         yield from self._partitions()
         yield from self._requests()
         yield from self._single()
+        if self._found.recovery:
+            yield from self._recovery()
+
+    def _recovery(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import GaugeMetricFamily
+
+        for at, (name, text) in enumerate(_RECOVERY_GAUGES.items()):
+            family = GaugeMetricFamily(f"kafka_log_logmanager_{name}", text, labels=("dir",))
+            for path, values in self._found.recovery.items():
+                family.add_metric((path,), values[at])
+            yield family
 
     def _topics(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily

@@ -26,12 +26,12 @@ from odradek.broker.listeners import Listener
 from odradek.broker.memory import tune_collector, tune_memory
 from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
+from odradek.broker.open_logs import LogOpener
 from odradek.broker.other_nodes import OtherNodes
-from odradek.broker.quorum_members import require_formatted
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
-from odradek.storage.data_dir import DataDirError
-from odradek.storage.manager import LogManager, Progress
+from odradek.storage.manager import LogManager
+from odradek.storage.opening import RecoveryStopped
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ LAST_ANSWERS_S = 0.1
 """How long a stopping node leaves its clients to take the answers to what it has already done."""
 DRAIN_S = 2.0
 """How long a stopping node waits for responses to leave."""
-
-
-BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
 class RealClock:
@@ -220,10 +217,12 @@ async def _run_node(
     descriptors = share_out(raise_limit())
     config = replace(config, max_connections=min(config.max_connections, descriptors.connections))
     files_max = descriptors.segment_files
-    # In a thread, so that probes hear how far it is: after a crash it may take minutes. Nothing else runs meanwhile.
-    logs = await loop.run_in_executor(
-        None, _open_logs, config, disk, syncer, clock, rng, files_max, log, health.recovery.progress
-    )
+    opener = LogOpener(config, disk, syncer, rng, files_max, log)
+    try:
+        logs = await _opened(opener, clock, health, fatal)
+    except RecoveryStopped:
+        log.info("stopped before all logs were recovered")
+        return 0
     metrics = BrokerMetrics()
     metadata_dir = _metadata_dir(config, logs)
     ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
@@ -344,6 +343,19 @@ def _bind_one(listener: Listener, receive_buffer: int) -> socket.socket:
     return sock
 
 
+async def _opened(
+    opener: LogOpener, clock: RealClock, health: Health, stop: asyncio.Future[Any]
+) -> LogManager:
+    """In a thread, so that probes and signals are heard: after a crash it may take minutes. Nothing else runs then."""
+    health.counts = opener.logs.recovery
+    loop = asyncio.get_running_loop()
+    opening = loop.run_in_executor(None, opener.run, clock.wall_ms(), health.recovery.progress)
+    await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        opener.stop()
+    return await opening
+
+
 async def _listen(
     loop: asyncio.AbstractEventLoop,
     node: Node,
@@ -366,53 +378,6 @@ async def _listen(
             raise _port_taken(listener, error) from error
         servers.append(server)
     return servers
-
-
-def _open_logs(
-    config: BrokerConfig,
-    disk: RealDisk,
-    syncer: Syncer,
-    clock: RealClock,
-    rng: random.Random,
-    open_files_max: int,
-    log: Any,
-    progress: Progress,
-) -> LogManager:
-    """Take the data directories and recover what is in them."""
-    require_formatted(config, os.path.exists)
-    directories = [os.path.abspath(path) for path in config.log_dirs]
-    logs = LogManager(disk, syncer, directories, rng=rng, open_files_max=open_files_max)
-    try:
-        logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=_boot_id())
-    except DataDirError as error:
-        raise StartupError(str(error)) from error
-    report = logs.open_all(clock.wall_ms(), progress=progress)
-    for path in report.foreign:
-        log.warning("not a log, left alone", path=path)
-    for directory, reason in report.failed:
-        log.error("a log cannot be opened: its partition is offline", directory=directory, reason=reason)
-    for data_dir in logs.dirs:
-        for note in data_dir.notes:
-            log.warning("not usable, made anew", what=note)
-    for damaged in logs.logs.values():
-        if damaged.corrupt_offset is not None:
-            log.error(
-                "a log is damaged in the middle: it is served up to there and takes no more",
-                directory=damaged.dir,
-                offset=damaged.corrupt_offset,
-            )
-    if report.recovered:
-        log.info("recovered after an unclean stop", logs=report.recovered)
-    return logs
-
-
-def _boot_id() -> str:
-    """Another one after each start of the machine; "" where the system does not tell."""
-    try:
-        with open(BOOT_ID_FILE, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def _metadata_dir(config: BrokerConfig, logs: LogManager) -> str:

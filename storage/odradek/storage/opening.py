@@ -110,6 +110,8 @@ class OpenAll:
     def run(self, found: Sequence[tuple[DataDir, TopicPartition]], scan: Scan) -> None:
         """RecoveryStopped if that was asked for."""
         self._total = len(found)
+        if self._tell is not None:
+            self._tell(0, self._total, "")
         begun = self._begin_all(found)
         jobs = [job for _, opening in begun for job in opening.jobs]
         with closing(scan(jobs)) as findings:

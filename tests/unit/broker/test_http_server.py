@@ -116,7 +116,7 @@ def test_before_the_logs_are_open_probes_say_how_far_that_is() -> None:
             {
                 "started": False,
                 "reasons": ["recovering: 3 of 12 logs opened, the last one orders-2"],
-                "recovery": {"opened": 3, "logs": 12, "last": "orders-2"},
+                "recovery": {"opened": 3, "logs": 12, "last": "orders-2", "segmentsLeft": 0},
             },
         )
         assert (await exchange(port, get("/readyz")))[0] == 503
