@@ -31,7 +31,12 @@ from odradek.controller.internal import BrokerUnreachableRequest, BrokerUnreacha
 from odradek.controller.settings import METADATA_VERSION
 from odradek.controller.state import ControllerState, Decision
 from odradek.metadata.image import RESERVED_DIRECTORIES, BrokerImage
-from odradek.metadata.records import FeatureRange, Record, RegisterBrokerRecord
+from odradek.metadata.records import (
+    BrokerRegistrationChangeRecord,
+    FeatureRange,
+    Record,
+    RegisterBrokerRecord,
+)
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
 from odradek.wire.messages.broker_registration import BrokerRegistrationRequest, BrokerRegistrationResponse
@@ -77,6 +82,7 @@ def register_broker(state: ControllerState, request: BrokerRegistrationRequest, 
         rack=request.rack,
         directories=tuple(request.log_dirs),
         complete_epoch=request.previous_broker_epoch if clean else -1,
+        cordoned=existing.cordoned if existing is not None else (),  # its heartbeats tell what it is now
     )
     if amends and existing is not None:
         record.broker_epoch = existing.epoch
@@ -109,6 +115,11 @@ def heartbeat(state: ControllerState, request: BrokerHeartbeatRequest, version: 
         then = state.after(records)
         offline = set(request.offline_log_dirs)
         records += replicas.offline_directories(then, then.image.brokers[broker.id], offline)
+    cordoned = request.cordoned_log_dirs
+    if cordoned is not None and set(cordoned) != set(broker.cordoned):
+        records.append(
+            BrokerRegistrationChangeRecord(broker.id, broker.epoch, cordoned=tuple(sorted(cordoned)))
+        )
     response = BrokerHeartbeatResponse(
         is_caught_up=request.current_metadata_offset >= broker.epoch,
         is_fenced=fenced,

@@ -27,8 +27,8 @@ class UsableBroker:
 
 
 def usable_brokers(brokers: Iterable[BrokerImage]) -> list[UsableBroker]:
-    """Brokers that new replicas may be placed on: all that are not shutting down and have a directory."""
-    usable = (b for b in brokers if b.directories and not b.in_controlled_shutdown)
+    """Brokers that new replicas may be placed on: all that are not shutting down and have a directory for them."""
+    usable = (b for b in brokers if b.takes_replicas and not b.in_controlled_shutdown)
     return [UsableBroker(b.id, b.rack, b.fenced) for b in usable]
 
 
@@ -124,7 +124,8 @@ def place(brokers: list[UsableBroker], partitions: int, replicas: int, rng: Rand
         why = f"Invalid replication factor {replicas}: the replication factor must be positive."
         raise KafkaError(ErrorCode.INVALID_REPLICATION_FACTOR, why)
     if unfenced == 0:
-        raise KafkaError(ErrorCode.INVALID_REPLICATION_FACTOR, "All brokers are currently fenced.")
+        why = "All brokers are currently fenced, or have all their log directories cordoned."
+        raise KafkaError(ErrorCode.INVALID_REPLICATION_FACTOR, why)
     if replicas > len(brokers):
         why = (
             f"The target replication factor of {replicas} cannot be reached because only {len(brokers)} "

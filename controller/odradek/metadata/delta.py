@@ -260,6 +260,7 @@ class MetadataDelta:
             directories=record.directories,
             complete_epoch=record.complete_epoch,
             lost_directories=record.lost_directories,
+            cordoned=record.cordoned,
         )
         self.brokers_changed.add(record.broker_id)
 
@@ -277,6 +278,7 @@ class MetadataDelta:
             directories=_or(record.directories, before.directories),
             complete_epoch=-1 if record.fenced is False else before.complete_epoch,
             lost_directories=before.lost_directories or record.directories is not None,
+            cordoned=_or(record.cordoned, before.cordoned),
         )
         self.brokers_changed.add(record.broker_id)
 

@@ -102,11 +102,18 @@ class BrokerImage:
     """Earlier epoch for which its data is complete, as long as this incarnation has not been unfenced."""
     lost_directories: bool = False
     """A directory of this incarnation has failed, and left `directories`."""
+    cordoned: Uuids = ()
+    """Ids of the directories that are to get no new replicas (KIP-1066)."""
 
     @property
     def active(self) -> bool:
         """Whether it may lead and be in an ISR."""
         return not self.fenced and not self.in_controlled_shutdown
+
+    @property
+    def takes_replicas(self) -> bool:
+        """Whether there is a directory for new replicas."""
+        return any(directory not in self.cordoned for directory in self.directories)
 
     def has_online_directory(self, directory: bytes) -> bool:
         """Whether a replica in `directory` is usable. One whose directory is not known is taken to be."""
@@ -204,4 +211,5 @@ def _broker_record(broker: BrokerImage) -> RegisterBrokerRecord:
         directories=broker.directories,
         complete_epoch=broker.complete_epoch,
         lost_directories=broker.lost_directories,
+        cordoned=broker.cordoned,
     )

@@ -75,6 +75,7 @@ class RegisterBrokerRecord(Record):
     """
     lost_directories: bool = field(default=False, metadata=key("o"))
     """A directory of this incarnation has failed."""
+    cordoned: Uuids = field(default=(), metadata=key("k"))
 
 
 @dataclass(slots=True)
@@ -190,6 +191,7 @@ class BrokerRegistrationChangeRecord(Record):
     fenced: bool | None = field(default=None, metadata=key("n"))
     in_controlled_shutdown: bool | None = field(default=None, metadata=key("s"))
     directories: Uuids | None = field(default=None, metadata=key("d"))
+    cordoned: Uuids | None = field(default=None, metadata=key("k"))
 
 
 @dataclass(slots=True)

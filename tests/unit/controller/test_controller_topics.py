@@ -82,7 +82,8 @@ def test_without_an_unfenced_broker_nothing_is_created(harness: Harness) -> None
     assert result.error_code == ErrorCode.INVALID_REPLICATION_FACTOR
     assert (
         result.error_message
-        == "Unable to replicate the partition 1 time(s): All brokers are currently fenced."
+        == "Unable to replicate the partition 1 time(s): All brokers are currently fenced, or have all their log "
+        "directories cordoned."
     )
 
 

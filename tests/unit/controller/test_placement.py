@@ -76,8 +76,12 @@ def test_the_same_seed_gives_the_same_placement() -> None:
     ("cluster", "replicas", "text"),
     [
         (brokers(3), 0, "Invalid replication factor 0: the replication factor must be positive."),
-        (brokers(2, fenced=(0, 1)), 1, "All brokers are currently fenced."),
-        ([], 1, "All brokers are currently fenced."),
+        (
+            brokers(2, fenced=(0, 1)),
+            1,
+            "All brokers are currently fenced, or have all their log directories cordoned.",
+        ),
+        ([], 1, "All brokers are currently fenced, or have all their log directories cordoned."),
         (
             brokers(2),
             3,
