@@ -83,10 +83,17 @@ def build_parser() -> ToolParser:
 
 def _add_container_options(parser: Any) -> None:
     compose = parser.add_argument_group("--target compose")
-    compose.add_argument("--compose-file", metavar="FILE", default="deploy/compose/compose.yaml")
+    compose.add_argument(
+        "--compose-file",
+        metavar="FILE",
+        default="deploy/compose/compose.yaml",
+        help="of containers that run (default: deploy/compose/compose.yaml)",
+    )
+    compose.add_argument("--project", metavar="NAME", help="of compose (default: as the file says)")
     pods = parser.add_argument_group("--target k8s")
     pods.add_argument("--namespace", default="kafka", help="(default: kafka)")
-    pods.add_argument("--statefulset", default="kafka", help="(default: kafka)")
+    pods.add_argument("--statefulset", default="kafka", help="of the brokers (default: kafka)")
+    pods.add_argument("--controller-statefulset", help="where controllers are pods of their own")
     pods.add_argument("--context", help="of kubectl (default: the current one)")
     parser.add_argument(
         "--bootstrap-server", metavar="HOST:PORT,…", help="where clients reach containers or pods from here"
@@ -228,10 +235,24 @@ def _scenario(options: argparse.Namespace) -> Scenario:
 
 
 def _target(options: argparse.Namespace, scenario: Scenario, data: Path, seed: int) -> Target:
+    from odradek.chaos.containers import ComposeTarget
     from odradek.chaos.local import LocalTarget
+    from odradek.chaos.pods import PodsTarget
     from odradek.chaos.target import check_possible
 
-    target: Target = LocalTarget(data / "cluster", scenario, options.base_port, seed)
+    target: Target
+    if options.target == "compose":
+        target = ComposeTarget(Path(options.compose_file), options.project, options.bootstrap_server)
+    elif options.target == "k8s":
+        target = PodsTarget(
+            options.namespace,
+            options.statefulset,
+            options.bootstrap_server,
+            controllers=options.controller_statefulset,
+            context=options.context,
+        )
+    else:
+        target = LocalTarget(data / "cluster", scenario, options.base_port, seed)
     check_possible(scenario, target)
     return target
 

@@ -13,6 +13,17 @@ _LENGTH_FROM = 12
 """A batch is this much longer than its length field says."""
 
 
+def do(data: Path, kind: str, topic: str, rng: random.Random) -> str:
+    """`torn-tail`, `flipped-byte` in a partition of `topic`, or `wiped-disk`. What was done, for people."""
+    if kind == "torn-tail":
+        done = tear_tail(data, rng)
+    elif kind == "flipped-byte":
+        done = flip_byte(data, rng, topic)
+    else:
+        done = wipe(data)
+    return ", ".join(done) if len(done) < 3 else f"{len(done)} segments"
+
+
 def logs(data: Path) -> list[Path]:
     """The newest segment of each partition that has a batch, metadata apart."""
     found = []

@@ -21,6 +21,7 @@ from odradek.chaos.target import Target
 from odradek.chaos.workload import PLAIN, TOPICS, consumers
 
 OFFSETS = "__consumer_offsets"
+PROBE = "chaos-probe-"
 IN_SYNC_WITHIN_S = 60.0
 METADATA_WITHIN_S = 60.0
 LOOK_S = 0.1
@@ -256,7 +257,7 @@ class Faults:
         attempt = 0
         while time.monotonic() < deadline and not self._world.stop.is_set():
             attempt += 1
-            name = f"probe-{fault.number}-{attempt}"
+            name = f"{PROBE}{fault.number}-{attempt}"
             try:
                 self._admin.create_topics([NewTopic(name, 1, 1)], request_timeout=1)[name].result(2)
             except (KafkaException, TimeoutError):

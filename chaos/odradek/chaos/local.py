@@ -208,14 +208,7 @@ class LocalTarget(Target):
         self._tell(node, "disk", disk)
 
     def damage(self, node: int, kind: str, topic: str, rng: random.Random) -> str:
-        data = self._place(node) / "data"
-        if kind == "torn-tail":
-            done = damage.tear_tail(data, rng)
-        elif kind == "flipped-byte":
-            done = damage.flip_byte(data, rng, topic)
-        else:
-            done = damage.wipe(data)
-        return ", ".join(done) if len(done) < 3 else f"{len(done)} segments"
+        return damage.do(self._place(node) / "data", kind, topic, rng)
 
     def clock(self, node: int, offset_s: float) -> None:
         self._tell(node, "clock_offset_s", offset_s)

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,14 +17,24 @@ from confluent_kafka.cimpl import NewTopic
 
 from odradek.chaos.checker import Verdict, check
 from odradek.chaos.clients import Topic, World, now, record_of
-from odradek.chaos.faults import IN_SYNC_WITHIN_S, Faults
+from odradek.chaos.faults import IN_SYNC_WITHIN_S, PROBE, Faults
 from odradek.chaos.history import DRAINED, Note, Poll, Recorder, read_history
 from odradek.chaos.judge import Availability, judge
 from odradek.chaos.lives import Lives
 from odradek.chaos.scenario import Scenario
 from odradek.chaos.target import Target
 from odradek.chaos.timeline import Timeline
-from odradek.chaos.workload import DERIVED, DRAIN, LEDGER, PLAIN, TOPICS, transactional, workers
+from odradek.chaos.workload import (
+    DERIVED,
+    DRAIN,
+    GROUPS,
+    LEDGER,
+    MOVERS,
+    PLAIN,
+    TOPICS,
+    transactional,
+    workers,
+)
 
 DRAIN_S = 120.0
 WORK_WITHIN_S = 60.0
@@ -82,8 +93,35 @@ def create_topics(world: World, replication: int) -> None:
             future.result(30)
         except KafkaException as problem:
             if problem.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue  # the cluster is new: an earlier try of the client's did it
+                continue  # there was none before: an earlier try of the client's did it
             raise ChaosError(f"topic {name} cannot be created: {problem}") from problem
+
+
+def delete_what_is_left(world: World) -> None:
+    """Topics and groups of an earlier run on the same cluster. ChaosError if they stay."""
+    admin = AdminClient(world.settings())
+    try:
+        there = admin.list_topics(timeout=20).topics
+        old = [name for name in there if name in {topic.name for topic in TOPICS} or name.startswith(PROBE)]
+        for future in admin.delete_topics(old, request_timeout=20).values() if old else ():
+            future.result(30)
+        for future in admin.delete_consumer_groups(list(GROUPS), request_timeout=20).values():
+            _unless(future, KafkaError.GROUP_ID_NOT_FOUND)
+        deadline = time.monotonic() + WORK_WITHIN_S
+        while set(old) & set(admin.list_topics(timeout=20).topics):
+            if time.monotonic() > deadline:
+                raise ChaosError(f"topics of an earlier run cannot be deleted: {', '.join(old)}")
+            world.stop.wait(0.1)
+    except KafkaException as problem:
+        raise ChaosError(f"what an earlier run left behind cannot be deleted: {problem}") from problem
+
+
+def _unless(future: Future[None], code: int) -> None:
+    try:
+        future.result(30)
+    except KafkaException as problem:
+        if problem.args[0].code() != code:
+            raise
 
 
 def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: Watcher) -> Outcome:
@@ -102,7 +140,9 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
     began = time.monotonic()
     with (place / "history" / "run.jsonl").open("w", buffering=1) as file:
         world = World(target.bootstrap, Recorder(file), threading.Event())
-        create_topics(world, min(3, scenario.nodes))
+        if not target.fresh:
+            delete_what_is_left(world)
+        create_topics(world, min(3, len(target.brokers())))
         names = workers(scenario.clients)
         lives = Lives(place, names, seed, mortal=scenario.clients.mortal)
         faults = Faults(target, world, scenario, seed, lives, names)
@@ -180,7 +220,7 @@ def _work_off(world: World, place: Path, told: Callable[[str], None]) -> list[st
     told("working off what is left")
     drain = Lives(place, (DRAIN,), 0, mortal=False)
     drain.start()
-    drained = _await_group(world, "movers", _ends(world, [LEDGER]))
+    drained = _await_group(world, MOVERS, _ends(world, [LEDGER]))
     drain.finish()
     trouble = drain.trouble + _close_transactions(world, DRAIN)
     if drained:

@@ -20,6 +20,8 @@ class Target(ABC):
 
     name: str
     bootstrap: str
+    fresh = True
+    """Whether it was made for this run; else what an earlier run left behind is deleted first."""
 
     def impossible(self, kind: str) -> str | None:
         """Why a fault of this kind cannot be done here, None if it can."""
@@ -91,6 +93,15 @@ class Target(ABC):
 def check_possible(scenario: Scenario, target: Target) -> None:
     """ScenarioError names the fault that the target cannot do."""
     for index, fault in enumerate(scenario.faults):
+        if (fault.who == "controllers" or fault.kind == "cut-followers") and not target.controllers():
+            raise ScenarioError(
+                f"{scenario.file}: faults[{index}]: {fault.label} needs controllers that are not brokers too, and this "
+                f"--target {target.name} has none"
+            )
+        if fault.count > len(target.brokers()):
+            raise ScenarioError(
+                f"{scenario.file}: faults[{index}].count: {fault.count} of {len(target.brokers())} brokers"
+            )
         if KINDS[fault.kind].needs == CLIENTS:
             continue
         why = target.impossible(fault.kind)

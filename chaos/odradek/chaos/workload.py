@@ -22,13 +22,14 @@ from odradek.chaos.clients import (
 from odradek.chaos.history import Fetched
 from odradek.chaos.scenario import Clients
 
-PLAIN = Topic("plain", 4)
-LEDGER = Topic("ledger", 4)
+PLAIN = Topic("chaos-plain", 4)
+LEDGER = Topic("chaos-ledger", 4)
 """Written by transactions over several partitions."""
-DERIVED = Topic("derived", 4)
+DERIVED = Topic("chaos-derived", 4)
 """What movers make of the ledger."""
 TOPICS = (PLAIN, LEDGER, DERIVED)
-GROUPS = {"classic": PLAIN, "consumer": PLAIN, "static": PLAIN, "movers": LEDGER}
+MOVERS = "chaos-movers"
+GROUPS = {"chaos-classic": PLAIN, "chaos-consumer": PLAIN, "chaos-static": PLAIN, MOVERS: LEDGER}
 WATCH_S = 0.5
 
 
@@ -65,22 +66,22 @@ class Watcher(Client):
 _Made = tuple[Callable[..., Client], dict[str, Any]]
 _STATIC = {
     "topic": PLAIN,
-    "group": "static",
+    "group": "chaos-static",
     "protocol": "classic",
     "partition_assignment_strategy": "cooperative-sticky",
 }
 ROLES: dict[str, _Made] = {
     "writer": (Writer, {"topic": PLAIN}),
     "ledger": (TransactionalWriter, {"topic": LEDGER}),
-    "mover": (Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}),
-    "classic": (Member, {"topic": PLAIN, "group": "classic", "protocol": "classic"}),
-    "consumer": (Member, {"topic": PLAIN, "group": "consumer", "protocol": "consumer"}),
+    "mover": (Mover, {"source": LEDGER, "sink": DERIVED, "group": MOVERS}),
+    "classic": (Member, {"topic": PLAIN, "group": "chaos-classic", "protocol": "classic"}),
+    "consumer": (Member, {"topic": PLAIN, "group": "chaos-consumer", "protocol": "consumer"}),
     "static": (Member, _STATIC),
     "committed": (Reader, {"topics": list(TOPICS), "committed_only": True}),
     "everything": (Reader, {"topics": list(TOPICS), "committed_only": False}),
     "slow": (SlowReader, {"topic": PLAIN}),
     "watcher": (Watcher, {}),
-    "drain": (Mover, {"source": LEDGER, "sink": DERIVED, "group": "movers"}),
+    "drain": (Mover, {"source": LEDGER, "sink": DERIVED, "group": MOVERS}),
 }
 """By what a name begins with: `mover` of `mover-1`."""
 _NAMES_OF = {"writers": "writer", "transactions": "ledger", "movers": "mover"}

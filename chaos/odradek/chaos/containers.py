@@ -1,0 +1,278 @@
+"""`--target compose`: containers that `docker compose up -d --wait` has started. They are healed and left running.
+
+Faults of the network are made in the containers' own network namespaces, by iptables and tc of this machine: for that
+the harness has to be root on the machine of the engine. Disks and clocks are the machine's: they are not hurt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from odradek.chaos import damage
+from odradek.chaos.kinds import KINDS, NETWORK
+from odradek.chaos.target import Target, TargetError
+
+COMMAND_TIMEOUT_S = 120.0
+HEALTHY_WITHIN_S = 90.0
+LOOK_S = 0.1
+DATA = "/var/lib/kafka/data"
+CHAIN = "ODRADEK-CHAOS"
+"""The rules of ours, in each namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    name: str
+    node: int
+    is_broker: bool
+    address: str
+    """For clients of this machine; empty for a controller."""
+    data: Path | None
+    """On the machine of the engine."""
+
+
+class ComposeTarget(Target):
+    """`bootstrap`: of the containers' own listener for this machine, unless it is given."""
+
+    name = "compose"
+    fresh = False
+
+    def __init__(self, file: Path, project: str | None = None, bootstrap: str | None = None) -> None:
+        self._command = ["docker", "compose", "-f", str(file), *(["-p", project] if project else [])]
+        if shutil.which("docker") is None:
+            raise TargetError("--target compose: there is no docker on the path")
+        if not file.is_file():
+            raise TargetError(f"--compose-file {file}: no such file")
+        self._containers = self._find()
+        brokers = [each for each in self._containers.values() if each.is_broker]
+        if not brokers:
+            raise TargetError(f"no node runs: {' '.join(self._command)} up -d --wait")
+        self.bootstrap = bootstrap or ",".join(each.address for each in brokers)
+        self._silenced = False
+
+    def _find(self) -> dict[int, Container]:
+        ids = self._run(*self._command, "ps", "-q", "--all").split()
+        found = {}
+        for each in json.loads(self._run("docker", "inspect", *ids)) if ids else ():
+            settings = dict(pair.split("=", 1) for pair in each["Config"]["Env"] if "=" in pair)
+            if "KAFKA_NODE_ID" in settings:
+                container = _container(each, settings)
+                found[container.node] = container
+        return found
+
+    def _run(self, *command: str) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for whoever started the run
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise TargetError(f"{' '.join(command)}: {error}") from error
+        if done.returncode:
+            raise TargetError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def impossible(self, kind: str) -> str | None:
+        if kind in ("slow-disk", "failing-disk", "full-disk"):
+            return "a container has its machine's disk"
+        if kind == "clock-jump":
+            return "a container has its machine's clock"
+        if kind in ("torn-tail", "flipped-byte", "wiped-disk"):
+            paths = [each.data for each in self._containers.values() if each.is_broker]
+            if not all(path is not None and os.access(path, os.R_OK | os.W_OK) for path in paths):
+                return f"the volumes at {DATA} cannot be written to from here: be root on the machine of the engine"
+        if KINDS[kind].needs == NETWORK:
+            return self._network_lacks(kind)
+        return None
+
+    def _network_lacks(self, kind: str) -> str | None:
+        if os.geteuid() != 0 or shutil.which("nsenter") is None:
+            return "it takes root and nsenter on the machine of the engine"
+        if kind == "delay":
+            return None if self._netem else "the kernel of this machine has no netem"
+        if kind == "bandwidth":
+            works = _works("tc", "qdisc", "add", "dev", "lo", "root", *_tbf(64))
+            return None if works else "the kernel of this machine has no tbf"
+        if kind == "loss" and self._netem:
+            return None
+        works = _works("iptables", "-A", "INPUT", *_RANDOMLY, "0.1", "-j", "DROP")
+        return None if works else "iptables does not work here"
+
+    @cached_property
+    def _netem(self) -> bool:
+        return _works("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
+
+    def start(self) -> None:
+        self._run("docker", "start", *(each.name for each in self._containers.values()))
+        self._await_healthy()
+
+    def stop(self) -> None:
+        """It is not ours."""
+        self.heal_network()
+
+    def brokers(self) -> list[int]:
+        return sorted(each.node for each in self._containers.values() if each.is_broker)
+
+    def controllers(self) -> list[int]:
+        return sorted(each.node for each in self._containers.values() if not each.is_broker)
+
+    # -- processes -----------------------------------------------------------------------------------------
+
+    def kill(self, node: int) -> None:
+        self._run("docker", "kill", self._containers[node].name)
+
+    def pause(self, node: int) -> None:
+        self._run("docker", "pause", self._containers[node].name)
+
+    def resume(self, node: int) -> None:
+        self._run("docker", "unpause", self._containers[node].name)
+
+    def restart(self, node: int) -> None:
+        self._run("docker", "restart", "-t", "30", self._containers[node].name)
+        self._await_healthy()
+
+    def revive(self) -> None:
+        down = [each.name for each in self._containers.values() if not self.serves(each.node)]
+        if down:
+            self._run("docker", "start", *down)
+        self._await_healthy()
+
+    def serves(self, node: int) -> bool:
+        return self._state(node, "{{.State.Running}}") == "true"
+
+    def _state(self, node: int, what: str) -> str:
+        return self._run("docker", "inspect", "-f", what, self._containers[node].name).strip()
+
+    def _await_healthy(self) -> None:
+        """Asked of the nodes themselves: the engine looks only every few seconds."""
+        deadline = time.monotonic() + HEALTHY_WITHIN_S
+        for each in self._containers.values():
+            while not self._is_ready(each):
+                if time.monotonic() > deadline:
+                    raise TargetError(f"{each.name} was not ready after {HEALTHY_WITHIN_S:.0f} s")
+                time.sleep(LOOK_S)
+
+    def _is_ready(self, container: Container) -> bool:
+        try:
+            self._run("docker", "exec", container.name, "odradek", "health")
+        except TargetError:
+            return False
+        return True
+
+    # -- network: rules in a chain of ours, so that healing takes away nothing else -------------------------
+
+    def _inside(self, node: int, *command: str) -> None:
+        self._run("nsenter", "-t", self._state(node, "{{.State.Pid}}"), "-n", *command)
+
+    def _address(self, node: int) -> str:
+        return self._state(node, "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}").split()[0]
+
+    def _chain(self, node: int) -> None:
+        """Make it, empty, before everything else that comes in."""
+        self._clear(node)
+        self._inside(node, "iptables", "-N", CHAIN)
+        self._inside(node, "iptables", "-I", "INPUT", "-j", CHAIN)
+
+    def _clear(self, node: int) -> None:
+        for command in (
+            ("iptables", "-D", "INPUT", "-j", CHAIN),
+            ("iptables", "-F", CHAIN),
+            ("iptables", "-X", CHAIN),
+            ("tc", "qdisc", "del", "dev", "eth0", "root"),
+        ):
+            with contextlib.suppress(TargetError):  # there is none
+                self._inside(node, *command)
+
+    def silence(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self._silenced = True
+        chosen = list(pairs)
+        for receiver in {receiver for _, receiver in chosen}:
+            self._chain(receiver)
+        for sender, receiver in chosen:
+            self._inside(receiver, "iptables", "-A", CHAIN, "-s", self._address(sender), "-j", "DROP")
+
+    def shape(self, settings: Mapping[str, Any]) -> None:
+        """Of everything that the nodes send: to clients as well, whatever `clients` says."""
+        self._silenced = True
+        for node in self._containers:
+            self._clear(node)
+            if "kb_per_s" in settings:
+                self._inside(node, "tc", "qdisc", "add", "dev", "eth0", "root", *_tbf(settings["kb_per_s"]))
+            elif "loss" in settings and not self._netem:
+                self._chain(node)
+                self._inside(node, "iptables", "-A", CHAIN, *_RANDOMLY, f"{settings['loss']:g}", "-j", "DROP")
+            else:
+                self._inside(node, "tc", "qdisc", "add", "dev", "eth0", "root", *_netem(settings))
+
+    def heal_network(self) -> None:
+        if self._silenced:
+            for node in self._containers:
+                if self.serves(node):
+                    self._clear(node)
+        self._silenced = False
+
+    # -- disks ---------------------------------------------------------------------------------------------
+
+    def damage(self, node: int, kind: str, topic: str, rng: random.Random) -> str:
+        data = self._containers[node].data
+        assert data is not None, "checked before the run"
+        return damage.do(data, kind, topic, rng)
+
+
+_RANDOMLY = ("-m", "statistic", "--mode", "random", "--probability")
+
+
+def _tbf(kb_per_s: float) -> tuple[str, ...]:
+    return ("tbf", "rate", f"{int(kb_per_s * 8)}kbit", "burst", "16kb", "latency", "400ms")
+
+
+def _netem(settings: Mapping[str, Any]) -> list[str]:
+    words = ["netem"]
+    if "delay_ms" in settings:
+        words += ["delay", f"{settings['delay_ms']:g}ms", f"{settings.get('jitter_ms', 0):g}ms"]
+    if "loss" in settings:
+        words += ["loss", f"{settings['loss'] * 100:g}%"]
+    return words
+
+
+def _works(*command: str) -> bool:
+    """In a network namespace of its own, which is gone afterwards."""
+    try:
+        done = subprocess.run(["unshare", "-n", *command], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _container(inspected: Mapping[str, Any], settings: Mapping[str, str]) -> Container:
+    sources = [mount["Source"] for mount in inspected["Mounts"] if mount["Destination"] == DATA]
+    is_broker = "broker" in settings.get("KAFKA_PROCESS_ROLES", "broker,controller")
+    advertised = settings.get("KAFKA_ADVERTISED_LISTENERS", "").split(",")
+    host = [each.partition("://")[2] for each in advertised if each.startswith("HOST://")]
+    if is_broker and not host:
+        raise TargetError(
+            f"{inspected['Name'].lstrip('/')} has no listener called HOST for clients of this machine: "
+            "give --bootstrap-server"
+        )
+    return Container(
+        inspected["Name"].lstrip("/"),
+        int(settings["KAFKA_NODE_ID"]),
+        is_broker,
+        host[0] if host else "",
+        Path(sources[0]) if sources else None,
+    )
