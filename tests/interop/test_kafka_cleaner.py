@@ -16,11 +16,12 @@ import pytest
 
 from interop import real_kafka
 from odradek.storage.batch import scan_batches
-from odradek.storage.compaction import Compaction, measure
+from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import BatchHeader, Record, read_records
+from support.compaction import clean
 
 pytestmark = pytest.mark.usefixtures("kafka_tools")
 
@@ -143,9 +144,7 @@ def test_kafka_and_we_leave_the_same_batches(kafka: real_kafka.RealKafka, tmp_pa
     dirty = measure(log, 0, log.last_stable_offset(log.log_end_offset), now)
     assert dirty is not None
     assert dirty.end_offset == end
-    compaction = Compaction.begin(log, dirty, now, 1 << 24)
-    compaction.work(RealDisk())
-    assert compaction.finish()
+    clean(log, dirty, now, 1 << 24, RealDisk())
     log.close()
 
     mine = batches(ours, end)

@@ -15,13 +15,14 @@ from random import Random
 import pytest
 
 from interop import real_kafka
-from odradek.storage.compaction import Compaction, measure
+from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import StepSyncer
 from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import Codec, Record, build_batch, end_txn_marker, read_records, simple_batch
+from support.compaction import clean
 
 NOW = 1_700_000_000_000
 pytestmark = pytest.mark.usefixtures("kafka_tools")
@@ -119,9 +120,7 @@ def test_the_dump_tool_reads_what_compaction_leaves(tmp_path: Path) -> None:
     end = log.log_end_offset
     dirty = measure(log, 0, end, NOW)
     assert dirty is not None
-    compaction = Compaction.begin(log, dirty, NOW, 1 << 20)
-    compaction.work(log._pool.disk)
-    assert compaction.finish()
+    clean(log, dirty, NOW, 1 << 20, log._pool.disk)
     log.close()
     files = sorted(
         path for path in Path(log.dir).iterdir() if path.suffix in (".log", ".index", ".timeindex")
