@@ -152,6 +152,7 @@ class NodeHarness:
         self.settings = settings
         self.clock = FakeClock()
         self.log = ListLog()
+        self.boots = 0
         if not self.disk.exists(DATA):
             self.disk.makedirs(DATA)
             self.disk.sync_dir("/")
@@ -161,9 +162,10 @@ class NodeHarness:
         self.syncer = StepSyncer()
         self.timers = TimerQueue()
         config = self.config()
-        rng = random.Random(7)
-        logs = LogManager(self.disk, self.syncer, [DATA], rng=rng)
-        logs.start(node_id=config.node_id, cluster_id=None)
+        rng = random.Random(7 + self.boots)  # each process is an incarnation of its own
+        self.boots += 1
+        logs = LogManager(self.disk, self.syncer, list(config.log_dirs), rng=rng)
+        logs.start(node_id=config.node_id, cluster_id=None, needed=DATA)
         logs.open_all(self.clock.wall_ms())
         ports = Ports(
             self.disk,

@@ -26,11 +26,13 @@ PER_REQUEST_MAX = 2_250
 
 
 class DirectoryAssignments:
-    """One request at a time; what failed is tried again with the next `send`, once a second or at the next change."""
+    """One request at a time; what failed is tried again a moment later."""
 
     def __init__(self, node_id: int) -> None:
         self.ask: Callable[[AssignReplicasToDirsRequest, Callable[[Any], None]], None] | None = None
         """The way to the active controller, which always answers."""
+        self.again: Callable[[], None] = lambda: None
+        """Has `send` called a moment later."""
         self.broker_epoch = -1
         self._node_id = node_id
         self._wanted: dict[Key, bytes] = {}
@@ -58,6 +60,7 @@ class DirectoryAssignments:
     def _answered(self, told: dict[Key, bytes], response: AssignReplicasToDirsResponse) -> None:
         self._asking = False
         if response.error_code != ErrorCode.NONE:
+            self.again()
             return
         for key, directory in told.items():
             # Done; or there is no such replica any more, and metadata will tell.

@@ -55,6 +55,7 @@ AUTO_CREATE_WAIT_MS = 1_000
 """How long a request waits for a topic that it makes come into being. Longer, and a client whose other requests
 follow on the same connection would read nothing while the controllers have no majority.
 """
+ASSIGN_AGAIN_MS = 100
 SAVE_EPOCHS_MS = 100
 SAVE_EPOCHS = 8
 """Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
@@ -202,7 +203,7 @@ class Node:
             ports.syncer,
             ports.clock,
             metrics,
-            ports.log.warning,
+            ports.log,
             self.replication,
         )
         self.partitions = self.replicas.partitions
@@ -223,6 +224,9 @@ class Node:
         self.replicas.on_leadership = self.coordinators.leadership_changed
         self.replicas.on_directory_failed = self._directory_failed
         self.replicas.assignments.ask = self._ask_controller
+        self.replicas.assignments.again = self._assign_again
+        self.replicas.on_cordoned = self.lifecycle.directories_changed
+        self.replicas.moves.timers = ports.timers
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
         self._consumer_protocol = "consumer" in {name.strip() for name in protocols}
         self.supported_features = self.quorum.supported_features
@@ -279,7 +283,7 @@ class Node:
     def _directory_failed(self) -> None:
         """Without any directory a broker is of no use to anybody: it makes room for others, as Kafka's does."""
         if any(online for _, online in self.log_directories()):
-            self.lifecycle.directory_failed()
+            self.lifecycle.directories_changed()
         elif not self.stopping:
             failed = ", ".join(path for path, _ in self.log_directories())
             self._stop_node(f"Shutdown broker because all log dirs in {failed} have failed")
@@ -351,6 +355,9 @@ class Node:
     @property
     def unfenced(self) -> bool:
         return self.lifecycle.unfenced
+
+    def _assign_again(self) -> None:
+        self.timers.at(self.monotonic_ms() + ASSIGN_AGAIN_MS, lambda _now: self.replicas.assignments.send())
 
     def _registered(self, broker_epoch: int) -> None:
         self.replicas.registration_answered(broker_epoch)

@@ -6,14 +6,16 @@ configurations to the logs. Runs what recurs: the flush at the end of each event
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.directory_assignments import DirectoryAssignments
+from odradek.broker.log_moves import LogMoves
 from odradek.broker.partition import Partition
 from odradek.broker.replication_quotas import ReplicationQuotas
 from odradek.metadata.configs import resolve_topic_configs
-from odradek.metadata.image import TOPIC_RESOURCE
+from odradek.metadata.image import BROKER_RESOURCE, RESERVED_DIRECTORIES, TOPIC_RESOURCE
 from odradek.replication.isr import PartitionState, Peer
 from odradek.replication.read_replica import RACK_AWARE, preferred_read_replica
 from odradek.storage.config import LogConfig
@@ -28,13 +30,18 @@ if TYPE_CHECKING:
     from odradek.ports.clock import Clock
     from odradek.ports.disk import Syncer
     from odradek.replication.driver import ReplicationDriver
+    from odradek.storage.data_dir import DataDir
+    from odradek.storage.log import Log
     from odradek.storage.manager import LogManager
 
 LeadershipChanged = Callable[[Partition, bool], None]
 PartitionName = tuple[str, int]
+CORDONED = "cordoned.log.dirs"
 AT_ONCE = 100
 """Partitions that one change of the image creates, changes or deletes while everybody waits; the rest in slices."""
 SLICE_MS = 10
+AGING_MS = 2
+"""How long retention may hold up everything else at a time."""
 
 
 class TopicSettings(NamedTuple):
@@ -55,12 +62,14 @@ class ReplicaManager:
         syncer: Syncer,
         clock: Clock,
         metrics: BrokerMetrics,
-        warn: Callable[..., None],
+        log: Any,
         replication: ReplicationDriver,
     ) -> None:
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.on_leadership: LeadershipChanged = lambda partition, leads: None
         self.on_directory_failed: Callable[[], None] = lambda: None
+        self.on_cordoned: Callable[[], None] = lambda: None
+        """Other log directories are to get no new replicas than before."""
         self._node_id = node_id
         self._static = static
         self._rack_aware = static.get("replica.selector.class") == RACK_AWARE
@@ -68,7 +77,8 @@ class ReplicaManager:
         self._syncer = syncer
         self._clock = clock
         self._metrics = metrics
-        self._warn = warn
+        self._warn = log.warning
+        self._log = log
         self.dirty: list[Partition] = []
         self.replication = replication
         self._quotas = ReplicationQuotas(node_id, replication.leader_quota, replication.follower_quota)
@@ -89,7 +99,15 @@ class ReplicaManager:
         self._slice_is_due = False
         self._peers_news = False
         self._suspended = False
+        self.is_cleaning: Callable[[PartitionName], bool] = lambda key: False
+        """Whether a log is being compacted."""
+        self._aging: deque[PartitionName] = deque()
+        """Partitions that retention has still to look at."""
         self.assignments = DirectoryAssignments(node_id)
+        self.offline: dict[PartitionName, bytes] = {}
+        """Partitions without a log, for their directory has failed: its id."""
+        self.moves = LogMoves(logs, self.partitions, syncer, clock, log, self._moved)
+        self._cordon({})
 
     # -- asked by handlers ---------------------------------------------------------------------------------------
 
@@ -102,6 +120,8 @@ class ReplicaManager:
             if partition.log.offline:
                 raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if (topic, index) in self.offline:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
         image = self._image
         known = image.topics.get(topic) if image is not None else None
         if known is None or index not in known.partitions:
@@ -186,6 +206,7 @@ class ReplicaManager:
         self._done_at_once = 0
         for name, topic in delta.topics_deleted.items():
             for index in topic.partitions:
+                self.offline.pop((name, index), None)
                 self._delete(name, index)
         if delta.brokers_changed:
             self._brokers_changed(image)
@@ -200,7 +221,10 @@ class ReplicaManager:
         if not self._behind:
             self._caught_up()
         self._quotas.configs_changed(delta.configs_changed, image.configs, self._clock.monotonic_ms())
+        if (BROKER_RESOURCE, str(self._node_id)) in delta.configs_changed or before is None:
+            self._cordon(image.configs.get((BROKER_RESOURCE, str(self._node_id)), {}))
         if any(kind != TOPIC_RESOURCE for kind, _ in delta.configs_changed):
+            self.moves.throttle(self._quotas.alter_log_dirs_rate(image.configs), self._clock.monotonic_ms())
             self._configure({name for name, _ in self.partitions}, image)
         else:
             self._configure({name for _, name in delta.configs_changed}, image)
@@ -284,13 +308,14 @@ class ReplicaManager:
             return  # deleted meanwhile
         partition = self.partitions.get(key)
         if self._node_id not in wanted.replicas:
+            self.offline.pop(key, None)
             if partition is not None:
                 self._delete(name, index)
             return
         if partition is None:
             if name not in settings:
                 settings[name] = self._settings(name, image)
-            partition = self._create(topic, index, settings[name])
+            partition = self._create(topic, index, settings[name], wanted)
         if partition is not None and self._registered:
             self._apply(partition, wanted)
 
@@ -344,16 +369,29 @@ class ReplicaManager:
         partition.resign(error)
         self.on_leadership(partition, False)
 
-    def _create(self, topic: TopicImage, index: int, settings: TopicSettings) -> Partition | None:
-        if (topic.name, index) in self._doomed:
-            self._bury((topic.name, index))
+    def _create(
+        self, topic: TopicImage, index: int, settings: TopicSettings, wanted: PartitionImage
+    ) -> Partition | None:
+        key = topic.name, index
+        if key in self._doomed:
+            self._bury(key)
+        data_dir = self._directory_of(key, topic, wanted)
         try:
+            if data_dir.offline:
+                why = f"Partition {topic.name}-{index} is in an offline log directory"
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, why)
             log = self._logs.create_log(
-                topic.name, index, topic.id, settings.log, wall_ms=self._clock.wall_ms()
-            )
+                topic.name, index, topic.id, settings.log, wall_ms=self._clock.wall_ms(),
+                dir_id=data_dir.directory_id,
+            )  # fmt: skip
         except KafkaError as error:
-            self._warn("no log for a partition", topic=topic.name, partition=index, error=str(error))
+            if self.offline.get(key) != data_dir.directory_id:
+                self._warn("no log for a partition", topic=topic.name, partition=index, error=str(error))
+            if error.code is ErrorCode.KAFKA_STORAGE_ERROR:
+                self.offline[key] = data_dir.directory_id
+                self._tell_of(topic.id, index, wanted, data_dir.directory_id)
             return None
+        self.offline.pop(key, None)
         # A log that was there was opened before its topic's configuration was known.
         log.set_config(settings.log)
         partition = Partition(topic.name, topic.id, index, log, self._metrics.topic(topic.name), self)
@@ -368,9 +406,63 @@ class ReplicaManager:
         )
         partition.high_watermark = partition.replica.high_watermark
         self.partitions[topic.name, index] = partition
+        self.moves.resume(partition)
         return partition
 
+    def _directory_of(self, key: PartitionName, topic: TopicImage, wanted: PartitionImage) -> DataDir:
+        """Where a partition's log is, or is to be: where metadata has it, if that is here; else where somebody wants
+        it, or where the fewest are. It may be offline.
+        """
+        dirs = self._logs.dirs
+        known = wanted.directory(self._node_id)
+        told = next((each for each in dirs if each.directory_id == known and each.is_known), None)
+        log = self._logs.get(*key)
+        if log is not None and not (told is not None and told.offline):
+            return self._logs.dir_of(log)
+        wish = self.moves.wish(key)
+        if told is not None:
+            return told
+        unknown = next((each for each in dirs if each.offline and not each.is_known), None)
+        if unknown is not None and int.from_bytes(known, "big") >= RESERVED_DIRECTORIES:
+            return unknown  # the disk that does not even tell its id may well have it
+        online = [each.directory_id for each in dirs if not each.offline]
+        return self._logs.choose_dir(wish if wish in online else None) if online else dirs[0]
+
+    def _tell_of(self, topic_id: bytes, index: int, wanted: PartitionImage, directory: bytes) -> None:
+        """The controller has to know in which failed directory a replica is: only then it looks for other leaders."""
+        if int.from_bytes(directory, "big") >= RESERVED_DIRECTORIES:
+            self.assignments.note((topic_id, index), wanted.directory(self._node_id), directory)
+
+    def _moved(self, partition: Partition, log: Log) -> None:
+        """A replica is in another log directory now, in a log that has the same records."""
+        replica, image = partition.replica, self._image
+        assert replica is not None and image is not None
+        partition.log = replica.log = log
+        replica.memo = None
+        partition.configured()
+        topic = image.topics.get(partition.topic)
+        wanted = topic.partitions.get(partition.index) if topic is not None else None
+        if (
+            topic is not None
+            and wanted is not None
+            and topic.id == partition.topic_id
+            and log.dir_id is not None
+        ):
+            self._tell_of(topic.id, partition.index, wanted, log.dir_id)
+            self.assignments.send()
+
+    def _cordon(self, own: Mapping[str, str]) -> None:
+        """cordoned.log.dirs, of this broker: paths, or * for all."""
+        value = own.get(CORDONED, self._static.get(CORDONED, ""))
+        paths = {path.strip() for path in value.split(",")}
+        every = [data_dir.path for data_dir in self._logs.dirs]
+        cordoned = frozenset(path for path in every if path in paths or "*" in paths)
+        if cordoned != self._logs.cordoned:
+            self._logs.cordoned = cordoned
+            self.on_cordoned()
+
     def _delete(self, name: str, index: int) -> None:
+        self.moves.cancel((name, index))
         partition = self.partitions.pop((name, index), None)
         self._behind.pop((name, index), None)
         if partition is None:
@@ -434,8 +526,21 @@ class ReplicaManager:
 
     def delete_old_segments(self) -> None:
         """Retention. Nothing above the high watermark is ever deleted."""
-        for partition in self.all_online():
-            self.delete_old_segments_of(partition)
+        if not self._aging:
+            self._aging.extend(self.partitions)
+            self._delete_some()
+
+    def _delete_some(self) -> None:
+        """A few logs at a time: each may have files to rename, and there may be thousands."""
+        end_ms = self._clock.monotonic_ms() + AGING_MS
+        while self._aging and (self.later is None or self._clock.monotonic_ms() < end_ms):
+            key = self._aging.popleft()
+            partition = self.partitions.get(key)
+            # What goes while a log is compacted would make the work on it useless.
+            if partition is not None and not partition.log.offline and not self.is_cleaning(key):
+                self.delete_old_segments_of(partition)
+        if self._aging and self.later is not None:
+            self.later(self._delete_some)
 
     def delete_old_segments_of(self, partition: Partition) -> None:
         try:
@@ -448,12 +553,19 @@ class ReplicaManager:
 
     def directory_failed(self, directory: str, error: OSError) -> None:
         """The directory of a log that failed to append or sync is not written to again; its partitions are offline."""
-        self._warn("log directory offline", directory=directory, error=str(error))
-        for partition in list(self.partitions.values()):
-            if partition.log.offline and partition.replica is not None:
-                self.replication.failed(partition.replica, error)
-                self.failed(partition, error)
+        self.moves.directory_failed()
+        lost = [each for each in self.partitions.values() if each.log.offline and each.replica is not None]
+        self._log.error("log directory offline", directory=directory, error=str(error), partitions=len(lost))
+        for partition in lost:
+            assert partition.replica is not None
+            self.replication.failed(partition.replica, error)
+            self.failed(partition, error)
+            topic = self._image.topics.get(partition.topic) if self._image is not None else None
+            wanted = topic.partitions.get(partition.index) if topic is not None else None
+            if wanted is not None and partition.log.dir_id is not None:
+                self._tell_of(partition.topic_id, partition.index, wanted, partition.log.dir_id)
         self.on_directory_failed()
+        self.assignments.send()
 
 
 def _changed(topic: TopicImage, before: MetadataImage | None) -> list[int]:

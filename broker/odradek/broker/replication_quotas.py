@@ -70,6 +70,10 @@ class ReplicationQuotas:
             rate = self._rate(f"{direction}.replication.throttled.rate", configs)
             quota.configure(rate, throttled, now_ms)
 
+    def alter_log_dirs_rate(self, configs: Configs) -> int:
+        """Bytes a second that moves between log directories may copy (KIP-113)."""
+        return self._rate("replica.alter.log.dirs.io.max.bytes.per.second", configs)
+
     def _rate(self, name: str, configs: Configs) -> int:
         for resource in (str(self._node_id), ""):
             value = configs.get((BROKER_RESOURCE, resource), {}).get(name)

@@ -91,6 +91,11 @@ class DataDir:
                     "empty directory, or one that does not exist yet."
                 )
 
+    @property
+    def is_known(self) -> bool:
+        """Whether its id is: a disk that failed at the start may not even tell that."""
+        return self.directory_id != ZERO_UUID
+
     def is_gone(self) -> bool:
         """Whether somebody has removed it, or put something else in its place."""
         there = self._disk.exists

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.api import (
+    alter_replica_log_dirs,
     api_versions,
     delete_records,
     describe_cluster,
@@ -49,6 +50,7 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.DESCRIBE_CLUSTER: describe_cluster.describe_cluster,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions.describe_topic_partitions,
     ApiKey.DESCRIBE_LOG_DIRS: describe_log_dirs.describe_log_dirs,
+    ApiKey.ALTER_REPLICA_LOG_DIRS: alter_replica_log_dirs.alter_replica_log_dirs,
     ApiKey.DESCRIBE_PRODUCERS: describe_producers.describe_producers,
     ApiKey.WRITE_TXN_MARKERS: write_txn_markers.write_txn_markers,
     **dict.fromkeys(forwarded.KEYS, forwarded.to_controller),
