@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -100,28 +99,32 @@ def create_topics(world: World, replication: int) -> None:
 def delete_what_is_left(world: World) -> None:
     """Topics and groups of an earlier run on the same cluster. ChaosError if they stay."""
     admin = AdminClient(world.settings())
-    try:
-        there = admin.list_topics(timeout=20).topics
-        old = [name for name in there if name in {topic.name for topic in TOPICS} or name.startswith(PROBE)]
-        for future in admin.delete_topics(old, request_timeout=20).values() if old else ():
-            future.result(30)
-        for future in admin.delete_consumer_groups(list(GROUPS), request_timeout=20).values():
-            _unless(future, KafkaError.GROUP_ID_NOT_FOUND)
-        deadline = time.monotonic() + WORK_WITHIN_S
-        while set(old) & set(admin.list_topics(timeout=20).topics):
-            if time.monotonic() > deadline:
-                raise ChaosError(f"topics of an earlier run cannot be deleted: {', '.join(old)}")
-            world.stop.wait(0.1)
-    except KafkaException as problem:
-        raise ChaosError(f"what an earlier run left behind cannot be deleted: {problem}") from problem
+    deadline = time.monotonic() + WORK_WITHIN_S
+    while True:
+        try:
+            if _delete(admin):
+                return
+            said = "they are still there"
+        except KafkaException as problem:
+            said = str(problem)  # a coordinator that is loading, say
+        if time.monotonic() > deadline:
+            raise ChaosError(f"topics and groups of an earlier run cannot be deleted: {said}")
+        world.stop.wait(0.2)
 
 
-def _unless(future: Future[None], code: int) -> None:
-    try:
+def _delete(admin: AdminClient) -> bool:
+    """Whether nothing is left. KafkaException."""
+    there = admin.list_topics(timeout=20).topics
+    old = [name for name in there if name in {topic.name for topic in TOPICS} or name.startswith(PROBE)]
+    for future in admin.delete_topics(old, request_timeout=20).values() if old else ():
         future.result(30)
-    except KafkaException as problem:
-        if problem.args[0].code() != code:
-            raise
+    for future in admin.delete_consumer_groups(list(GROUPS), request_timeout=20).values():
+        try:
+            future.result(30)
+        except KafkaException as problem:
+            if problem.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+    return not old
 
 
 def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: Watcher) -> Outcome:
