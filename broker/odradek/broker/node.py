@@ -22,10 +22,9 @@ from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.refusals import others_remembered
-from odradek.broker.replica_manager import ReplicaManager
+from odradek.broker.replica_manager import ReplicaManager, replication_config
 from odradek.broker.topic_creation import INTERNAL_TOPICS, TopicCreation
 from odradek.controller.settings import GROUP_VERSION
-from odradek.replication.config import ReplicationConfig
 from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
 
@@ -188,7 +187,7 @@ class Node:
         )
         self.replication = ReplicationDriver(
             config.node_id,
-            ReplicationConfig(replica_lag_time_max_ms=config.replica_lag_time_max_ms),
+            replication_config(config),
             transport=ports.peers.replication if ports.peers is not None else NoPeers(),
             controller=ProposalsToController(self),
             syncer=ports.syncer,

@@ -101,6 +101,7 @@ class ReplicationDriver:
         self._served = 0
         self._later: Timer | None = None
         self._linger: Timer | None = None
+        self._join_linger: Timer | None = None
         self._lag_timer: Timer | None = None
 
     # The broker: what it knows -----------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ class ReplicationDriver:
         for session in list(self._accepted):
             session.end()
         self._proposals.close()
-        for timer in (self._later, self._linger, self._lag_timer, self._serve_timer):
+        for timer in (self._later, self._linger, self._join_linger, self._lag_timer, self._serve_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -521,21 +522,26 @@ class ReplicationDriver:
             if not outgoing.stale:
                 outgoing.stale = True
                 outgoing.session.stale.append(outgoing)
-        if replica.outgoing:
-            self.linger()
+        if replica.outgoing and self._linger is None:
+            due = self.now_ms() + self.config.high_watermark_linger_ms
+            self._linger = self.timers.at(due, self._tell_stale)
         replica.events.high_watermark_moved(replica)
 
-    def linger(self) -> None:
-        """What could travel with batches, or after an acknowledgement, is not held up for longer than this."""
-        if self._linger is None:
-            due = self.now_ms() + self.config.high_watermark_linger_ms
-            self._linger = self.timers.at(due, self._linger_over)
-
-    def _linger_over(self, now_ms: int) -> None:
+    def _tell_stale(self, now_ms: int) -> None:
         self._linger = None
         for session in list(self._serving.values()):
             if session.stale:
                 session.tell_stale()
+        self.flush()
+
+    def linger_for_acks(self) -> None:
+        """What waits for an acknowledgement is not held up for longer than this."""
+        if self._join_linger is None:
+            self._join_linger = self.timers.at(self.now_ms() + self.config.join_linger_ms, self._go_on)
+
+    def _go_on(self, now_ms: int) -> None:
+        self._join_linger = None
+        for session in list(self._serving.values()):
             if session.held:
                 session.go_on()
         self.flush()

@@ -77,7 +77,7 @@ def test_what_waits_for_an_acknowledgement_that_does_not_come_goes_after_the_lin
     lab = ready(Lab())
     for value in (b"a", b"b", b"c"):
         lab[1].produce(value)
-    lab.now += lab.config.high_watermark_linger_ms
+    lab.now += lab.config.join_linger_ms
     lab[1].timers.advance(lab.now)
     assert [each.fetch_offset for each in lab.data()] == [0, 1, 2]
     lab.run()
