@@ -278,7 +278,8 @@ class BrokerLifecycle:
         `LEAVE_MS_MAX`, or when no controller has answered for `LEAVE_UNANSWERED_MS`.
         """
         self._shut_down = done
-        if self._peer_port is None or self.broker_epoch < 0 or not self._quorum.has_leader:
+        wanted = self._config.static.get("controlled.shutdown.enable", "true").strip().lower() == "true"
+        if not wanted or self._peer_port is None or self.broker_epoch < 0 or not self._quorum.has_leader:
             self._finish_shutdown()
             return
         now_ms = self._monotonic_ms()

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
+from odradek.broker.idle_keys import without_effect
 from odradek.broker.listeners import (
     SERVED_PROTOCOLS,
     Listener,
@@ -217,6 +218,9 @@ class _Builder:
             self.warnings.append(
                 f"These configurations '[{', '.join(sorted(unknown))}]' were supplied but are not used yet."
             )
+        idle = without_effect({key: setting.value for key, setting in self.settings.items()})
+        if idle:
+            self.warnings.append(f"These configurations have no effect here: {', '.join(idle)}")
 
     def cluster_id(self, text: str | None) -> str | None:
         if not text:
@@ -242,6 +246,12 @@ class _Builder:
 
     def directories(self) -> dict[str, Any]:
         dirs = tuple(self.words("log.dirs") or self.words("log.dir"))
+        cordoned = self.words("cordoned.log.dirs")
+        alone = "When cordoned.log.dirs is set to *, it must not contain other values"
+        self.require("*" not in cordoned or len(cordoned) == 1, "cordoned.log.dirs", alone)
+        missing = [path for path in cordoned if path not in dirs and path != "*"]
+        text = "All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : "
+        self.require(not missing, "cordoned.log.dirs", text + ", ".join(missing))
         return {"log_dirs": dirs, "metadata_dir": self.text("metadata.log.dir") or dirs[0]}
 
     def quorum(self, node_id: int, roles: frozenset[str]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ SAVE_EPOCHS_MS = 100
 SAVE_EPOCHS = 8
 """Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
 AWAKE_CHECK_MS = 250
+CHECKPOINTS = ("log.flush.start.offset.checkpoint.interval.ms", "replica.high.watermark.checkpoint.interval.ms")
 NEVER_NS = 1 << 63
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
@@ -249,7 +250,7 @@ class Node:
         self.logs.on_unsaved_epochs = self._save_epochs_soon
         self._save_epochs_soon()
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
-        self._every(self.config.log_flush_offset_checkpoint_interval_ms, self._checkpoint)
+        self._every(self._checkpoint_ms(), self._checkpoint)
         if self.ports.peers is not None:
             self._stay_awake()
             self._every(AWAKE_CHECK_MS, self._stay_awake)
@@ -322,6 +323,11 @@ class Node:
     def _save_epochs(self, _now_ms: int) -> None:
         if not self.stopping and self.logs.save_epochs(SAVE_EPOCHS):
             self._save_epochs_soon()
+
+    def _checkpoint_ms(self) -> int:
+        """All checkpoints are written together, as often as the most frequent of those that somebody has set."""
+        every = [int(self.config.static[key]) for key in CHECKPOINTS if key in self.config.static]
+        return min([self.config.log_flush_offset_checkpoint_interval_ms, *every])
 
     def _checkpoint(self) -> None:
         self.logs.checkpoint(self.replicas.high_watermarks())

@@ -121,8 +121,8 @@ def tell(logs: LogManager, report: OpenReport, log: Any) -> None:
     """What a person should know of what was found."""
     for path in report.foreign:
         log.warning("not a log, left alone", path=path)
-    for path in report.strays:
-        log.warning("a log that was set aside, left alone", path=path)
+    if report.strays:  # told of as a warning when that happened
+        log.info("logs that were set aside are still there", count=len(report.strays), first=report.strays[0])
     for directory, reason in report.failed:
         log.error("a log cannot be opened: its partition is offline", directory=directory, reason=reason)
     for data_dir in logs.dirs:

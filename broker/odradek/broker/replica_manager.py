@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odradek.broker.directory_assignments import DirectoryAssignments
@@ -466,8 +467,12 @@ class ReplicaManager:
         """cordoned.log.dirs, of this broker: paths, or * for all."""
         value = own.get(CORDONED, self._static.get(CORDONED, ""))
         paths = {path.strip() for path in value.split(",")}
-        every = [data_dir.path for data_dir in self._logs.dirs]
-        cordoned = frozenset(path for path in every if path in paths or "*" in paths)
+        # A directory is named as in log.dirs, which may be a relative path, or by its path.
+        names = (self._static.get("log.dirs") or self._static.get("log.dir", "")).split(",")
+        known = dict(zip_longest((data_dir.path for data_dir in self._logs.dirs), names, fillvalue=""))
+        cordoned = frozenset(
+            path for path, name in known.items() if not paths.isdisjoint(("*", name.strip(), path)) and path
+        )
         if cordoned != self._logs.cordoned:
             self._logs.cordoned = cordoned
             self.on_cordoned()

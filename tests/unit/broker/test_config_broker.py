@@ -6,6 +6,7 @@ import pytest
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
 from odradek.broker.config_builder import build_config, settings_of, zero_config
+from odradek.broker.idle_keys import KEYS
 from odradek.broker.listeners import Listener, Voter
 from odradek.broker.properties import from_environment, parse_overrides, parse_properties
 from odradek.metadata.configs import BROKERS
@@ -67,6 +68,41 @@ def test_the_sample_file_of_kafka_starts_a_node() -> None:
     assert config.static["log.retention.hours"] == "168"
     assert config.warnings == ()
     assert not config.alone  # others may join at the controller listener
+
+
+def test_what_changes_nothing_is_told_of_once_unless_it_is_the_default() -> None:
+    idle = {
+        "num.io.threads": "16",
+        "metadata.log.segment.bytes": "2147483647",
+        "replica.fetch.min.bytes": "1",
+    }
+    known = {"num.network.threads": "3", "num.partitions": "7"}
+    config = build({**idle, **known})
+    assert config.warnings == (
+        "These configurations have no effect here: metadata.log.segment.bytes, num.io.threads",
+    )
+
+
+def test_no_key_without_effect_is_read_somewhere() -> None:
+    assert not KEYS & set(KEY_FIELDS.values())
+    assert set(BROKERS) >= KEYS
+
+
+@pytest.mark.parametrize(
+    ("cordoned", "text"),
+    [
+        (
+            "/a,/c",
+            "All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : /c",
+        ),
+        ("*,/a", "When cordoned.log.dirs is set to \\*, it must not contain other values"),
+    ],
+)
+def test_only_log_directories_can_be_cordoned(cordoned: str, text: str) -> None:
+    build({"log.dirs": "/a,/b", "cordoned.log.dirs": "/b"})
+    build({"log.dirs": "/a,/b", "cordoned.log.dirs": "*"})
+    with pytest.raises(StartupError, match=text):
+        build({"log.dirs": "/a,/b", "cordoned.log.dirs": cordoned})
 
 
 def test_an_override_beats_the_environment_beats_the_file_beats_the_default() -> None:

@@ -35,7 +35,7 @@ SECOND = "/second"
 def harness() -> NodeHarness:
     """`t` has one partition, in the first directory."""
     harness = make()
-    harness.create_topic("t", **{"segment__bytes": "1048576"})
+    harness.create_topic("t", segment__bytes="1048576")
     here(harness, "t")
     return harness
 
