@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from odradek.storage.cleaner import KEY_BYTES
+from odradek.storage.cleaner import KEY_BYTES, run
 from odradek.storage.compaction import Compaction, measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.memory_disk import MemoryDisk
 from odradek.wire.errors import KafkaError
 from odradek.wire.records import Codec, Record, build_batch, end_txn_marker, iter_batches, read_records
+from support.compaction import swap
 
 NOW = 1_700_000_000_000
 DIR = "/data/t-0"
@@ -116,14 +117,12 @@ class Life:
             return
         table = self.rng.choice((5, KEYS, 100)) * KEY_BYTES
         compaction = Compaction.begin(self.log, dirty, self.now, table)
-        compaction.work(self.disk)
-        assert compaction.problem is None
-        assert compaction.cleaned is not None
-        assert compaction.cleaned.end_offset > dirty.first_dirty_offset
-        self.maybe_clean_below = max(self.maybe_clean_below, compaction.cleaned.end_offset)
-        assert compaction.finish()
+        cleaned = run(compaction.job, self.disk)
+        assert cleaned.end_offset > dirty.first_dirty_offset
+        self.maybe_clean_below = max(self.maybe_clean_below, cleaned.end_offset)
+        assert swap(compaction, cleaned)
         self.log.flush_blocking()
-        self.clean_below = compaction.cleaned.end_offset
+        self.clean_below = cleaned.end_offset
         self.cleanings += 1
         self.check_clean()
 

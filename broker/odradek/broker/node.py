@@ -18,6 +18,7 @@ from odradek.broker.coordinators import Coordinators
 from odradek.broker.doubts import HOLD_MS, Doubts
 from odradek.broker.fetch_session import FetchSessions
 from odradek.broker.health import missing_of_broker
+from odradek.broker.log_compaction import LogCompaction
 from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from odradek.ports.timers import TimerQueue
     from odradek.raft.raft_driver import Transport
     from odradek.replication.ports import ReplicationTransport, Stream, StreamEvents
+    from odradek.storage.log_cleaner import Workers
     from odradek.storage.manager import LogManager
     from odradek.wire.messages.alter_partition import AlterPartitionRequest, AlterPartitionResponse
 
@@ -59,7 +61,10 @@ SAVE_EPOCHS_MS = 100
 SAVE_EPOCHS = 8
 """Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
 AWAKE_CHECK_MS = 250
-CHECKPOINTS = ("log.flush.start.offset.checkpoint.interval.ms", "replica.high.watermark.checkpoint.interval.ms")
+CHECKPOINTS = (
+    "log.flush.start.offset.checkpoint.interval.ms",
+    "replica.high.watermark.checkpoint.interval.ms",
+)
 NEVER_NS = 1 << 63
 EXPIRATION_CHECK_MS = 600_000
 """Between looks for idle producer ids, as in Kafka."""
@@ -86,6 +91,8 @@ class Ports:
     """Total and usable bytes of the file system a directory is on."""
     peers: PeerPorts | None = None
     """The ways to other nodes; None for a node without any."""
+    cleaners: Callable[[], Workers] | None = None
+    """Makes those who compact logs; None: the syncer's thread, in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +215,10 @@ class Node:
         )
         self.partitions = self.replicas.partitions
         self.leader_of = self.replicas.leader_of
+        self.compaction = LogCompaction(
+            config, ports, logs, self.partitions, lambda: config.layers(self.image.configs)
+        )
+        self.replicas.is_cleaning = self.replicas.moves.is_cleaning = self.compaction.is_cleaning
         self.producer_ids = ProducerIds(self._ask_controller)
         self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
@@ -250,6 +261,7 @@ class Node:
         self.logs.on_unsaved_epochs = self._save_epochs_soon
         self._save_epochs_soon()
         self._every(self.config.log_retention_check_interval_ms, self.replicas.delete_old_segments)
+        self.compaction.start()
         self._every(self._checkpoint_ms(), self._checkpoint)
         if self.ports.peers is not None:
             self._stay_awake()
@@ -265,6 +277,7 @@ class Node:
         """Everything durable and marked clean. Connections are closed by the driver before."""
         self.stopping = True
         self.lifecycle.stop()
+        self.compaction.stop()
         self.replicas.close()
         self.flush()
         self.replication.close()

@@ -36,6 +36,7 @@ from odradek.storage.real_disk import RealDisk, ThreadSyncer
 
 if TYPE_CHECKING:
     from odradek.broker.http_server import HttpServer
+    from odradek.storage.log_cleaner import Workers
 
 READY_TIMEOUT_S = 30.0
 BACKLOG_MIN = 1024
@@ -225,7 +226,15 @@ async def _run_node(
         return 0
     metrics = BrokerMetrics()
     metadata_dir = _metadata_dir(config, logs)
-    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space)
+    cleaners: list[Workers] = []
+
+    def make_cleaners() -> Workers:
+        from odradek.broker.cleaner_processes import CleanerProcesses
+
+        cleaners.append(CleanerProcesses(loop.call_soon_threadsafe, node.settle))
+        return cleaners[0]
+
+    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space, cleaners=make_cleaners)
     others = None
     if not config.alone:
         others = await OtherNodes.start(config, logs, metadata_dir, descriptors.nodes, rng, log)
@@ -262,6 +271,8 @@ async def _run_node(
         error = await fatal
     finally:
         sockets_left = [sock for _, sock in sockets]
+        for each in cleaners:
+            each.close()
         await _shut_down(node, servers, sockets_left, log)
         loop_timers.stop()
         if files is not None:

@@ -309,7 +309,7 @@ class LogAppends(LogReads):
         if segment.size + size > config.segment_bytes or last_offset > segment.offset_max:
             return True
         if segment.roll_after_timestamp == NEVER + 1:
-            late = wall_ms > segment.created_ms + config.segment_ms
+            late = wall_ms > segment.created_ms + config.roll_ms
         else:
             late = timestamp > segment.roll_after_timestamp > NEVER
         return late or segment.index_is_full(config.segment_index_bytes)
@@ -327,7 +327,7 @@ class LogAppends(LogReads):
         jitter = min(self.config.segment_jitter_ms, self.config.segment_ms)
         if jitter:
             jitter = crc32c(f"{self.topic}-{self.partition}@{segment.base_offset}".encode()) % jitter
-        segment.roll_after_timestamp = min(first_timestamp + self.config.segment_ms - jitter, NO_LIMIT)
+        segment.roll_after_timestamp = min(first_timestamp + self.config.roll_ms - jitter, NO_LIMIT)
 
     def _ready(self) -> None:
         """Make an active segment that was opened after a clean stop writable."""

@@ -9,7 +9,7 @@ part ends; then every segment up to there is written anew without what the table
   after a restart. So does the last batch of what was cleaned: the log ends where it did.
 
 A job is data and touches nothing but closed segments and files with the suffix `.cleaned`, so it may run in another
-thread or process. `compaction.py` says when and puts the result in place.
+thread or process (cleaner_worker.py). `compaction.py` says when and puts the result in place.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from odradek.wire.records import HEADER, BatchHeader, Record, build_batch, empty
 KEY_BYTES = 200
 """What one key takes in the table: hash, offset, and Python's share of them."""
 _WRITE_BYTES = 1 << 20
+_SYNC_BYTES = 32 << 20
+"""Written between two fsyncs: a gigabyte that goes to the medium at once holds up everybody else's writes."""
+_JOINED_MAX = 32
+"""Segments that become one: the swap renames the files of each on the thread that answers requests."""
 _BATCH_BYTES_MAX = 32 << 20
 _BATCH_RECORDS_MAX = 1_000_000
 """What one batch may hold, decompressed. A compacted topic takes less; others may have been there before it was one."""
@@ -98,6 +102,31 @@ class Cleaned:
     bytes_written: int = 0
     records_read: int = 0
     records_kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of a job: one of these."""
+
+    cleaned: Cleaned | None = None
+    problem: str | None = None
+    """The log cannot be cleaned as it is."""
+    error: OSError | None = None
+    """The disk failed."""
+    died: str | None = None
+    """Whoever was at it did not live to finish, and why."""
+
+
+def attempt(job: CleaningJob, disk: Disk) -> Outcome:
+    """`run`, with what it raises as an outcome."""
+    try:
+        return Outcome(run(job, disk))
+    except CleaningError as error:
+        return Outcome(problem=str(error))
+    except OSError as error:
+        return Outcome(error=error)
+    except MemoryError:
+        return Outcome(died="out of memory")
 
 
 def run(job: CleaningJob, disk: Disk) -> Cleaned:
@@ -308,7 +337,9 @@ def _grouped(job: CleaningJob, end: int) -> Iterator[tuple[SourceSegment, ...]]:
     for source in job.segments:
         if source.base_offset >= end:
             break
-        fits = group and source.end_offset - group[0].base_offset <= RELATIVE_OFFSET_MAX
+        fits = 0 < len(group) < _JOINED_MAX and (
+            source.end_offset - group[0].base_offset <= RELATIVE_OFFSET_MAX
+        )
         if group and not (fits and size + source.size <= job.segment_bytes):
             yield tuple(group)
             group, size = [], 0
@@ -327,7 +358,7 @@ def _write_group(
     file = disk.open(path, create=True)
     changed = len(sources) > 1
     pending: list[Buffer] = []
-    pending_bytes = 0
+    pending_bytes = unsynced = 0
     try:
         for source in sources:
             for header, batch in _batches(job, disk, source):
@@ -340,7 +371,11 @@ def _write_group(
                 pending_bytes += len(kept)
                 if pending_bytes >= _WRITE_BYTES:
                     file.append(pending)
+                    unsynced += pending_bytes
                     pending, pending_bytes = [], 0
+                    if unsynced >= _SYNC_BYTES:
+                        file.sync()
+                        unsynced = 0
             cleaned.bytes_read += source.size
         if pending:
             file.append(pending)

@@ -1,7 +1,7 @@
 """How far a log may be compacted, whether that is worth it, and the swap that puts new segments in place of old ones.
 
-Called by the owner of the log. What is heavy is `Compaction.work`, which touches neither the log nor its files and runs
-wherever a `Syncer` takes it; `begin` and `finish` look at names and headers.
+Called by the owner of the log. What is heavy is the job of a `Compaction`, which touches neither the log nor its files
+and is done elsewhere; `begin` and `swap_next` look at names and headers.
 
 The swap: `.cleaned` files (durable already) become `.swap`, the replaced ones `.deleted`, `.swap` files get their
 names, the `.log` of a segment as the last that becomes `.swap` and the first that loses it. A crash between any two of
@@ -11,21 +11,18 @@ the log is clean does so when the directory has been synced: cleaned twice is ri
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
-from odradek.ports.disk import Disk
 from odradek.storage import layout
 from odradek.storage.batch import Damage, walk_headers
 from odradek.storage.cleaner import (
     KEY_BYTES,
     Cleaned,
     CleanedGroup,
-    CleaningError,
     CleaningJob,
     LastOfProducer,
     SourceSegment,
-    remove_cleaned,
-    run,
 )
 from odradek.storage.config import UNLIMITED
 from odradek.storage.log import Log
@@ -46,8 +43,8 @@ class Dirty:
     """How many, from the first of the log, may be cleaned."""
     clean_bytes: int
     dirty_bytes: int
-    is_overdue: bool
-    """`max.compaction.lag.ms` is over for something dirty."""
+    delay_ms: int
+    """For how long `max.compaction.lag.ms` has been over for something dirty; 0 if it is not."""
 
     @property
     def ratio(self) -> float:
@@ -56,7 +53,7 @@ class Dirty:
 
     def is_worth_it(self, min_ratio: float) -> bool:
         """`min.cleanable.dirty.ratio`, unless it cannot wait."""
-        return self.dirty_bytes > 0 and (self.is_overdue or self.ratio > min_ratio)
+        return self.dirty_bytes > 0 and (self.delay_ms > 0 or self.ratio > min_ratio)
 
 
 def measure(log: Log, clean_below: int, last_stable_offset: int, wall_ms: int) -> Dirty | None:
@@ -87,8 +84,8 @@ def measure(log: Log, clean_below: int, last_stable_offset: int, wall_ms: int) -
         count, end = at + 1, end_offset
     if dirty_bytes == 0:
         return None
-    overdue = wall_ms - earliest > log.config.max_compaction_lag_ms
-    return Dirty(first_dirty, end, count, clean_bytes, dirty_bytes, overdue)
+    delay_ms = max(0, wall_ms - earliest - log.config.max_compaction_lag_ms)
+    return Dirty(first_dirty, end, count, clean_bytes, dirty_bytes, delay_ms)
 
 
 def _is_young(log: Log, segment: Segment, wall_ms: int) -> bool:
@@ -97,33 +94,34 @@ def _is_young(log: Log, segment: Segment, wall_ms: int) -> bool:
 
 
 def _first_timestamp(log: Log, segment: Segment, wall_ms: int) -> int:
-    """Of the first batch, as Kafka has it; read only where something depends on it."""
+    """Of the first batch, as Kafka has it; read only where something depends on it, and once."""
     if log.config.max_compaction_lag_ms >= UNLIMITED or segment.written == 0:
         return wall_ms
-    file = segment.file or log._pool.open(segment)
-    try:
-        _, header = next(walk_headers(file, 0, segment.written, chunk=64))
-    except Damage:
-        return wall_ms
-    return header.max_timestamp if header.max_timestamp >= 0 else wall_ms
+    if segment.first_timestamp is None:
+        file = segment.file or log._pool.open(segment)
+        try:
+            _, header = next(walk_headers(file, 0, segment.written, chunk=64))
+        except Damage:
+            return wall_ms
+        segment.first_timestamp = header.max_timestamp
+    return segment.first_timestamp if segment.first_timestamp >= 0 else wall_ms
 
 
 class Compaction:
-    """One cleaning of one log: begin, work, finish."""
+    """One cleaning of one log: begin, the job, `prepare_swap`, `swap_next` until there is nothing left."""
 
-    __slots__ = ("_log", "_sources", "cleaned", "job", "problem")
+    __slots__ = ("_groups", "_log", "_sources", "_truncations", "job")
 
     def __init__(self, log: Log, sources: tuple[Segment, ...], job: CleaningJob) -> None:
         self._log = log
         self._sources = sources
+        self._truncations = log.truncations
+        self._groups: deque[CleanedGroup] = deque()
         self.job = job
-        self.cleaned: Cleaned | None = None
-        self.problem: CleaningError | None = None
-        """Why the log cannot be cleaned: nothing was changed."""
 
     @classmethod
     def begin(cls, log: Log, dirty: Dirty, wall_ms: int, table_bytes: int) -> Compaction:
-        """`table_bytes`: `log.cleaner.dedupe.buffer.size`, of this one cleaning. KafkaError for damage."""
+        """`table_bytes`: what this one cleaning may take for its table. KafkaError for damage."""
         sources = tuple(log._segments[: dirty.segments])
         ends = [*log._bases[1:], log.log_end_offset]
         aborted: list[AbortedTxn] = []
@@ -137,9 +135,11 @@ class Compaction:
             ),
             first_dirty_offset=dirty.first_dirty_offset,
             aborted=tuple(aborted),
+            # What a producer has written since, nobody looks for in these segments.
             producers={
                 entry.producer_id: LastOfProducer(entry.epoch, entry.last_offset)
                 for entry in log.active_producers()
+                if entry.last_offset < dirty.end_offset
             },
             now_ms=wall_ms,
             delete_retention_ms=log.config.delete_retention_ms,
@@ -149,32 +149,44 @@ class Compaction:
         )
         return cls(log, sources, job)
 
-    def work(self, disk: Disk) -> None:
-        """The heavy part; elsewhere. OSError if the disk fails."""
-        try:
-            self.cleaned = run(self.job, disk)
-        except CleaningError as error:
-            self.problem = error
+    @property
+    def is_of_use(self) -> bool:
+        """Whether the log is still as the job has it, and still to be compacted."""
+        log = self._log
+        return (
+            not log.offline
+            and log.config.cleanup_compact
+            and log.truncations == self._truncations
+            and tuple(log._segments[: len(self._sources)]) == self._sources
+        )
 
-    def finish(self) -> bool:
-        """Put the new segments in place; False if the log has changed meanwhile and they are of no use.
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left to be swapped."""
+        return not self._groups
+
+    def prepare_swap(self, cleaned: Cleaned) -> bool:
+        """Before the first `swap_next`; False if the result is of no use any more."""
+        if not self.is_of_use:
+            return False
+        self._log.compacted_below = max(self._log.compacted_below, cleaned.end_offset)
+        self._groups.extend(cleaned.groups)
+        return True
+
+    def swap_next(self) -> bool:
+        """Put one new segment in place; whether there are more, and the log has not been cut since the last.
 
         The directory entries become durable with the next `sync` of the log. OSError takes the log offline.
         """
-        log, cleaned = self._log, self.cleaned
-        if cleaned is None or log.offline:
+        log, groups = self._log, self._groups
+        if not groups or log.offline or log.truncations != self._truncations:
             return False
         try:
-            if tuple(log._segments[: len(self._sources)]) != self._sources:
-                remove_cleaned(log._pool.disk, log.dir)
-                return False
-            log.compacted_below = max(log.compacted_below, cleaned.end_offset)
-            for group in cleaned.groups:
-                _swap(log, group)
+            _swap(log, groups.popleft())
         except OSError as error:
             log.fail(error)
             raise
-        return True
+        return bool(groups)
 
 
 def _swap(log: Log, group: CleanedGroup) -> None:

@@ -61,6 +61,13 @@ class LogConfig:
         """Some record may be too old: no header tells, each is looked at."""
         return self.timestamp_type == CREATE_TIME and self.timestamp_before_max_ms < UNLIMITED
 
+    @property
+    def roll_ms(self) -> int:
+        """Age at which a segment is closed: `segment.ms`, and in time for `max.compaction.lag.ms` (KIP-354)."""
+        if self.cleanup_compact and self.max_compaction_lag_ms > 0:
+            return min(self.segment_ms, self.max_compaction_lag_ms)
+        return self.segment_ms
+
     def compression_level(self, codec: Codec) -> int | None:
         """`compression.<codec>.level`; None for codecs without levels."""
         if codec is Codec.GZIP:

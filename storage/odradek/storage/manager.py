@@ -526,17 +526,11 @@ class LogManager:
         self._write_cleaner_offsets(data_dir, durable=False)
 
     def sync_closed(self, log: Log) -> None:
-        """Closed segments are compacted once they are on the medium. After a crash nobody sees to that before the log is
-        written to again.
+        """Closed segments are compacted once they are on the medium. After a crash nobody sees to that before the log
+        is written to again.
         """
         if log.recovery_point < log.active_segment.base_offset and not log.is_syncing and not log.offline:
             log.sync(self.syncer, _ignore)
-
-    def note_recovery_point(self, log: Log) -> int:
-        """Have the recovery point on disk, durably; what it is there. Blocking, small."""
-        data_dir = self.dir_of(log)
-        self._checkpoint_dir(data_dir, None, durable=True)
-        return -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
 
     def save_recovery_points(self, log: Log) -> tuple[int, Callable[[], None]]:
         """Write down the recovery points of the directory; (that of `log`, what makes it durable and blocks)."""

@@ -222,12 +222,15 @@ class RealDisk(Disk):
     """The file system of this machine."""
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> RealFile:
+        return RealFile(self.descriptor(path, create=create, exclusive=exclusive), path)
+
+    def descriptor(self, path: str, *, create: bool, exclusive: bool) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT
         if exclusive:
             flags |= os.O_CREAT | os.O_EXCL
-        return RealFile(os.open(path, flags, 0o644), path)
+        return os.open(path, flags, 0o644)
 
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from odradek.storage.compaction import Compaction, measure
+from odradek.storage.compaction import measure
 from odradek.wire.messages.delete_groups import DeleteGroupsRequest
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
 from odradek.wire.messages.offset_commit import (
@@ -15,6 +15,7 @@ from odradek.wire.messages.offset_commit import (
     OffsetCommitRequestTopic,
 )
 from odradek.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestTopic
+from support.compaction import clean
 from support.node_harness import Client, NodeHarness
 
 GROUPS = [f"g{number}" for number in range(6)]
@@ -63,11 +64,8 @@ def compact(node: NodeHarness) -> int:
         dirty = measure(log, 0, log.last_stable_offset(partition.high_watermark), now)
         if dirty is None:
             continue
-        compaction = Compaction.begin(log, dirty, now, 1 << 20)
-        compaction.work(node.disk)
-        assert compaction.finish()
-        assert compaction.cleaned is not None
-        gone += compaction.cleaned.records_read - compaction.cleaned.records_kept
+        cleaned = clean(log, dirty, now, 1 << 20, node.disk)
+        gone += cleaned.records_read - cleaned.records_kept
     return gone
 
 

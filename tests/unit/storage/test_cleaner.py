@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odradek.storage.cleaner import KEY_BYTES, Cleaned
+from odradek.storage.cleaner import KEY_BYTES, Cleaned, CleaningError, run
 from odradek.storage.compaction import Compaction, Dirty, measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
@@ -21,6 +21,7 @@ from odradek.wire.records import (
     iter_batches,
     read_records,
 )
+from support.compaction import clean, swap
 
 NOW = 1_700_000_000_000
 DAY = 24 * 3600 * 1000
@@ -67,13 +68,9 @@ class Topic:
     def clean(self, table_bytes: int = TABLE) -> Cleaned:
         dirty = self.measure()
         assert dirty is not None, "nothing to clean"
-        compaction = Compaction.begin(self.log, dirty, self.now, table_bytes)
-        compaction.work(self.bench.disk)
-        assert compaction.problem is None
-        assert compaction.finish()
-        assert compaction.cleaned is not None
-        self.clean_below = compaction.cleaned.end_offset
-        return compaction.cleaned
+        cleaned = clean(self.log, dirty, self.now, table_bytes, self.bench.disk)
+        self.clean_below = cleaned.end_offset
+        return cleaned
 
     def batches(self) -> list[tuple[BatchHeader, list[Record]]]:
         found: list[tuple[BatchHeader, list[Record]]] = []
@@ -329,9 +326,8 @@ def test_a_batch_with_more_keys_than_the_table_is_said_to_be_the_problem(topic: 
     dirty = topic.measure()
     assert dirty is not None
     compaction = Compaction.begin(topic.log, dirty, NOW, 4 * KEY_BYTES)
-    compaction.work(topic.bench.disk)
-    assert "more than 4 keys" in str(compaction.problem)
-    assert not compaction.finish()
+    with pytest.raises(CleaningError, match="more than 4 keys"):
+        run(compaction.job, topic.bench.disk)
 
 
 def test_small_segments_are_joined_up_to_segment_bytes(bench: Any) -> None:
@@ -372,9 +368,8 @@ def test_damage_leaves_everything_as_it_is(memory_bench: Any) -> None:
     dirty = topic.measure()
     assert dirty is not None
     compaction = Compaction.begin(topic.log, dirty, NOW, TABLE)
-    compaction.work(memory_bench.disk)
-    assert "CRC" in str(compaction.problem)
-    assert not compaction.finish()
+    with pytest.raises(CleaningError, match="CRC"):
+        run(compaction.job, memory_bench.disk)
     assert not [name for name in memory_bench.disk.listdir(topic.log.dir) if "clean" in name]
 
 
@@ -385,11 +380,38 @@ def test_a_log_that_was_cut_meanwhile_keeps_what_it_has(topic: Topic) -> None:
     dirty = topic.measure()
     assert dirty is not None
     compaction = Compaction.begin(topic.log, dirty, NOW, TABLE)
-    compaction.work(topic.bench.disk)
+    cleaned = run(compaction.job, topic.bench.disk)
     topic.log.truncate_fully_and_start_at(50, NOW)
-    assert not compaction.finish()
+    assert not compaction.is_of_use
+    assert not swap(compaction, cleaned)
     assert topic.log.log_end_offset == 50
-    assert not [name for name in topic.bench.disk.listdir(topic.log.dir) if "clean" in name]
+
+
+def test_a_log_that_was_cut_inside_what_was_compacted_keeps_what_it_has(topic: Topic) -> None:
+    topic.append(("a", "1"))
+    topic.append(("a", "2"))
+    topic.close_segment()
+    topic.append(("b", "1"))
+    dirty = topic.measure()
+    assert dirty is not None
+    compaction = Compaction.begin(topic.log, dirty, NOW, TABLE)
+    cleaned = run(compaction.job, topic.bench.disk)
+    topic.log.truncate_to(1)
+    assert not swap(compaction, cleaned)
+    assert topic.records() == [(0, "a", "1")]
+
+
+def test_a_topic_that_is_not_to_be_compacted_any_more_keeps_what_it_has(topic: Topic) -> None:
+    topic.append(("a", "1"))
+    topic.append(("a", "2"))
+    topic.close_segment()
+    dirty = topic.measure()
+    assert dirty is not None
+    compaction = Compaction.begin(topic.log, dirty, NOW, TABLE)
+    cleaned = run(compaction.job, topic.bench.disk)
+    topic.log.set_config(LogConfig())
+    assert not swap(compaction, cleaned)
+    assert [value for _, _, value in topic.records()] == ["1", "2"]
 
 
 def test_a_follower_takes_what_compaction_left(memory_bench: Any) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
 import pytest
 
-from odradek.storage.cleaner import Cleaned
+from odradek.storage.cleaner import Cleaned, CleaningJob, Outcome
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
-from odradek.storage.log_cleaner import LogCleaner
+from odradek.storage.log_cleaner import (
+    DEATHS_MAX,
+    LOGS_AT_ONCE,
+    RETRY_MS,
+    CleanerSettings,
+    LogCleaner,
+    Look,
+    WorkersHere,
+)
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
 from odradek.storage.state import NO_LIMIT
@@ -19,6 +29,22 @@ from odradek.wire.records import iter_batches, read_records, simple_batch
 NOW = 1_700_000_000_000
 COMPACT = LogConfig(cleanup_compact=True, cleanup_delete=False)
 CHECKPOINT = "/data/d0/cleaner-offset-checkpoint"
+
+
+class Workers(WorkersHere):
+    """Some of whom come to an end of their own."""
+
+    def __init__(self, jobs: StepSyncer, disk: MemoryDisk) -> None:
+        super().__init__(jobs.run, disk)
+        self._jobs = jobs
+        self.ends: list[Outcome] = []
+
+    def clean(self, job: CleaningJob, done: Callable[[Outcome], None]) -> None:
+        if self.ends:
+            outcome = self.ends.pop(0)
+            self._jobs.run(lambda: None, lambda _: done(outcome))
+        else:
+            super().clean(job, done)
 
 
 class Node:
@@ -35,13 +61,23 @@ class Node:
         self.logs = LogManager(self.disk, self.syncer, ["/data/d0"], rng=Random(1))
         self.logs.start(node_id=1, cluster_id=None)
         self.report = self.logs.open_all(self.now, lambda topic: COMPACT)
+        self.workers = Workers(self.jobs, self.disk)
+        self.elapsed = 0
         self.cleaner = LogCleaner(
-            self.logs, self.disk, self.jobs.run, lambda log: log.written_end_offset, table_bytes=1 << 20
+            self.logs,
+            self.disk,
+            self.jobs.run,
+            self.workers,
+            lambda log: log.written_end_offset,
+            lambda: self.elapsed,
         )
+        self.cleaner.settings = CleanerSettings(threads=1, table_bytes=1 << 20)
         self.cleaned: list[tuple[str, Cleaned]] = []
         self.refused: list[tuple[str, str]] = []
-        self.cleaner.on_cleaned = lambda log, cleaned: self.cleaned.append((log.topic, cleaned))
+        self.broken_off: list[tuple[str, str]] = []
+        self.cleaner.on_cleaned = lambda log, cleaned, elapsed_ms: self.cleaned.append((log.topic, cleaned))
         self.cleaner.on_uncleanable = lambda log, reason: self.refused.append((log.topic, reason))
+        self.cleaner.on_broken_off = lambda log, reason: self.broken_off.append((log.topic, reason))
 
     def create(self, topic: str, config: LogConfig = COMPACT) -> Log:
         return self.logs.create_log(topic, 0, config=config, topic_id=bytes(16), wall_ms=self.now)
@@ -157,6 +193,112 @@ def test_a_failing_disk_takes_the_log_offline(node: Node) -> None:
     node.jobs.drain()
     assert log.offline
     assert not node.cleaner.is_busy
+
+
+def test_as_many_logs_at_a_time_as_there_are_threads(node: Node) -> None:
+    node.cleaner.settings = CleanerSettings(threads=2, table_bytes=1 << 20)
+    for topic in "abc":
+        node.fill(node.create(topic), 5)
+    assert [node.cleaner.tick(node.now) for _ in range(3)] == [Look.BEGUN, Look.BEGUN, Look.NOTHING]
+    assert [node.cleaner.is_cleaning((topic, 0)) for topic in "abc"] == [True, True, False]
+    node.jobs.drain()
+    node.clean()
+    assert sorted(topic for topic, _ in node.cleaned) == ["a", "b", "c"]
+    assert sorted(node.cleaner.last) == [0, 1]
+
+
+def test_thousands_of_logs_are_looked_at_some_at_a_time(node: Node) -> None:
+    for number in range(LOGS_AT_ONCE + 1):
+        node.create(f"t{number}")
+    node.fill(node.create("dirty"), 5)
+    assert node.cleaner.tick(node.now) is Look.MORE
+    assert node.cleaner.tick(node.now) is Look.BEGUN
+
+
+def test_a_log_whose_worker_is_killed_is_tried_again_and_given_up_when_it_kills_them_all(node: Node) -> None:
+    node.fill(node.create("a"), 5)
+    node.workers.ends = [Outcome(died="signal 9")]
+    node.clean()
+    assert node.broken_off == [("a", "signal 9")]
+    assert node.cleaner.last[0].died
+    assert node.cleaner.tick(node.now) is Look.NOTHING  # not at once
+    node.elapsed += RETRY_MS
+    node.clean()
+    assert [topic for topic, _ in node.cleaned] == ["a"]
+
+    node.fill(node.logs.logs["a", 0], 50)
+    node.workers.ends = [Outcome(died="out of memory")] * DEATHS_MAX
+    for _ in range(DEATHS_MAX):
+        node.clean()
+        node.elapsed += RETRY_MS
+    assert node.refused == [("a", f"{DEATHS_MAX} workers have died of it: out of memory")]
+    assert node.cleaner.tick(node.now) is Look.NOTHING
+    assert node.cleaner.uncleanable["a", 0].dirty_bytes > 0
+    assert not node.logs.logs["a", 0].offline
+
+
+def test_a_full_disk_is_waited_for(node: Node) -> None:
+    log = node.create("a")
+    node.fill(log, 5)
+    node.workers.ends = [Outcome(error=OSError(errno.ENOSPC, "No space left on device"))]
+    node.clean()
+    assert not log.offline
+    assert len(node.broken_off) == 1
+    node.elapsed += RETRY_MS
+    node.clean()
+    assert [topic for topic, _ in node.cleaned] == ["a"]
+
+
+def test_files_that_retention_has_taken_away_meanwhile_are_no_fault_of_the_disk(node: Node) -> None:
+    log = node.create("a", replace(COMPACT, cleanup_delete=True, retention_ms=1000))
+    node.fill(log, 10)
+    assert node.cleaner.tick(node.now)
+    assert log.delete_old_segments(node.now + 2000) == 1
+    node.jobs.drain()
+    assert not log.offline
+    assert not node.cleaned
+    assert node.cleaner.tick(node.now) is Look.NOTHING
+
+
+def test_the_segments_are_swapped_one_per_event(node: Node) -> None:
+    log = node.create("a", replace(COMPACT, segment_bytes=300))
+    for _ in range(3):
+        node.fill(log, 9, keys=1)
+    swaps: list[Callable[[], None]] = []
+    node.cleaner.later = swaps.append
+    assert node.cleaner.tick(node.now)
+    sizes = {log.size_bytes}
+    node.jobs.drain()
+    while swaps:
+        sizes.add(log.size_bytes)
+        swaps.pop()()
+        node.jobs.drain()
+    assert len(sizes) > 3
+    assert [topic for topic, _ in node.cleaned] == ["a"]
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+def test_a_log_that_is_cut_between_two_swaps_is_not_noted_as_clean(node: Node, step: int) -> None:
+    log = node.create("a", replace(COMPACT, segment_bytes=300))
+    for _ in range(3):
+        node.fill(log, 9, keys=1)
+    swaps: list[Callable[[], None]] = []
+    node.cleaner.later = swaps.append
+    assert node.cleaner.tick(node.now)
+    node.jobs.drain()
+    for _ in range(step):
+        swaps.pop()()
+    log.truncate_to(20)
+    while swaps:
+        swaps.pop()()
+    node.jobs.drain()
+    assert not node.cleaner.is_busy
+    assert not node.cleaned
+    assert node.logs.clean_below(log) == 0
+    assert not [name for name in node.disk.listdir(log.dir) if name.endswith((".cleaned", ".swap"))]
+    assert log.log_end_offset <= 20
+    log.read(0, 1 << 20, end_offset=log.written_end_offset)
+    assert log.corrupt_offset is None
 
 
 @pytest.mark.parametrize("power", [True, False])
