@@ -32,6 +32,7 @@ ZONE_OPTION = "--zone"
 _POD = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?-(0|[1-9][0-9]{0,8})", re.ASCII)
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _FILLED = ("KAFKA_ADVERTISED_LISTENERS", "KAFKA_CONTROLLER_QUORUM_VOTERS")
+_OF_BROKERS = ("KAFKA_ADVERTISED_LISTENERS", "KAFKA_BROKER_RACK_FILE")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
 _ORDINAL = re.compile(r"ordinal(?:\+([0-9]{1,9}))?", re.ASCII)
 
@@ -65,6 +66,9 @@ def of_pod(environment: Mapping[str, str]) -> dict[str, str]:
             f"KAFKA_NODE_ID={told}, and the name of this pod makes it node {node_id}: leave KAFKA_NODE_ID out"
         )
     found["KAFKA_NODE_ID"] = str(node_id)
+    if _words(found.get("KAFKA_PROCESS_ROLES", "")) == ["controller"]:
+        for key in _OF_BROKERS:  # a ConfigMap of both
+            found.pop(key, None)
     for key in _FILLED:
         if key in found:
             found[key] = filled(key, found[key], ordinal, environment)

@@ -61,7 +61,7 @@ def test_controllers_of_their_own_have_ids_of_their_own() -> None:
         "KAFKA_LISTENERS": "CONTROLLER://:9093",
         "KAFKA_CONTROLLER_QUORUM_VOTERS": "100@c-0.c:9093,101@c-1.c:9093,102@c-2.c:9093",
     }
-    common = {key: value for key, value in COMMON.items() if key != "KAFKA_ADVERTISED_LISTENERS"}
+    common = {**COMMON, "KAFKA_BROKER_RACK_FILE": "/etc/kafka/rack/zone"}  # both are of brokers only
     made = configure([], of_pod({**common, **named, "POD_NAME": "kafka-controller-1"}), mounted="/nowhere")
     assert (made.node_id, made.roles) == (101, {"controller"})
     with pytest.raises(StartupError, match="node 103, which is not among KAFKA_CONTROLLER_QUORUM_VOTERS"):
