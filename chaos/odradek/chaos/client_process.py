@@ -36,7 +36,8 @@ def main(place: str, name: str, life: str) -> int:
             client.live()
         except KafkaException as problem:
             print(f"{process} begins anew: {problem}", file=sys.stderr)
-            recorder.add(Note(now(), CLIENT_ERROR, process, {"error": str(problem)}))
+            if not stop.is_set():  # else it was interrupted in the middle of something
+                recorder.add(Note(now(), CLIENT_ERROR, process, {"error": str(problem)}))
             return BEGIN_ANEW
         except TroubleError as problem:
             print(f"{process}: {problem}", file=sys.stderr)
