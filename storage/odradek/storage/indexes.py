@@ -104,9 +104,13 @@ def load_index(offset_data: bytes, time_data: bytes, segment_size: int) -> Segme
 
 
 def floor_in_file(file: File, relative: int) -> tuple[int, int] | None:
-    """As `SegmentIndex.floor`, by binary search in the file."""
+    """As `SegmentIndex.floor`, by a look at the last entry and binary search in the file."""
     found = None
     low, high = 0, file.size() // 8
+    if high:
+        offset, position = OFFSET_ENTRY.unpack(file.pread(8, high * 8 - 8))
+        if position != 0 and offset <= relative:
+            return offset, position
     while low < high:
         middle = (low + high) // 2
         offset, position = OFFSET_ENTRY.unpack(file.pread(8, middle * 8))
@@ -154,9 +158,13 @@ def _search_position(file: File, position: int, count: int) -> tuple[int, int] |
 
 
 def floor_time_in_file(file: File, timestamp: int) -> tuple[int, int] | None:
-    """As `SegmentIndex.floor_time`, by binary search in the file."""
+    """As `SegmentIndex.floor_time`, by a look at the last entry and binary search in the file."""
     found = None
     low, high = 0, file.size() // 12
+    if high:
+        time, relative = TIME_ENTRY.unpack(file.pread(12, high * 12 - 12))
+        if 0 < time <= timestamp:
+            return time, relative
     while low < high:
         middle = (low + high) // 2
         time, relative = TIME_ENTRY.unpack(file.pread(12, middle * 12))

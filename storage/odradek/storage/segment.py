@@ -26,6 +26,8 @@ from odradek.wire.records import BatchHeader
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 NEVER: Final = -(1 << 63)
 _WALK_BYTES = 8192
+_TAIL_BYTES = 5120
+"""What lies behind the last index entry as a rule: `index.interval.bytes` and a batch."""
 UNKNOWN_TIMESTAMP: Final = -2
 """The largest timestamp of a closed segment that nobody has asked for yet."""
 
@@ -342,15 +344,33 @@ class Segment:
         """
         if self.max_timestamp != UNKNOWN_TIMESTAMP:
             return
+        was_open = self.file is not None
+        try:
+            self._load_max_timestamp(pool)
+        finally:
+            if not was_open:  # one lookup asks every segment: that must not cost others their open files
+                pool.close(self)
+
+    def _load_max_timestamp(self, pool: FilePool) -> None:
         timestamp, relative = self.floor_time(pool.disk, RELATIVE_OFFSET_MAX << 31) or (-1, 0)
-        if timestamp >= 0:
-            found = self.header_at(pool, self.base_offset + relative)
-            if found is None or found[1].max_timestamp != timestamp:
-                raise DamagedIndex
+        named = self.base_offset + relative
         file = self.file or pool.open(self)
-        position, _ = self._floor(pool.disk, file, RELATIVE_OFFSET_MAX)
-        for _, header in walk_headers(file, position, self.written):
-            if header.max_timestamp > timestamp:
+        position, claimed = self._floor(pool.disk, file, RELATIVE_OFFSET_MAX)
+        is_right = timestamp < 0
+        try:
+            for at, header in walk_headers(file, position, self.written, chunk=_TAIL_BYTES):
+                is_misled = at == position and claimed not in (None, header.last_offset - self.base_offset)
+                if is_misled or header.max_timestamp > timestamp:
+                    raise DamagedIndex
+                if header.max_timestamp == timestamp and header.base_offset <= named <= header.last_offset:
+                    is_right = True
+        except Damage as damage:
+            if claimed is not None and damage.position == position:
+                raise DamagedIndex from None  # the entry names no batch at all
+            raise
+        if not is_right:  # no batch of the end has it: then the one that it names
+            found = self.header_at(pool, named)
+            if found is None or found[1].max_timestamp != timestamp:
                 raise DamagedIndex
         self.max_timestamp = timestamp
         self.max_timestamp_offset = self.base_offset + relative if timestamp >= 0 else -1
