@@ -56,9 +56,9 @@ class LocalCluster:
 class Killer(threading.Thread):
     """Kills the leader of one partition after the other, and starts it again."""
 
-    def __init__(self, cluster: LocalCluster, admin: Any, every_s: float) -> None:
+    def __init__(self, cluster: LocalCluster, admin: Any, every_s: float, topic: str = TOPIC) -> None:
         super().__init__(daemon=True)
-        self._cluster, self._admin, self._every_s = cluster, admin, every_s
+        self._cluster, self._admin, self._every_s, self._topic = cluster, admin, every_s, topic
         self._stop_asked = threading.Event()
         self.kills = 0
         self.problem: Exception | None = None
@@ -82,7 +82,7 @@ class Killer(threading.Thread):
         return all(len(partition.isrs) == 3 for partition in self._partitions().values())
 
     def _partitions(self) -> dict[int, Any]:
-        return dict(self._admin.list_topics(TOPIC, timeout=20).topics[TOPIC].partitions)
+        return dict(self._admin.list_topics(self._topic, timeout=20).topics[self._topic].partitions)
 
     def finish(self) -> None:
         self._stop_asked.set()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from odradek.broker import metrics_transactions
+from odradek.broker import metrics_cleaner, metrics_transactions
 from odradek.broker.metrics import quantile_ms
 from odradek.coordinator.group.classic.group import GroupState
 from odradek.wire.apis import APIS
@@ -70,6 +70,8 @@ class Snapshot:
     """Name → help and value."""
     connections: dict[str, int] = field(default_factory=dict)
     """By listener."""
+    by_directory: dict[str, tuple[str, dict[str, float]]] = field(default_factory=dict)
+    """Name → help, and value by log directory."""
     counters: dict[str, tuple[str, int]] = field(default_factory=dict)
     recovery: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Data directory → logs and segments that are left to recover; nothing once all are."""
@@ -106,6 +108,9 @@ def snapshot(node: Node | ControllerProcess) -> Snapshot:
     found.gauges.update(_group_gauges(node.groups))
     if isinstance(node, Node):
         found.gauges.update(metrics_transactions.gauges(node))
+        found.gauges.update(metrics_cleaner.gauges(node.compaction, node.monotonic_ms()))
+        directories = [path for path, _ in node.log_directories()]
+        found.by_directory = metrics_cleaner.by_directory(node.compaction, directories)
         found.counters.update(metrics_transactions.counters(node))
     done = node.groups.metrics
     found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
@@ -314,6 +319,11 @@ class _Collector:
 
         for name, (text, value) in self._found.gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+        for name, (text, values) in self._found.by_directory.items():
+            gauge = GaugeMetricFamily(name, text, labels=("logDirectory",))
+            for directory, value in values.items():
+                gauge.add_metric((directory,), value)
+            yield gauge
         for name, (text, count) in self._found.counters.items():
             yield CounterMetricFamily(name, text, value=count)
         family = GaugeMetricFamily(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from odradek.broker.metrics_export import render, snapshot
 from odradek.storage.cleaner import CleaningJob, Outcome
 from odradek.storage.log import Log
 from odradek.wire.errors import ErrorCode
@@ -205,6 +208,27 @@ def test_committed_offsets_are_compacted() -> None:
     before = log.size_bytes
     node.advance(2 * BACKOFF_MS)
     assert log.size_bytes < before / 2
+
+
+def test_metrics_tell_of_the_cleaner_by_the_names_of_kafkas_exporters() -> None:
+    node = with_topic()
+    before = snapshot(node.node).gauges
+    assert {before[name][1] for name in before if "logcleaner" in name} == {0}
+    fill(node)
+    node.advance(BACKOFF_MS)
+    found = snapshot(node.node)
+    assert found.gauges["kafka_log_logcleaner_cleaner_recopy_percent"][1] == 100 * 300_000 // 4_500_000
+    assert found.gauges["kafka_log_logcleaner_deadthreadcount"][1] == 0
+    assert "kafka_log_logcleaner_max_clean_time_secs" in found.gauges
+    assert found.gauges["kafka_log_logcleanermanager_max_dirty_percent"][1] == 0
+    node.disk.flip_bit(f"/data/t-0/{15:020d}.log", 80, 1)
+    fill(node, rounds=9)
+    node.advance(BACKOFF_MS)
+    body = render(snapshot(node.node))[0].decode()
+    assert 'kafka_log_logcleanermanager_uncleanable_partitions_count{logDirectory="/data"} 1.0' in body
+    dirty = re.search(r'uncleanable_bytes\{logDirectory="/data"\} (\S+)', body)
+    assert dirty is not None
+    assert float(dirty[1]) > 1_000_000
 
 
 class SlowWorkers:
