@@ -41,6 +41,8 @@ def test_rare_branches_are_reached() -> None:
         (1, "three-groups"),
         *((seed, "transactions") for seed in (1, 2, 3)),
         (2, "voters"),
+        (1, "transactions-stale"),
+        *((seed, "one-write-points") for seed in range(1, 7)),
     ):
         result = run_seed(seed, scenario)
         assert_sound(result)
@@ -57,6 +59,8 @@ def test_rare_branches_are_reached() -> None:
         "fault: rot",
         "fault: files lost",
         "fault: disk replaced",
+        "fault: mute at a decision",
+        "transaction: decision looked at",
         "group: NOT_COORDINATOR",
         "transaction: committed",
         "transaction: aborted",
@@ -66,6 +70,7 @@ def test_rare_branches_are_reached() -> None:
         "voter removed: NONE",
     )
     assert not [name for name in rare if not met[name]], met
+    assert len([name for name in met if name.startswith("fault: disk fails at")]) > 6
 
 
 @pytest.mark.parametrize("scenario", ["one-topics", "three-all"])

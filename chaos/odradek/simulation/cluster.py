@@ -12,6 +12,7 @@ from odradek.simulation.client import Client
 from odradek.simulation.consumer import Consumer
 from odradek.simulation.consumer_member import SESSION_MS, ConsumerGroupTruth, ConsumerMember
 from odradek.simulation.coordinator_checks import check_coordinators
+from odradek.simulation.decision_log import check_decisions
 from odradek.simulation.faults import Nemesis
 from odradek.simulation.group_member import GroupMember, GroupTruth
 from odradek.simulation.history import History, Key
@@ -193,7 +194,7 @@ class Cluster:
                 TransactionalProducer(
                     self, f"c-txn{number}{twin}", self._fork(), f"t{number}", adds_itself=adds_itself
                 )
-                for twin in "ab"
+                for twin in ("a" if self.scenario.lone else "ab")
             ]
         return made
 
@@ -368,9 +369,11 @@ class Cluster:
         )
 
     def _check_transactions(self) -> None:
-        """T1: partitions among each other, and group offsets with them."""
+        """T1: partitions among each other, and group offsets with them. T4: what was decided has happened."""
         models = self.invariants.models
         self.transactions.check_all(models)
+        for _ in range(check_decisions(models, self._gone)):
+            self.trace.count("transaction: decision looked at")
         for name in self.transactions.ids():
             expected = self.transactions.expected_offset(name, models)
             found = self._committed_offset(f"g-{name}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from odradek.simulation import disk_faults
 from odradek.simulation.damage import DiskDamage
 from odradek.simulation.disk import DiskSpeed
 from odradek.simulation.network import Weather
@@ -37,6 +38,7 @@ class Nemesis:
             "disk full": lambda: self._fail_disk(errno.ENOSPC),
             "disk error": lambda: self._fail_disk(errno.EIO),
             "fsync error": self._fail_sync,
+            "disk fails at": self._fail_at,
             "clock jump": self._jump_clock,
             "bad network": self._bad_network,
             "cut clients": self._cut_clients,
@@ -52,6 +54,7 @@ class Nemesis:
             "pause a coordinator": self._pause_coordinator,
             "mute a coordinator": self._mute_coordinator,
             "mute a client": self._mute_client,
+            "mute at a decision": self._mute_at_decision,
         }
         self._faults |= {
             "at growth": self._arm_growth,
@@ -70,6 +73,7 @@ class Nemesis:
         }
         self._waits_for_unsynced = False
         self._waits_for_vote = False
+        self._waits_for_decision = False
         self._waits_for_growth = False
         self._waits_for_shrink = False
 
@@ -100,6 +104,7 @@ class Nemesis:
         cluster.network.speed_up()
         cluster.network.unblock_all()
         for machine in cluster.machines.values():
+            disk_faults.mend(machine)
             _mend(machine.speed)
             machine.clock.jump_wall(-machine.clock.jumped_ms)
             if machine.process is not None and machine.process.paused:
@@ -222,6 +227,23 @@ class Nemesis:
         network.block([(machine.host, host) for host in self._hosts() if host != machine.host])
         self._later(1_200, 2_400, network.unblock_all)
 
+    def _mute_at_decision(self) -> None:
+        """The coordinator of the next transaction that is to end: its markers arrive when others have long written
+        them, and the next transaction may have begun.
+        """
+        self._waits_for_decision = True
+
+    def on_decision(self, machine: Machine) -> None:
+        """A coordinator learns that its decision is committed."""
+        if not (self._waits_for_decision and self._active):
+            return
+        self._waits_for_decision = False
+        self._note("mute at a decision", machine.host)
+        network = self._cluster.network
+        network.unblock_all()
+        network.block([(machine.host, host) for host in self._hosts() if host != machine.host])
+        self._later(1_300, 2_100, network.unblock_all)
+
     def _mute_client(self) -> None:
         """What it asks of one broker arrives when it has long given up."""
         client = self._rng.choice([*self._cluster.transactional, *self._cluster.producers])
@@ -260,6 +282,19 @@ class Nemesis:
             faults.fail_sync_at = faults.syncs + self._rng.randrange(0, 10)
             faults.sticky = self._rng.random() < 0.5
             self._repair_later(machine)
+
+    def _fail_at(self) -> None:
+        """At a chosen kind of write, or at a read."""
+        machine = self._any_running()
+        if machine is None:
+            return
+
+        def told(name: str) -> None:
+            self._note(f"disk fails at: {name}", machine.host)
+            self._repair_later(machine)
+
+        waits_for = disk_faults.strike(machine, self._rng, told)
+        self._cluster.trace.note("nemesis", "disk will fail at", machine.host, waits_for)
 
     def _repair_later(self, machine: Machine) -> None:
         """Somebody looks after the disk and starts the process anew."""

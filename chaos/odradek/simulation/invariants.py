@@ -176,7 +176,10 @@ class Invariants:
             model.log_start = max(model.log_start, partition.log.log_start_offset)
             if partition.high_watermark > model.high_watermark:
                 self._check_leader(process, replica)
+                decided = len(model.decisions.decisions)
                 model.commit(mirror, partition.high_watermark, process.machine.host)
+                if len(model.decisions.decisions) > decided:
+                    self._cluster.nemesis.on_decision(process.machine)
                 self.check_members(partition.topic_id, partition.index, model)
         elif partition.leader_epoch >= 0 and partition.high_watermark > model.high_watermark:
             raise InvariantViolation(

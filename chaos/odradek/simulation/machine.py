@@ -18,6 +18,7 @@ from odradek.broker.metrics import BrokerMetrics
 from odradek.broker.node import Node, Ports
 from odradek.ports.timers import TimerQueue
 from odradek.raft.metadata_log import CorruptMetadata
+from odradek.simulation import disk_faults
 from odradek.simulation.determinism import put_in_order
 from odradek.simulation.disk import DiskSpeed, SimSyncer
 from odradek.simulation.kafka_port import KafkaPort
@@ -305,6 +306,7 @@ class Machine:
         self.cluster.invariants.detach(process)
         self.process = None
         self.disk.kill()
+        disk_faults.mend(self)
 
 
 class NodeLog:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 from odradek.broker.coordinator_log import CoordinatorLog
 from odradek.broker.node import Node
+from odradek.broker.txn_verification import Support, TxnVerification
+from odradek.coordinator.group import offsets
+from odradek.coordinator.group.classic.group import ClassicGroup
+from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.shard import GroupShard
 from odradek.raft.core import RaftCore, State
 from odradek.raft.effects import RemoveVoter
@@ -225,6 +230,51 @@ def _aborted_offsets_stay() -> list[Patch]:
     return [(GroupShard, "replay_marker", committed)]
 
 
+def _any_marker() -> list[Patch]:
+    def accept(
+        self: Any, header: Any, coordinator_epoch: int, where: str, transaction_version: int = 0
+    ) -> None:
+        """Whoever sends it, and for whichever transaction."""
+
+    return [(ProducerEntry, "check_marker", accept)]
+
+
+def _nobody_verifies() -> list[Patch]:
+    sound = TxnVerification.ask
+
+    def ask(
+        self: Any, transactional_id: str, producer_id: int, producer_epoch: int, partition: tuple[str, int],
+        support: Support, done: Callable[[ErrorCode], None],
+    ) -> None:  # fmt: skip
+        if support is Support.IMPLICIT:  # which would add the partition as well
+            sound(self, transactional_id, producer_id, producer_epoch, partition, support, done)
+        else:
+            self._timers.at(self._clock.monotonic_ms(), lambda _now: done(ErrorCode.NONE))
+
+    return [(TxnVerification, "ask", ask)]
+
+
+def _any_generation_commits() -> list[Patch]:
+    sound = offsets.commit_offsets
+
+    def lenient(shard: Any, context: Any, request: Any) -> Any:
+        group = shard.groups.get(request.group_id)
+        generation = request.generation_id_or_member_epoch
+        if isinstance(group, ClassicGroup) and group.members and 0 <= generation < group.generation:
+            request = copy(request)
+            request.generation_id_or_member_epoch, request.member_id = (
+                group.generation,
+                next(iter(group.members)),
+            )
+        return sound(shard, context, request)
+
+    return [(offsets, "commit_offsets", lenient)]
+
+
+def _any_member_epoch_commits() -> list[Patch]:
+    return [(ConsumerGroup, "validate_offset_commit", lambda self, *args, **options: None)]
+
+
 def _voter_by_id() -> list[Patch]:
     return [(Voter, "is_same_as", lambda self, key: self.key.id == key.id)]
 
@@ -301,6 +351,22 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "aborted-offsets-stay": Mutant(
         "offsets of an aborted transaction become the group's", _aborted_offsets_stay, "transactions"
+    ),
+    "any-marker": Mutant(
+        "a marker that comes late, from a coordinator that is none any more, is taken",
+        _any_marker,
+        "transactions-stale",
+    ),
+    "nobody-verifies": Mutant(
+        "a late write of a transaction that has ended begins another (KIP-890)",
+        _nobody_verifies,
+        "transactions-late",
+    ),
+    "any-generation-commits": Mutant(
+        "a member of an outdated generation commits offsets", _any_generation_commits, "one-groups"
+    ),
+    "any-member-epoch-commits": Mutant(
+        "a member of an outdated epoch commits offsets (KIP-848)", _any_member_epoch_commits, "one-groups"
     ),
 }
 

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from odradek.simulation.decision_log import TOPIC, DecisionLog
 from odradek.simulation.trace import InvariantViolation
 from odradek.simulation.transaction_model import PartitionTransactions
 from odradek.storage.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD
@@ -40,6 +41,8 @@ class BatchInfo(NamedTuple):
     """Of a marker: what it says of the transaction that it ends."""
     digest: int
     """Of the log up to and with this batch."""
+    data: bytes = b""
+    """All of it, of the log of transaction coordinators; else none."""
 
 
 class Mirror:
@@ -80,6 +83,7 @@ class Mirror:
 
     def _read(self, data: bytearray, written: int, new: list[BatchInfo]) -> None:
         position = self._position
+        tells = self.log.topic == TOPIC
         digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
         readable_end = self.log.readable_end
         while position + HEADER_SIZE <= written:
@@ -92,13 +96,15 @@ class Mirror:
             commits = None
             if attributes & CONTROL_FLAG and pid >= 0:
                 commits = _commits(bytes(data[position : position + length + LOG_OVERHEAD]))
+            end = position + length + LOG_OVERHEAD
             batch = BatchInfo(
-                base, base + delta + 1, epoch, crc, pid, pepoch, sequence, attributes, commits, digest
-            )
+                base, base + delta + 1, epoch, crc, pid, pepoch, sequence, attributes, commits, digest,
+                bytes(data[position:end]) if tells else b"",
+            )  # fmt: skip
             self.batches.append(batch)
             self.bases.append(base)
             new.append(batch)
-            position += length + LOG_OVERHEAD
+            position = end
         self._position = position
 
     @property
@@ -149,6 +155,8 @@ class PartitionModel:
         self.dead = False
         """The only replica is damaged in the middle: a person has to decide what becomes of it."""
         self.transactions = PartitionTransactions(self.name)
+        self.decisions = DecisionLog(self.name)
+        """Of a partition of `__transaction_state`."""
         self._producers: dict[int, tuple[int, int]] = {}
 
     def commit(self, mirror: Mirror, high_watermark: int, who: str) -> None:
@@ -166,10 +174,15 @@ class PartitionModel:
             if batch.base < self.high_watermark:
                 continue
             self._check_sequence(batch, who)
-            self.transactions.add(batch)
+            self._learn(batch)
             self.batches.append(batch)
             self.bases.append(batch.base)
         self.high_watermark = high_watermark
+
+    def _learn(self, batch: BatchInfo) -> None:
+        self.transactions.add(batch)
+        if batch.data:
+            self.decisions.add(batch.data)
 
     def _check_sequence(self, batch: BatchInfo, who: str) -> None:
         """I1: sequences of a producer and epoch follow one another. The first that a log has of a producer may be any,
@@ -223,5 +236,6 @@ class PartitionModel:
         self.bases = [batch.base for batch in self.batches]
         self._producers.clear()
         self.transactions = PartitionTransactions(self.name)
+        self.decisions = DecisionLog(self.name)
         for batch in self.batches:
-            self.transactions.add(batch)
+            self._learn(batch)

@@ -40,6 +40,8 @@ class Scenario:
     """By the consumer protocol (KIP-848), in a group of their own."""
     transactional: int = 0
     """Transactional ids, each used by two clients that fence one another."""
+    lone: bool = False
+    """Each by one client instead: what of it comes late, no other's epoch stops."""
     plain_acks: tuple[int, ...] = (-1, 1, 1, 0)
     """Acks of producers without idempotence, one of these each."""
     bursts: bool = False
@@ -69,6 +71,7 @@ _HASTY = {
     "broker.session.timeout.ms": "900",
     "broker.heartbeat.interval.ms": "150",
 }
+_SNAPSHOTS = {"metadata.log.max.record.bytes.between.snapshots": "6000"}
 _CRASHES = {
     "kill": 6,
     "kill all": 1,
@@ -140,6 +143,34 @@ SCENARIOS: dict[str, Scenario] = {
             "one node: full and failing disks; no partial acknowledgement, nothing lost",
             topics=_ONE,
             faults={"kill": 2, "disk full": 4, "disk error": 4, "slow disk": 3, "fsync error": 4},
+        ),
+        Scenario(
+            "one-write-points",
+            "one node: its disk fails at an append, a roll, a vote, a checkpoint, a read (nothing lost, nothing wrong)",
+            topics={"plain": TopicPlan(2, configs={"segment.ms": "300"}), "flushed": _ONE["flushed"]},
+            producers=1,
+            group_members=1,
+            transactional=1,
+            admin=True,
+            chaos_ms=5_000,
+            faults={"disk fails at": 8, "kill": 1, "restart": 1},
+            fault_interval_ms=(100, 600),
+            settings=_SNAPSHOTS,
+        ),
+        Scenario(
+            "three-write-points",
+            "three nodes: their disks fail at chosen writes and reads; replicas stay equal, nothing is lost",
+            nodes=3,
+            topics={"three": TopicPlan(2, 3, {"segment.ms": "300"}), "flushed": _THREE["flushed"]},
+            producers=1,
+            group_members=1,
+            transactional=1,
+            admin=True,
+            chaos_ms=5_000,
+            faults={"disk fails at": 10, "kill": 1, "restart": 1, "isolate": 1},
+            fault_interval_ms=(100, 600),
+            settings={**_SAFE, **_SNAPSHOTS},
+            within_promises=True,
         ),
         Scenario(
             "one-rot",
@@ -270,7 +301,8 @@ SCENARIOS: dict[str, Scenario] = {
             "three nodes: what transactional producers send arrives when their transaction is over (KIP-890)",
             nodes=3,
             topics={"three": TopicPlan(3, 3)},
-            transactional=3,
+            transactional=4,
+            lone=True,
             producers=0,
             plain_producers=0,
             consumers=1,
@@ -279,6 +311,23 @@ SCENARIOS: dict[str, Scenario] = {
             faults={"mute a client": 16, "pause": 1, "kill": 1},
             fault_interval_ms=(100, 500),
             settings=_SAFE,
+            within_promises=True,
+        ),
+        Scenario(
+            "transactions-stale",
+            "three nodes: markers of a coordinator arrive when another has ended that transaction (T3, T4)",
+            nodes=3,
+            topics={"three": TopicPlan(2, 3)},
+            transactional=4,
+            lone=True,
+            producers=0,
+            plain_producers=0,
+            consumers=1,
+            committers=0,
+            chaos_ms=9_000,
+            faults={"mute at a decision": 8, "kill": 1},
+            fault_interval_ms=(300, 1_500),
+            settings=_HASTY,
             within_promises=True,
         ),
         Scenario(

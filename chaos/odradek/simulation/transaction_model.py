@@ -26,6 +26,8 @@ class PartitionTransactions:
         self._markers: dict[tuple[int, int], bool] = {}
         """(producer id, epoch of a marker that is above the epoch of what it ended) → what it said (KIP-890)."""
         self._epochs: dict[int, int] = {}
+        self.markers: set[tuple[tuple[int, int], bool]] = set()
+        """((producer id, epoch), whether it commits) of every marker."""
 
     def add(self, batch: BatchInfo) -> None:
         if batch.producer_id < 0 or not batch.attributes & TRANSACTIONAL_FLAG:
@@ -49,6 +51,7 @@ class PartitionTransactions:
                 f"T3: {self._name}: the marker at {marker.base} of producer {marker.producer_id} epoch "
                 f"{marker.producer_epoch} follows epoch {self._epochs[marker.producer_id]}"
             )
+        self.markers.add(((marker.producer_id, marker.producer_epoch), commits))
         ended = self._open.pop(marker.producer_id, [])
         for batch in ended:
             self.outcome[batch.base] = commits

@@ -141,6 +141,8 @@ class Faults:
         self.rng = rng
         self.watch = watch
         """Sees every write point, in this life of the disk and the next ones."""
+        self.on_read: Callable[[str], None] | None = None
+        """Called with the path before content is read; what it raises happens in its place."""
         self.changes = 0
         """Writes, truncations, creates, renames, unlinks so far."""
         self.syncs = 0
@@ -224,6 +226,8 @@ class MemoryFile(File):
         return len(data)
 
     def pread(self, length: int, position: int) -> bytes:
+        if self._disk.faults.on_read is not None:
+            self._disk.faults.on_read(self.path)
         return bytes(self._live().data[position : position + length])
 
     def is_cached(self, position: int, length: int) -> bool:
@@ -378,6 +382,8 @@ class MemoryDisk(Disk):
         """Nothing to hurry."""
 
     def read_file(self, path: str) -> bytes:
+        if self.faults.on_read is not None:
+            self.faults.on_read(path)
         return bytes(self._file(path).data)
 
     def write_file_atomic(self, path: str, data: bytes, *, durable: bool) -> None:

@@ -1,0 +1,107 @@
+"""A disk fails at a chosen point: the next append, the next roll, the next vote that is noted, the next checkpoint.
+
+What fails, how and for how long is drawn; until it happens, all is well. Somebody looks after the disk later and starts
+the process anew, unless it has stopped itself.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from odradek.raft.quorum_state import FILE_NAME as QUORUM_STATE
+from odradek.storage import layout
+from odradek.storage.memory_disk import WritePoint
+
+if TYPE_CHECKING:
+    from odradek.simulation.machine import Machine
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
+CALLS_MAX = 4
+"""How many of such calls pass before one fails."""
+_GROWS = frozenset((WritePoint.WRITE, WritePoint.CREATE, WritePoint.RENAME))
+_SYNCS = frozenset((WritePoint.FSYNC, WritePoint.DIRSYNC))
+_CHECKPOINTS = (
+    layout.RECOVERY_POINT_CHECKPOINT,
+    layout.LOG_START_OFFSET_CHECKPOINT,
+    layout.HIGH_WATERMARK_CHECKPOINT,
+    layout.CLEANER_CHECKPOINT,
+)
+_DERIVED = (layout.INDEX_SUFFIX, layout.TIME_INDEX_SUFFIX, layout.TXN_INDEX_SUFFIX)
+Match = Callable[[WritePoint, str], bool]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(layout.TEMPORARY_SUFFIX)
+
+
+def _of_metadata(path: str) -> bool:
+    return f"/{layout.METADATA_LOG_DIR}/" in path
+
+
+def _is_log(path: str) -> bool:
+    return path.endswith(layout.LOG_SUFFIX)
+
+
+TARGETS: dict[str, Match] = {
+    "append": lambda point, path: point is WritePoint.WRITE and _is_log(path) and not _of_metadata(path),
+    "fsync of a log": lambda point, path: point in _SYNCS and _is_log(path) and not _of_metadata(path),
+    "roll": lambda point, path: point is WritePoint.CREATE and _is_log(path) and not _of_metadata(path),
+    "index": lambda point, path: point in _GROWS and path.endswith(_DERIVED),
+    "producer snapshot": lambda point, path: point in _GROWS and path.endswith(layout.SNAPSHOT_SUFFIX),
+    "checkpoint": lambda point, path: point in _GROWS and _name(path) in _CHECKPOINTS,
+    "leader epochs": lambda point, path: (
+        point in _GROWS | _SYNCS and _name(path) in (layout.LEADER_EPOCH_CHECKPOINT, layout.EPOCH_STARTS)
+    ),
+    "new directory": lambda point, path: point is WritePoint.MKDIR,
+    "deletion": lambda point, path: (
+        path.endswith((layout.DELETED_SUFFIX, layout.DELETE_DIR_SUFFIX)) or point is WritePoint.TRUNCATE
+    ),
+    "metadata append": lambda point, path: point is WritePoint.WRITE and _is_log(path) and _of_metadata(path),
+    "metadata fsync": lambda point, path: point in _SYNCS and _of_metadata(path),
+    "metadata snapshot": lambda point, path: (
+        point in _GROWS | _SYNCS and _of_metadata(path) and path.endswith((".checkpoint", ".checkpoint.part"))
+    ),
+    "quorum state": lambda point, path: point in _GROWS | _SYNCS and _name(path) == QUORUM_STATE,
+    "registration": lambda point, path: _name(path) in (layout.REGISTRATION, layout.CLEAN_SHUTDOWN_MARKER),
+}
+READ = "read"
+
+
+def strike(machine: Machine, rng: Random, told: Callable[[str], None]) -> str:
+    """Arm one fault of this life of the machine's disk; what it waits for. `told` when it strikes first."""
+    name = rng.choice((*TARGETS, READ))
+    error = rng.choice(ERRORS) if name != READ else errno.EIO
+    left, lasting, partial = rng.randrange(CALLS_MAX), rng.random() < 0.5, rng.random()
+    struck = False
+
+    def fail(path: str, partly: Callable[[float], None]) -> None:
+        nonlocal left, struck
+        if not struck and left > 0:
+            left -= 1
+            return
+        if struck and not lasting:
+            return
+        if not struck:
+            struck = True
+            told(name)
+        partly(partial)
+        raise OSError(error, "injected", path)
+
+    def watch(point: WritePoint, path: str, partly: Callable[[float], None]) -> None:
+        if TARGETS[name](point, path):
+            fail(path, partly)
+
+    faults = machine.disk.faults
+    if name == READ:
+        faults.on_read = lambda path: fail(path, lambda _: None) if not _of_metadata(path) else None
+    else:
+        faults.watch = watch
+    return name
+
+
+def mend(machine: Machine) -> None:
+    """The disk is sound again."""
+    machine.disk.faults.watch = machine.disk.faults.on_read = None
