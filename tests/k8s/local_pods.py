@@ -1,7 +1,7 @@
 """Pods without Kubernetes: each is a process that its manifest's own command starts, with the environment that the
 kubelet would give it. What is another here:
 
-    addresses    names become 127.0.0.1, as no DNS knows them; for the ports of the manifest each pod has ports of its own
+    addresses    names become 127.0.0.1: no DNS knows them; each pod has ports of its own for those of the manifest
     volumes      directories, in place of the paths they are mounted at
     NodePort     no port is translated: clients outside are told the one that the listener for them binds
 """

@@ -96,7 +96,9 @@ def _problems_of_object(
     for name, item in value.items():
         if name not in definition["fields"]:
             found.append(f"{path}.{name}: there is no such field")
-        elif item is not None:
+        elif item is None:
+            found.append(f"{path}.{name}: it is null")
+        else:
             found += _problems(item, definition["fields"][name], definitions, f"{path}.{name}")
     return found
 

@@ -335,3 +335,15 @@ spec:
           requests:
             storage: {{ $storage.size }}
 {{- end }}
+
+{{- /* Annotations of a service for clients outside: dict "root" $ "host" its name. None of them is no annotations. */}}
+{{- define "kafka.outside" -}}
+{{- $all := merge (dict) .root.Values.external.annotations -}}
+{{- if and .host (eq .root.Values.external.type "LoadBalancer") -}}
+{{- $_ := set $all "external-dns.alpha.kubernetes.io/hostname" .host -}}
+{{- end -}}
+{{- with $all -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end }}
