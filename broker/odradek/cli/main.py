@@ -42,6 +42,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "status of the metadata quorum; add and remove controllers",
     ),
     "pod": ("pod", "run", "the same in a pod of a StatefulSet: node.id is its ordinal"),
+    "reassign-partitions": (
+        "reassign_partitions",
+        "run",
+        "move replicas to other brokers and log directories",
+    ),
     "simulate": ("simulate", "run", "whole clusters on virtual time under faults, every promise checked"),
     "transactions": ("transactions", "run", "list, describe, abort transactions, find those that hang"),
     "storage": ("storage", "run", "random ids, format and inspect data directories"),
