@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 from odradek.ports.disk import Disk
@@ -26,7 +27,7 @@ class DataDir:
     """A path that this process owns while it holds the lock."""
 
     __slots__ = (
-        "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "directory_id", "epoch_starts",
+        "_disk", "_release", "broker_epoch", "clean", "cleaner_offsets", "compacted", "directory_id", "epoch_starts",
         "high_watermarks", "known_starts", "log_start_offsets", "notes", "offline", "path", "recovery_points",
         "unopened",
     )  # fmt: skip
@@ -47,6 +48,8 @@ class DataDir:
         self.log_start_offsets: dict[TopicPartition, int] = {}
         self.cleaner_offsets: dict[TopicPartition, int] = {}
         """Up to where each log has been compacted."""
+        self.compacted: dict[TopicPartition, int] = {}
+        """Below this a log may have gaps; noted durably before there are any."""
         self.high_watermarks: dict[TopicPartition, int] = {}
         self.epoch_starts = EpochStarts(disk, self._file(layout.EPOCH_STARTS))
         self.known_starts: Mapping[TopicPartition, Starts] = {}
@@ -157,6 +160,7 @@ class DataDir:
         self.recovery_points = self._read_offsets(layout.RECOVERY_POINT_CHECKPOINT)
         self.log_start_offsets = self._read_offsets(layout.LOG_START_OFFSET_CHECKPOINT)
         self.cleaner_offsets = self._read_offsets(layout.CLEANER_CHECKPOINT)
+        self.compacted = self._read_offsets(layout.COMPACTED)
         self.high_watermarks = self._read_offsets(layout.HIGH_WATERMARK_CHECKPOINT)
         self.known_starts = self.epoch_starts.load()
         marker = self._file(layout.CLEAN_SHUTDOWN_MARKER)
@@ -197,6 +201,7 @@ class DataDir:
         noted = self.recovery_points.pop(key, 0) > 0 or self.log_start_offsets.pop(key, 0) > 0
         self.log_start_offsets.pop(key, None)
         self.cleaner_offsets.pop(key, None)
+        self.compacted.pop(key, None)
         self.unopened.discard(key)
         return noted
 
@@ -209,6 +214,13 @@ class DataDir:
         self.write_offsets(layout.RECOVERY_POINT_CHECKPOINT, points, durable=durable)
         self.write_offsets(layout.LOG_START_OFFSET_CHECKPOINT, starts, durable=durable)
         self.recovery_points, self.log_start_offsets = points, starts
+
+    def compacted_below(self, key: TopicPartition) -> int:
+        return max(self.cleaner_offsets.get(key, 0), self.compacted.get(key, 0))
+
+    def compacted_writer(self) -> Callable[[], None]:
+        """What writes that file as it has to be now. Blocking; OSError. One at a time, in the order of the calls."""
+        return partial(self.write_offsets, layout.COMPACTED, self.compacted.copy(), durable=True)
 
     def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int], *, durable: bool) -> None:
         text = checkpoints.render_offsets(offsets)

@@ -26,6 +26,10 @@ CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
 META_PROPERTIES = "meta.properties"
 REGISTRATION = "odradek-registration"
 """Ours: the epoch in which this node is registered, and the boot of the machine in which it is."""
+COMPACTED = "odradek-compacted"
+"""Ours: below which offsets compaction may have left gaps. Unlike checkpoints it is never replaced by a file that is
+not on the medium yet: without it, a scan would take the gaps for damage.
+"""
 EPOCH_STARTS = "odradek-epoch-starts"
 """Ours: where leader epochs of the logs here began (epoch_starts.py)."""
 LOCK_FILE = ".lock"
@@ -34,8 +38,8 @@ MOVE = "odradek-move"
 
 DATA_DIR_FILES = frozenset(
     (RECOVERY_POINT_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, CLEAN_SHUTDOWN_MARKER,
-     META_PROPERTIES, REGISTRATION, EPOCH_STARTS, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint", "lost+found",
-     ".DS_Store")
+     META_PROPERTIES, REGISTRATION, COMPACTED, EPOCH_STARTS, LOCK_FILE, CLEANER_CHECKPOINT, "bootstrap.checkpoint",
+     "lost+found", ".DS_Store")
 )  # fmt: skip
 """What may lie beside the log directories without being foreign."""
 

@@ -2,7 +2,8 @@
 
 look       on the owner's thread, some logs at a time: headers and names
 work       in a worker: all reading and writing
-cover      the recovery point above what is cleaned goes to the disk, for a scan takes the gaps above it for damage
+cover      the recovery point above what is cleaned goes to the disk, and that there may be gaps below: a scan would
+           take them for damage
 swap       on the owner's thread, one new segment at a time
 note       in cleaner-offset-checkpoint, when the swap is durable
 """
@@ -278,8 +279,9 @@ class LogCleaner:
         if not self._is_of_use(task):
             self._drop(task)
         elif outcome.cleaned is not None:
-            point, work = self._logs.save_recovery_points(log)
-            self._run(work, partial(self._covered, task, outcome.cleaned, point))
+            cleaned = outcome.cleaned
+            point, work = self._logs.save_recovery_points(log, cleaned.end_offset)
+            self._run(work, partial(self._covered, task, cleaned, point))
         elif outcome.problem is not None:
             self._give_up(log, outcome.problem, task.dirty_bytes)
             self._drop(task)

@@ -273,7 +273,7 @@ class LogManager:
             self._disk, path, config, topic=key[0], partition=key[1], wall_ms=self._wall_ms,
             recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
-            compacted_below=data_dir.cleaner_offsets.get(key, 0), clean=clean, pool=self._pool,
+            compacted_below=data_dir.compacted_below(key), clean=clean, pool=self._pool,
             syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
 
@@ -329,8 +329,11 @@ class LogManager:
 
     def forget_noted(self, data_dir: DataDir, key: TopicPartition) -> None:
         """What is noted there is of a deleted log of this name, and must not be taken for the new one's."""
+        has_gaps = key in data_dir.compacted
         if data_dir.forget(key):
             self._checkpoint_dir(data_dir, None, durable=True)
+        if has_gaps:
+            self._write_compacted(data_dir)
 
     def delete_log(self, topic: str, partition: int, *, wall_ms: int) -> bool:
         """Rename the directory away at once, remove it after `file.delete.delay.ms`; whether there was one."""
@@ -532,16 +535,23 @@ class LogManager:
         if log.recovery_point < log.active_segment.base_offset and not log.is_syncing and not log.offline:
             log.sync(self.syncer, _ignore)
 
-    def save_recovery_points(self, log: Log) -> tuple[int, Callable[[], None]]:
-        """Write down the recovery points of the directory; (that of `log`, what makes it durable and blocks)."""
+    def save_recovery_points(self, log: Log, compacted_below: int) -> tuple[int, Callable[[], None]]:
+        """Before `log` gets gaps: write down that it may, and recovery points; (its own, what makes that durable)."""
         data_dir = self.dir_of(log)
         self._checkpoint_dir(data_dir, None, durable=False)
         point = -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
-        path = f"{data_dir.path}/{layout.RECOVERY_POINT_CHECKPOINT}"
-        return point, partial(sync_paths, self._disk, [path], [data_dir.path])
+        data_dir.compacted[log.key] = max(data_dir.compacted.get(log.key, 0), compacted_below)
+        write_compacted = data_dir.compacted_writer()
+
+        def work() -> None:
+            write_compacted()
+            sync_paths(self._disk, [f"{data_dir.path}/{layout.RECOVERY_POINT_CHECKPOINT}"], [data_dir.path])
+
+        return point, work
 
     def hand_over_cleaner_offset(self, key: TopicPartition, source: DataDir, target: DataDir) -> None:
         """The log has moved. Not fsynced: what is cleaned twice comes out the same."""
+        source.compacted.pop(key, None)  # the copy has none
         offset = source.cleaner_offsets.pop(key, None)
         target.cleaner_offsets.pop(key, None)
         if offset is not None:
@@ -553,6 +563,11 @@ class LogManager:
             data_dir.write_offsets(layout.CLEANER_CHECKPOINT, data_dir.cleaner_offsets, durable=durable)
         except OSError as error:
             self.dir_failed(data_dir, error)
+
+    def _write_compacted(self, data_dir: DataDir) -> None:
+        """Fewer gaps are possible. Until it is written, more of them pass for what compaction did."""
+        failed = partial(self.dir_failed, data_dir)
+        self.syncer.run(data_dir.compacted_writer(), lambda error: failed(error) if error else None)
 
     def close(
         self, high_watermarks: Mapping[TopicPartition, int] | None = None, *, broker_epoch: int = -1
@@ -614,10 +629,13 @@ class LogManager:
 
     def _log_truncated(self, log: LogState) -> None:
         """A recovery point on disk must never lie above what is left of the log; nor what counts as clean."""
-        data_dir = self.dir_of(log)
+        data_dir, end = self.dir_of(log), log.recovery_point
         self._checkpoint_dir(data_dir, None, durable=True)
-        if data_dir.cleaner_offsets.get(log.key, 0) > log.recovery_point and not data_dir.offline:
-            data_dir.cleaner_offsets[log.key] = log.recovery_point
+        if data_dir.compacted.get(log.key, 0) > end:
+            data_dir.compacted[log.key] = end
+            self._write_compacted(data_dir)
+        if data_dir.cleaner_offsets.get(log.key, 0) > end and not data_dir.offline:
+            data_dir.cleaner_offsets[log.key] = end
             self._write_cleaner_offsets(data_dir, durable=True)
 
     def _sync_dir_soon(self, data_dir: DataDir) -> None:

@@ -335,3 +335,39 @@ def test_a_crash_between_any_two_steps_costs_nothing(power: bool) -> None:
             assert number > 15
             return
         number += 1
+
+
+def test_gaps_are_no_damage_though_a_loss_of_power_takes_the_checkpoints(node: Node) -> None:
+    """They are written without an fsync: their names may be on the medium, and nothing in them."""
+    log = node.create("a", replace(COMPACT, segment_bytes=700))
+    for _ in range(3):
+        node.fill(log, 9)
+    expected = node.values("a")
+    node.clean()
+    node.syncer.drain()
+    node.logs.checkpoint()
+    for name in ("recovery-point-offset-checkpoint", "cleaner-offset-checkpoint"):
+        file = node.disk.open(f"/data/d0/{name}")
+        file.truncate(0)
+        file.sync()
+    for path in ("/data/d0/a-0", "/data/d0", "/data", "/"):
+        node.disk.sync_dir(path)
+    node.disk.crash()
+    node.start()
+    assert not node.report.failed
+    recovered = node.logs.logs["a", 0]
+    assert (recovered.readable_end, recovered.recovery_point) == (NO_LIMIT, 0)
+    assert node.values("a") == expected
+
+
+def test_a_log_of_the_same_name_has_no_gaps(node: Node) -> None:
+    node.fill(node.create("a"), 10)
+    node.clean()
+    node.syncer.drain()
+    assert node.logs.dirs[0].compacted == {("a", 0): 10}
+    assert node.logs.delete_log("a", 0, wall_ms=node.now)
+    node.create("a")
+    node.syncer.drain()
+    node.disk.kill()
+    node.start()
+    assert node.logs.dirs[0].compacted == {}
