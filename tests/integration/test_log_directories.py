@@ -1,7 +1,11 @@
-"""Two log directories, of which one fails: what it led is led elsewhere, the rest goes on (KIP-112, KIP-858)."""
+"""Two log directories: replicas move from one to the other (KIP-113); one fails, and what it led is led elsewhere, the
+rest goes on (KIP-112, KIP-858).
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from confluent_kafka import Producer
 from integration.clients import TOPIC, Writer, create_topic, settings, verify
 from integration.conftest import MakeCluster
 from integration.machines import PATIENCE_S, Cluster
-from interop.cluster import eventually
+from interop.cluster import eventually, tool
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,5 +106,128 @@ def test_a_node_whose_only_directory_fails_ends_with_one_line(make_cluster: Make
     last = cluster.log(victim).strip().splitlines()[-1]
     assert last == f"odradek: Shutdown broker because all log dirs in {cluster.data(victim)} have failed"
     writer.await_more(1_000)
+    writer.finish()
+    verify(cluster, writer)
+
+
+def replicas_in(cluster: Cluster, topic: str) -> dict[int, set[str]]:
+    """Directories of the topic's first partition by node; two while it is on its way."""
+    return {
+        node: {
+            root.name
+            for root in (cluster.data(node), second_of(cluster, node))
+            for path in root.iterdir()
+            if path.name == f"{topic}-0"
+            or (path.name.startswith(f"{topic}-0.") and path.name.endswith("-future"))
+        }
+        for node in cluster.ids
+    }
+
+
+def reassign(cluster: Cluster, *args: str) -> str:
+    done = tool("reassign-partitions", "--bootstrap-server", cluster.bootstrap, *args, timeout_s=90)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_replicas_move_while_they_are_written_to_and_their_brokers_die(
+    two_disks: Cluster, tmp_path: Path
+) -> None:
+    cluster = two_disks
+    create_topic(cluster, min_insync_replicas="2", flush_messages="1")
+    writer = Writer(cluster)
+    writer.await_more(1_000)
+    before = replicas_in(cluster, TOPIC)
+    goes_to = {
+        node: second_of(cluster, node) if where == {cluster.data(node).name} else cluster.data(node)
+        for node, where in before.items()
+    }
+    order = list(cluster.partition(TOPIC).replica_nodes)
+    file = tmp_path / "move.json"
+    entry = {
+        "topic": TOPIC,
+        "partition": 0,
+        "replicas": order,
+        "log_dirs": [str(goes_to[node]) for node in order],
+    }
+    file.write_text(json.dumps({"version": 1, "partitions": [entry]}))
+    said = reassign(
+        cluster,
+        "--execute",
+        "--reassignment-json-file",
+        str(file),
+        "--replica-alter-log-dirs-throttle",
+        "2000",
+    )
+    assert said.count("Successfully started moving log directory to") == 3
+    leader = cluster.leader(TOPIC)
+    assert len(replicas_in(cluster, TOPIC)[leader]) == 2, "it is on its way"
+    cluster.kill(leader)
+    writer.await_more(200)
+    cluster.start(leader)
+    said = reassign(cluster, "--verify", "--preserve-throttles", "--reassignment-json-file", str(file))
+    assert "is still in progress" in said
+    clear = {"version": 1, "partitions": [{key: entry[key] for key in ("topic", "partition", "replicas")}]}
+    (tmp_path / "clear.json").write_text(json.dumps(clear))
+    reassign(
+        cluster, "--verify", "--reassignment-json-file", str(tmp_path / "clear.json")
+    )  # throttles go with it
+
+    def moved() -> bool:
+        return replicas_in(cluster, TOPIC) == {node: {path.name} for node, path in goes_to.items()}
+
+    eventually(moved, PATIENCE_S, f"not everything moved: {replicas_in(cluster, TOPIC)}")
+    said = reassign(cluster, "--verify", "--reassignment-json-file", str(file))
+    assert said.count("completed successfully.") == 3
+    writer.await_more(200)
+    cluster.kill(*cluster.ids)
+    cluster.start()
+    cluster.await_isr(TOPIC, 3)
+    writer.await_more(200)
+    writer.finish()
+    verify(cluster, writer)
+    assert moved()
+
+
+def test_a_directory_removed_under_a_node_and_not_there_at_its_next_start(two_disks: Cluster) -> None:
+    cluster = two_disks
+    create_topic(cluster, partitions=PARTITIONS)
+    writer = Writer(cluster, partitions=PARTITIONS)
+    writer.await_more()
+    victim = next(node for node in cluster.ids if node != cluster.controller())
+    second = second_of(cluster, victim)
+    there = sorted(path.name for path in second.iterdir() if path.name.startswith(f"{TOPIC}-"))
+    lost = [int(name.rpartition("-")[2]) for name in there]
+    assert 0 < len(lost) < PARTITIONS
+    shutil.rmtree(second)
+    cluster.await_logged(victim, "log directory offline")
+
+    def without(index: int) -> bool:
+        partition = cluster.partition(TOPIC, index)
+        return partition is not None and partition.leader_id > 0 and victim not in partition.isr_nodes
+
+    eventually(lambda: all(map(without, lost)), PATIENCE_S, "what was there is still counted on")
+    writer.await_more()
+    cluster.stop(victim)
+    second.write_text("a file where the directory was")
+    (cluster.data(victim) / "notes.txt").write_text("somebody's")
+    cluster.start(victim, ready=False)
+    others = [index for index in range(PARTITIONS) if index not in lost]
+
+    def back(index: int) -> bool:
+        partition = cluster.partition(TOPIC, index)
+        return partition is not None and victim in partition.isr_nodes
+
+    eventually(
+        lambda: all(map(back, others)), PATIENCE_S, "what is in the other directory does not come back"
+    )
+    assert all(map(without, lost))
+    cluster.await_logged(victim, "not a log, left alone")
+    cluster.kill(victim)
+    second.unlink()
+    cluster.start(victim)
+    cluster.await_isr(TOPIC, 3, partitions=PARTITIONS)
+    assert (cluster.data(victim) / "notes.txt").read_text() == "somebody's"
+    writer.await_more()
     writer.finish()
     verify(cluster, writer)
