@@ -438,16 +438,15 @@ class Node:
         """Which broker clients shall take for the controller: admin requests go to any, so the first is as good."""
         return brokers[0].id if brokers else -1
 
-    def leader_hint(self, topic: str, index: int) -> tuple[Endpoint, int] | None:
-        """The leader elsewhere and its epoch (KIP-951)."""
+    def leader_hint(self, topic: str, index: int, listener: str) -> tuple[Endpoint, int] | None:
+        """The leader elsewhere, as clients of `listener` reach it, and its epoch (KIP-951)."""
         known = self.image.topics.get(topic)
         partition = known.partitions.get(index) if known is not None else None
         if partition is None:
             return None
-        for listener in self.config.listeners:
-            for endpoint in self.brokers_on(listener.name):
-                if endpoint.id == partition.leader:
-                    return endpoint, partition.leader_epoch
+        for endpoint in self.brokers_on(listener):
+            if endpoint.id == partition.leader:
+                return endpoint, partition.leader_epoch
         return None
 
     def create_topics_automatically(self, names: list[str], done: Callable[[], None]) -> None:

@@ -94,7 +94,8 @@ def handler(node: Node) -> Any:
         try:
             context = node.fetch_sessions.context(request, version, node.monotonic_ms())
         except KafkaError as error:
-            return _encode(node, version, correlation_id, error.code, FetchContext([], None, False), [])
+            nothing = FetchContext([], None, False)
+            return _encode(node, connection.listener, version, correlation_id, error.code, nothing, [])
         return _Operation(node, connection, version, correlation_id, request, context).begin()
 
     return handle
@@ -332,7 +333,10 @@ class _Operation:
                 metrics.bytes_out += len(entry.data)
                 metrics.failed_fetch += entry.error != 0
         self.node.metrics.api(ApiKey.FETCH).observe(self.node.clock.monotonic_ns() - self.began_ns)
-        return _encode(self.node, self.version, self.correlation_id, ErrorCode.NONE, self.context, served)
+        listener, version = self.connection.listener, self.version
+        return _encode(
+            self.node, listener, version, self.correlation_id, ErrorCode.NONE, self.context, served
+        )
 
 
 def _is_news(entry: Served) -> bool:
@@ -349,8 +353,9 @@ def _is_news(entry: Served) -> bool:
 
 
 def _encode(
-    node: Node, version: int, correlation_id: int, error: int, context: FetchContext, served: list[Served]
-) -> Response:
+    node: Node, listener: str, version: int, correlation_id: int, error: int, context: FetchContext,
+    served: list[Served],
+) -> Response:  # fmt: skip
     """The response as buffers; record bytes stay where they are."""
     flexible = version >= FLEXIBLE_FROM
     head = bytearray(8)
@@ -380,7 +385,7 @@ def _encode(
                 buffers.append(entry.data)
                 head = bytearray()
             if flexible:
-                head += _partition_tags(node, version, entry, hints)
+                head += _partition_tags(node, listener, version, entry, hints)
         if flexible:
             head += b"\0"
     if flexible:
@@ -416,7 +421,7 @@ def _partition_head(
         head += (_i32(entry.preferred) if version >= RACKS_FROM else b"") + _i32(size)
 
 
-def _partition_tags(node: Node, version: int, entry: Served, hints: dict[int, Any]) -> bytes:
+def _partition_tags(node: Node, listener: str, version: int, entry: Served, hints: dict[int, Any]) -> bytes:
     """Diverging epoch (tag 0) and current leader (tag 1, KIP-951)."""
     tags = []
     if entry.diverging is not None:
@@ -426,7 +431,7 @@ def _partition_tags(node: Node, version: int, entry: Served, hints: dict[int, An
     if moved and version >= LEADER_HINT_FROM:
         topic = entry.wanted.topic
         name = node.topic_name(topic) if isinstance(topic, bytes) else topic
-        hint = node.leader_hint(name, entry.wanted.index) if name is not None else None
+        hint = node.leader_hint(name, entry.wanted.index, listener) if name is not None else None
         if hint is not None:
             broker, epoch = hint
             hints[broker.id] = broker

@@ -172,7 +172,7 @@ def handler(node: Node) -> Any:
             metrics.failed_produce += 1
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
                 error = _old_magic(view[pos + 16])
-            return _answer_one(connection, plan, correlation_id, error)
+            return _answer_one(node, connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
         if plan.with_log_start:
@@ -199,7 +199,7 @@ def _until_committed(
 
     def expire(_now_ms: int) -> None:
         error = KafkaError(ErrorCode.REQUEST_TIMED_OUT)
-        pending.complete(_answer_one(connection, plan, correlation_id, error))
+        pending.complete(_answer_one(node, connection, plan, correlation_id, error))
 
     timer = node.timers.at(node.monotonic_ms() + plan.timeout_ms, expire)
     pending.on_abandoned = timer.cancel
@@ -209,7 +209,7 @@ def _until_committed(
         if error is ErrorCode.NONE:
             pending.complete(response)
         elif not pending.done:
-            pending.complete(_answer_one(connection, plan, correlation_id, KafkaError(error)))
+            pending.complete(_answer_one(node, connection, plan, correlation_id, KafkaError(error)))
 
     plan.partition.when_committed(result.last_offset + 1, committed, pending)
     return pending
@@ -338,7 +338,7 @@ def _check_size(view: memoryview, pos: int, version: int) -> None:
 
 
 def _answer_one(
-    connection: Connection, plan: Plan, correlation_id: int, error: KafkaError
+    node: Node, connection: Connection, plan: Plan, correlation_id: int, error: KafkaError
 ) -> Response | None:
     """The error of a request on the hot path, through the generated codec."""
     if plan.acks == 0:
@@ -355,7 +355,25 @@ def _answer_one(
             )
         ]
     )
+    if plan.version >= LEADER_HINT_FROM:
+        _tell_leader(node, connection.listener, response, partition.topic, one)
     return encode_response(ApiKey.PRODUCE, plan.version, correlation_id, response.encode(plan.version))
+
+
+def _tell_leader(
+    node: Node, listener: str, response: ProduceResponse, topic: str, answer: PartitionProduceResponse
+) -> None:
+    """Who leads a partition that moved, so that the client need not ask (KIP-951)."""
+    if answer.error_code != ErrorCode.NOT_LEADER_OR_FOLLOWER:
+        return
+    hint = node.leader_hint(topic, answer.index, listener)
+    if hint is None:
+        return
+    broker, epoch = hint
+    answer.current_leader = LeaderIdAndEpoch(leader_id=broker.id, leader_epoch=epoch)
+    endpoint = NodeEndpoint(node_id=broker.id, host=broker.host, port=broker.port, rack=broker.rack)
+    if endpoint not in response.node_endpoints:
+        response.node_endpoints.append(endpoint)
 
 
 def _failed(index: int, error: KafkaError) -> PartitionProduceResponse:
@@ -511,17 +529,12 @@ class _Operation:
         answer.error_message = error.message
         answer.record_errors = _record_errors(error)
         answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
-        index = answer.index
-        if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and self.version >= LEADER_HINT_FROM and name:
-            hint = self.node.leader_hint(name, index)
-            if hint is not None:
-                broker, epoch = hint
-                answer.current_leader = LeaderIdAndEpoch(leader_id=broker.id, leader_epoch=epoch)
-                endpoint = NodeEndpoint(
-                    node_id=broker.id, host=broker.host, port=broker.port, rack=broker.rack
-                )
-                if endpoint not in self.response.node_endpoints:
-                    self.response.node_endpoints.append(endpoint)
+        if name is not None:
+            self._tell_leader(name, answer)
+
+    def _tell_leader(self, topic: str, answer: PartitionProduceResponse) -> None:
+        if self.version >= LEADER_HINT_FROM:
+            _tell_leader(self.node, self.connection.listener, self.response, topic, answer)
 
     def answer(self) -> Response | Pending:
         if not self.open and not self.unverified:
@@ -543,6 +556,7 @@ class _Operation:
             if error is not ErrorCode.NONE:
                 entry[0].error_code = error
                 entry[0].base_offset = -1
+                self._tell_leader(entry[1].topic, entry[0])
             self._complete_if_all_are()
 
         entry[1].when_committed(entry[2], committed, self.pending)
