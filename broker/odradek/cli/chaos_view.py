@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-SECONDS_SHOWN = 60
+SECONDS_SHOWN = 40
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ACKNOWLEDGED = b'"outcome":"ok","offset"'
 """In a line of the history: a record that was acknowledged."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 
 from odradek.chaos.clients import TroubleError, World, now
-from odradek.chaos.history import CLIENT_ERROR, Note, Recorder
+from odradek.chaos.history import CLIENT_ERROR, CLIENT_OVERDUE, Note, Recorder
 from odradek.chaos.workload import build
 
 BEGIN_ANEW = 3
+GIVES_UP_S = 45.0
+"""After SIGTERM; see `Client.overdue`."""
 
 
 def main(place: str, name: str, life: str) -> int:
@@ -37,7 +41,8 @@ def main(place: str, name: str, life: str) -> int:
         except KafkaException as problem:
             print(f"{process} begins anew: {problem}", file=sys.stderr)
             if not stop.is_set():  # else it was interrupted in the middle of something
-                recorder.add(Note(now(), CLIENT_ERROR, process, {"error": str(problem)}))
+                kind = CLIENT_OVERDUE if client.overdue else CLIENT_ERROR
+                recorder.add(Note(now(), kind, process, {"error": str(problem)}))
             return BEGIN_ANEW
         except TroubleError as problem:
             print(f"{process}: {problem}", file=sys.stderr)
@@ -48,6 +53,9 @@ def main(place: str, name: str, life: str) -> int:
 def _await_sigterm(stop: threading.Event) -> None:
     signal.sigwait({signal.SIGTERM})
     stop.set()
+    time.sleep(GIVES_UP_S)
+    print("a call of the library does not return", file=sys.stderr, flush=True)
+    os._exit(BEGIN_ANEW)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ NEVER_SENT = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL})
 """After these a record is not in the log, for certain. Not after a purge of the queue: what waits there for another
 attempt may have been taken in the first one.
 """
+CALL_S = 10.0
+"""What a call may take."""
 QUICK = {
     "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 250,
@@ -80,6 +82,8 @@ class Client:
         self.process = process
         self.world = world
         self.rng = random.Random(f"{seed} {process}")
+        self.overdue = False
+        """Whether a call took much longer than it was allowed to: what comes of that is the library's doing."""
 
     def going_on(self) -> bool:
         return not self.world.stop.is_set()
@@ -474,10 +478,18 @@ class Mover(Client):
         ends = ends_of(found)
         commits = _begin_commits(self, self._group, ends, generation_of(consumer), name)
         offsets = [TopicPartition(*at, offset) for at, offset in ends.items()]
-        _until_done(
-            self,
-            lambda: producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 10),
-        )
+        began = time.monotonic()
+        try:
+            _until_done(
+                self,
+                lambda: producer.send_offsets_to_transaction(
+                    offsets, consumer.consumer_group_metadata(), CALL_S
+                ),
+            )
+        finally:
+            # librdkafka waits for ever for a group coordinator that metadata does not name any more, as it does not
+            # name a broker that is dead (its issues 5456 and 5511); meanwhile the transaction times out.
+            self.overdue = time.monotonic() - began > CALL_S
         for commit in commits:
             commit.outcome, commit.completed = OK, now()
             self.world.recorder.add(commit)

@@ -20,7 +20,8 @@ FAILED = "failed"
 """It has no effect, for certain."""
 UNKNOWN = "unknown"
 DRAINED = "drained"
-FAULT, HEALED, METADATA_BACK, CLIENT_ERROR = "fault", "healed", "metadata-back", "client-error"
+FAULT, HEALED, METADATA_BACK = "fault", "healed", "metadata-back"
+CLIENT_ERROR, CLIENT_OVERDUE = "client-error", "client-overdue"
 """What notes are about; see `Note`."""
 
 
@@ -120,7 +121,7 @@ class Note:
 
     FAULT: `target` says to whom; `details` have "number", "label", "lasts" and "expect". HEALED, METADATA_BACK (topics
     can be created again): of the fault "number". CLIENT_ERROR: the process `target` had to begin anew, because of
-    "error".
+    "error"; CLIENT_OVERDUE: so it had, after its library had not returned from a call in time.
     DRAINED: all of topic `target` was worked off into the topic that `details` names as "sink".
     """
 

@@ -209,6 +209,9 @@ class _Proxy:
                     held: _Held = asyncio.Queue(CHUNKS_HELD_MAX)
                     group.create_task(self._receive(reader, held, wire))
                     group.create_task(_send(held, writer, wire))
+            for _, writer in (forth, back):
+                writer.close()
+                await writer.wait_closed()  # what the kernel has not taken yet still arrives
         except* OSError:
             pass  # how connections end
 

@@ -55,6 +55,7 @@ def as_json(outcome: Outcome, scenario: Scenario, target: str, seed: int) -> dic
         },
         "client_errors": availability.client_errors,
         "told": dict(outcome.timeline.errors.most_common(20)),
+        "overdue": dict(outcome.timeline.overdue.most_common(20)),
         "not_met": availability.broken,
         "clients": outcome.ends,
         "records": dict(verdict.sends),
@@ -169,6 +170,12 @@ def _faults(found: dict[str, Any]) -> Table:
     return heads, rows, 3
 
 
+def _told(found: dict[str, Any]) -> list[str]:
+    lines = [f"{count} × {text}" for text, count in found["told"].items()]
+    why = "after a call of the client's library that did not return in time (not counted)"
+    return lines + [f"{count} × {why}: {text}" for text, count in found["overdue"].items()]
+
+
 def _medians(found: dict[str, Any]) -> Table:
     rows = [
         [label, f"{each['s']:.2f}", "" if each["expected_s"] is None else f"≤ {each['expected_s']:g}"]
@@ -210,7 +217,7 @@ def _markdown(found: dict[str, Any], scenario: Scenario) -> str:
         lines += ["## Not met", "", *(f"- {line}" for line in problems), ""]
     lines += ["## Faults", "", *_markdown_table(_faults(found)), *_markdown_table(_medians(found))]
     lines += [f"Errors that reached clients: {found['client_errors']}", ""]
-    lines += [f"- {count} × {text}" for text, count in found["told"].items()] + [""] * bool(found["told"])
+    lines += [f"- {line}" for line in _told(found)] + [""] * bool(_told(found))
     lines += ["## Anomalies", ""]
     lines += _markdown_table(_counts("anomaly", found["anomalies"])) if found["anomalies"] else ["None.", ""]
     lines += [f"- {each['name']}: {each['text']}" for each in found["shown"][:ANOMALIES_SHOWN]]
@@ -249,7 +256,7 @@ def _html(found: dict[str, Any], scenario: Scenario, picture: str) -> str:
         _html_table(_faults(found)),
         _html_table(_medians(found)),
         f"<p>Errors that reached clients: {found['client_errors']}</p>",
-        _html_list("", [f"{count} × {text}" for text, count in found["told"].items()]),
+        _html_list("", _told(found)),
         "<h2>Anomalies</h2>",
         _html_table(_counts("anomaly", anomalies)) if anomalies else "<p>None.</p>",
     ]

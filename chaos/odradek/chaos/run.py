@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from odradek.chaos.checker import Verdict, check
@@ -178,6 +178,7 @@ def _break(world: World, faults: Faults, scenario: Scenario, watcher: Watcher) -
     """Faults until they are over, and everything healed. Whether somebody wanted to stop before."""
     interrupted = False
     try:
+        watcher.said("clients begin")
         _await_work(world)
         until = None if scenario.minutes is None else time.monotonic() + scenario.minutes * 60
         watcher.begins(until)
@@ -193,25 +194,20 @@ def _break(world: World, faults: Faults, scenario: Scenario, watcher: Watcher) -
 
 def _await_work(world: World) -> None:
     """Until every partition that is looked at has records: before, no fault can be told from a slow start."""
-    consumer = Consumer(world.settings(group_id="begin"))
+    admin = AdminClient(world.settings())
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    wanted = {TopicPartition(PLAIN.name, index): latest for index in range(PLAIN.partitions)}
     deadline = time.monotonic() + WORK_WITHIN_S
-    left = list(range(PLAIN.partitions))
     said = "nobody writes"
-    try:
-        while left:
-            try:
-                if consumer.get_watermark_offsets(TopicPartition(PLAIN.name, left[-1]), timeout=10)[1]:
-                    left.pop()
-                    continue
-            except KafkaException as problem:
-                said = str(problem)  # its leader does not know yet that it leads, say
-            if time.monotonic() > deadline:
-                raise ChaosError(
-                    f"{PLAIN.name}-{left[-1]} has no records after {WORK_WITHIN_S:.0f} s: {said}"
-                )
-            world.stop.wait(0.1)
-    finally:
-        consumer.close()
+    while time.monotonic() < deadline:
+        try:
+            ends = admin.list_offsets(wanted, request_timeout=5)
+            if all(future.result(10).offset > 0 for future in ends.values()):
+                return
+        except KafkaException as problem:
+            said = str(problem)  # a leader does not know yet that it leads, say
+        world.stop.wait(0.1)
+    raise ChaosError(f"not every partition of {PLAIN.name} has records after {WORK_WITHIN_S:.0f} s: {said}")
 
 
 def _finish(world: World, place: Path, names: tuple[str, ...], told: Callable[[str], None]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from odradek.chaos.history import (
     CLIENT_ERROR,
+    CLIENT_OVERDUE,
     FAULT,
     HEALED,
     METADATA_BACK,
@@ -54,6 +55,8 @@ class Timeline:
     faults: list[FaultTime] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     """What clients were told that had to begin anew."""
+    overdue: Counter[str] = field(default_factory=Counter)
+    """The same, where the client's library had not returned from a call in time: not the cluster's doing."""
     failed: int = 0
     """Records of that topic whose producer was told that they failed, or may have."""
     reads: Counter[int] = field(default_factory=Counter)
@@ -92,6 +95,8 @@ class Timeline:
             found = FaultTime(details["number"], details["label"], note.target, note.at, details["expect"])
             found.lasts = bool(details["lasts"])
             self.faults.append(found)
+        elif note.what == CLIENT_OVERDUE:
+            self.overdue[str(details["error"])] += 1
         elif note.what == CLIENT_ERROR:
             self.errors[str(details["error"])] += 1
         elif note.what in (HEALED, METADATA_BACK):
