@@ -80,7 +80,8 @@ def test_process_1_gets_the_signals() -> None:
 
 def test_the_context_has_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    for package in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]:
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for package in [*wheel["only-include"], *wheel.get("force-include", {})]:
         assert is_in_context(f"{package}/x.py"), package
     for name in (
         "pyproject.toml",
