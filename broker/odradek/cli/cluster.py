@@ -1,4 +1,7 @@
-"""`kafka-cluster`: the cluster's id and its endpoints. `odradek cluster` starts and stops local clusters besides."""
+"""`kafka-cluster`: the cluster's id, its endpoints, and brokers that will not come back.
+
+`odradek cluster` starts and stops local clusters besides.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from odradek.cli.options import ToolError, ToolParser, program_name, run_tool
 if TYPE_CHECKING:
     from odradek.cli.admin import Admin
 
-KAFKAS_COMMANDS = ("cluster-id", "list-endpoints")
+KAFKAS_COMMANDS = ("cluster-id", "unregister", "list-endpoints")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,16 +40,20 @@ def run_tool_of_kafka(argv: list[str]) -> int:
     if options.bootstrap_controller and not options.bootstrap_server:
         raise ToolError("--bootstrap-controller: the controllers speak to nodes only; use --bootstrap-server")
     with connect(options.bootstrap_server, options.command_config) as admin:
-        {"cluster-id": cluster_id, "list-endpoints": list_endpoints}[options.command](admin, options)
+        commands = {"cluster-id": cluster_id, "unregister": unregister, "list-endpoints": list_endpoints}
+        commands[options.command](admin, options)
     return 0
 
 
 def build_parser() -> ToolParser:
     parser = ToolParser(prog=program_name("odradek cluster"), description="The Kafka cluster tool.")
     parser.add_version()
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{cluster-id,list-endpoints}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{cluster-id,unregister,list-endpoints}"
+    )
     for name, text in (
         ("cluster-id", "Get information about the ID of a cluster."),
+        ("unregister", "Unregister a broker."),
         ("list-endpoints", "List endpoints"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -56,6 +63,10 @@ def build_parser() -> ToolParser:
         command.add_argument(
             "--command-config", "--config", "-c", help="Config properties file for the Admin client."
         )
+        if name == "unregister":
+            command.add_argument(
+                "--id", "-i", type=int, required=True, help="The ID of the broker to unregister."
+            )
         if name == "list-endpoints":
             command.add_argument(
                 "--include-fenced-brokers", action="store_true", help="Whether to include fenced brokers."
@@ -66,6 +77,17 @@ def build_parser() -> ToolParser:
 def cluster_id(admin: Admin, _: argparse.Namespace) -> None:
     """`Cluster ID: …`"""
     print(f"Cluster ID: {admin.cluster()['cluster_id']}")
+
+
+def unregister(admin: Admin, options: argparse.Namespace) -> None:
+    """The cluster forgets a broker. ClusterError where it knows none with this id."""
+    from odradek.cli.admin import ClusterError
+    from odradek.cli.unregister_messages import UnregisterBrokerRequest
+
+    answer = admin.send(UnregisterBrokerRequest(broker_id=options.id)).to_dict()
+    if answer["error_code"]:
+        raise ClusterError(answer["error_code"], answer["error_message"])
+    print(f"Broker {options.id} is no longer registered.")
 
 
 def list_endpoints(admin: Admin, options: argparse.Namespace) -> None:
