@@ -6,7 +6,7 @@ PORT   ?= 9092
 DATA   ?= data
 NODES  ?= 1
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench compiled clean
 
 # Remade when a dependency changes; the package itself is installed editable. What only tests, checks and
 # benchmarks need is added when one of them is asked for.
@@ -35,6 +35,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Optional: what costs per record, as C extensions beside their sources. `make compiled ARGS=--remove` undoes it.
+compiled: $(VENV)/.installed-dev
+	$(BIN)/python proto/compile.py $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)

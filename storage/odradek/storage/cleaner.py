@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import md5
 
 from odradek.ports.disk import Buffer, Disk
 from odradek.storage import layout
@@ -25,8 +24,18 @@ from odradek.storage.producers import end_transaction_marker
 from odradek.storage.segment import RELATIVE_OFFSET_MAX, Segment, overwrite
 from odradek.storage.txn_index import AbortedTxn
 from odradek.storage.txn_index import encode as encode_aborted
+from odradek.wire.compression import Codec, compress, decompress
 from odradek.wire.errors import KafkaError
-from odradek.wire.records import HEADER, BatchHeader, Record, build_batch, empty_batch, read_records
+from odradek.wire.record_scan import Entry, join, kept, note_keys, scan
+from odradek.wire.records import (
+    DELETE_HORIZON_FLAG,
+    HEADER,
+    HEADER_SIZE,
+    LENGTH_MIN,
+    BatchHeader,
+    empty_batch,
+    seal,
+)
 
 KEY_BYTES = 200
 """What one key takes in the table: hash, offset, and Python's share of them."""
@@ -170,14 +179,16 @@ def _batches(job: CleaningJob, disk: Disk, source: SourceSegment) -> Iterator[tu
         file.close()
 
 
-def _records(header: BatchHeader, batch: memoryview) -> list[Record]:
+def _entries(header: BatchHeader, batch: memoryview) -> tuple[bytes, list[Entry]]:
+    """(the records' bytes, where each is in them)."""
+    if header.count == 0:
+        return b"", []
     if header.count > _BATCH_RECORDS_MAX:
         raise CleaningError(f"the batch at offset {header.base_offset} has {header.count} records")
-    return read_records(batch, header, limit=_BATCH_BYTES_MAX)
-
-
-def _key_hash(key: bytes) -> bytes:
-    return md5(key, usedforsecurity=False).digest()
+    payload = batch[HEADER_SIZE : header.size]
+    codec = header.codec
+    data = bytes(payload) if codec is Codec.NONE else decompress(codec, payload, _BATCH_BYTES_MAX)
+    return data, scan(data, header.count)
 
 
 # Transactions ----------------------------------------------------------------------------------------------------
@@ -253,14 +264,36 @@ def _last_offsets(job: CleaningJob, disk: Disk) -> tuple[dict[bytes, int], int]:
 
 
 def _note_keys(job: CleaningJob, keys: dict[bytes, int], header: BatchHeader, batch: memoryview) -> bool:
-    """False when the table is full; what has got into it of this batch does no harm, it is later than the end."""
-    for record in _records(header, batch):
-        if record.key is not None and record.offset >= job.first_dirty_offset:
-            name = _key_hash(record.key)
-            if len(keys) >= job.keys_max and name not in keys:
-                return False
-            keys[name] = record.offset
-    return True
+    """False when the table is full."""
+    _, entries = _entries(header, batch)
+    return note_keys(entries, header.base_offset, job.first_dirty_offset, keys, job.keys_max)
+
+
+def _rebuilt(header: BatchHeader, data: bytes, entries: list[Entry], horizon: int | None) -> bytearray:
+    """The batch with these records alone; its range of offsets stays. `horizon`: of their tombstones (KIP-534)."""
+    timestamps = [header.base_timestamp + entry[1] for entry in entries]
+    if header.is_log_append_time:
+        timestamps = [header.max_timestamp] * len(entries)
+        late = header.max_timestamp - header.base_timestamp
+        entries = [(entry[0], late, *entry[2:]) for entry in entries]
+    base_timestamp = timestamps[0] if horizon is None else horizon
+    payload: Buffer = join(data, entries, header.base_timestamp - base_timestamp)
+    codec = header.codec
+    if codec is not Codec.NONE:
+        payload = compress(codec, payload, None)
+    changed = header._replace(
+        length=LENGTH_MIN + len(payload),
+        attributes=header.attributes & ~DELETE_HORIZON_FLAG
+        | (DELETE_HORIZON_FLAG if horizon is not None else 0),
+        base_timestamp=base_timestamp,
+        max_timestamp=max(timestamps),
+        count=len(entries),
+    )
+    batch = bytearray(HEADER_SIZE + len(payload))
+    HEADER.pack_into(batch, 0, *changed)
+    batch[HEADER_SIZE:] = payload
+    seal(batch)
+    return batch
 
 
 # Second pass -----------------------------------------------------------------------------------------------------
@@ -285,39 +318,18 @@ class _Filter:
             discard = unneeded_marker and horizon is not None and horizon <= job.now_ms
         else:
             discard = self.transactions.data(header)
-        records = [] if discard else _records(header, batch)
-        kept = records if header.is_control else [r for r in records if self._stays(r, horizon)]
-        if not kept:
+        data, entries = (b"", []) if discard else _entries(header, batch)
+        if not header.is_control:
+            tombstones_go = horizon is not None and horizon <= job.now_ms
+            entries = kept(entries, header.base_offset, self._end, self._keys, tombstones_go)
+        if not entries:
             if header.count == 0 and self._must_stay(header):
                 return batch
             return empty_batch(header) if self._must_stay(header) else None
-        self._counts.records_kept += len(kept)
-        sets_horizon = horizon is None and (unneeded_marker or any(r.value is None for r in kept))
-        if len(kept) == header.count and not sets_horizon:
-            return batch
-        return build_batch(
-            kept,
-            codec=header.codec,
-            leader_epoch=header.leader_epoch,
-            producer_id=header.producer_id,
-            producer_epoch=header.producer_epoch,
-            base_sequence=header.base_sequence,
-            transactional=header.is_transactional,
-            control=header.is_control,
-            log_append_time=header.max_timestamp if header.is_log_append_time else None,
-            base_offset=header.base_offset,
-            last_offset=header.last_offset,
-            delete_horizon_ms=job.now_ms + job.delete_retention_ms if sets_horizon else horizon,
-        )
-
-    def _stays(self, record: Record, horizon: int | None) -> bool:
-        if record.offset >= self._end:
-            return True
-        if record.key is None:
-            return False
-        if record.offset < self._keys.get(_key_hash(record.key), -1):
-            return False
-        return record.value is not None or horizon is None or self._job.now_ms < horizon
+        self._counts.records_kept += len(entries)
+        if horizon is None and (unneeded_marker or any(entry[3] for entry in entries)):
+            return _rebuilt(header, data, entries, job.now_ms + job.delete_retention_ms)
+        return batch if len(entries) == header.count else _rebuilt(header, data, entries, horizon)
 
     def _must_stay(self, header: BatchHeader) -> bool:
         if header.last_offset + 1 == self._end:
