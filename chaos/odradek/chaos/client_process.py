@@ -32,7 +32,7 @@ def main(place: str, name: str, life: str) -> int:
     process = f"{name}.{life}"
     with (Path(place) / "history" / f"{process}.jsonl").open("w", buffering=1) as file:
         recorder = Recorder(file)
-        world = World(settings["bootstrap"], recorder, stop)
+        world = World(settings["bootstrap"], recorder, stop, settings["timeout_s"])
         client = build(
             name, process, world, settings["seed"], per_s=settings["per_s"], hasty=settings["hasty"]
         )

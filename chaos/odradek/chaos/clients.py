@@ -56,9 +56,15 @@ class World:
     bootstrap: str
     recorder: Recorder
     stop: threading.Event
+    timeout_s: float | None = None
+    """Of requests, in place of the library's own."""
 
     def settings(self, **more: Any) -> dict[str, Any]:
         named = {key.replace("_", "."): value for key, value in more.items()}
+        if self.timeout_s is not None:
+            named["socket.timeout.ms"] = int(self.timeout_s * 1000)
+            if {"acks", "linger.ms"} & named.keys():  # a producer
+                named["request.timeout.ms"] = int(self.timeout_s * 1000)
         return {"bootstrap.servers": self.bootstrap, **QUICK, **named}
 
 

@@ -138,6 +138,7 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
         "seed": seed,
         "per_s": scenario.clients.per_s,
         "hasty": scenario.clients.mortal,
+        "timeout_s": scenario.clients.timeout_s,
     }
     (place / "run.json").write_text(json.dumps(settings))
     began = time.monotonic()

@@ -60,7 +60,11 @@ class FaultSpec:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """How many of each kind. `per_s`: records per second of each writer. `mortal`: they are killed and frozen too."""
+    """How many of each kind. `per_s`: records per second of each writer. `mortal`: they are killed and frozen too.
+
+    `timeout_s`: how long they wait for the answer to a request. By this alone a client learns that a broker hangs, and
+    librdkafka's own are 30 and 60 s.
+    """
 
     writers: int = 2
     transactions: int = 1
@@ -72,6 +76,7 @@ class Clients:
     slow: int = 0
     per_s: int = 200
     mortal: bool = False
+    timeout_s: float | None = None
 
     def counts(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in CLIENT_PREFIXES}
@@ -192,7 +197,8 @@ def _clients(table: _Table) -> Clients:
     per_s = table.whole("per_s", standard.per_s, 1, 100_000)
     if not counts["writers"]:
         raise table.wrong("writers", "1 at least: by what they are told it is judged when writes go on")
-    return Clients(**counts, per_s=per_s, mortal=table.flag("mortal", False))
+    timeout_s = table.number("timeout_s", None, 0.5, 300.0)
+    return Clients(**counts, per_s=per_s, mortal=table.flag("mortal", False), timeout_s=timeout_s)
 
 
 def _fault(table: _Table) -> FaultSpec:
