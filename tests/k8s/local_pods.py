@@ -28,6 +28,7 @@ PATIENCE_S = 40.0
 HOST = "127.0.0.1"
 SVC = r"[-a-z]+\.\{POD_NAMESPACE\}\.svc\.cluster\.local"
 OWN_NAME = re.compile(rf"\{{POD_NAME\}}\.{SVC}:(\d+)")
+OWN_HOST = re.compile(r"kafka-\d+\.kafka-headless\.kafka\.svc\.cluster\.local:(\d+)")
 OTHER_NAME = re.compile(rf"(kafka|kafka-controller)-(\d+)\.{SVC}:(\d+)")
 NODE_PORT = re.compile(r"\{HOST_IP\}:\{ordinal\+31090\}")
 EVERY_INTERFACE = re.compile(r"://:(\d+)")
@@ -83,6 +84,18 @@ class LocalPod:
         program, *rest = words
         assert program == "odradek"
         return [sys.executable, "-m", "odradek.cli.main", *rest]
+
+    @property
+    def outside(self) -> str:
+        """Where clients outside reach it."""
+        return f"{HOST}:{self.port(9094)}"
+
+    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        """kubectl exec: a tool under its own name, with the addresses of this machine."""
+        tool, *options = words
+        moved = [OWN_HOST.sub(lambda found: f"{HOST}:{self.port(int(found[1]))}", word) for word in options]
+        command = [sys.executable, "-m", "odradek.cli.main", tool, *moved]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def start(self, **more: str) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +9,19 @@ from typing import Any
 
 import pytest
 
+from deploy.engine import needs_engine
 from integration.clients import TOPIC, Writer, read
-from interop.cluster import eventually
+from interop.cluster import eventually, unique
 from k8s import render
-from k8s.local_pods import HOST, PATIENCE_S, LocalCluster, LocalPod
+from k8s.container_pods import ContainerCluster, ContainerPod
+from k8s.local_pods import PATIENCE_S, LocalCluster, LocalPod
 from k8s.pods import named
 
 pytestmark = pytest.mark.timeout(180)
+
+
+Cluster = LocalCluster | ContainerCluster
+AnyPod = LocalPod | ContainerPod
 
 
 @pytest.fixture
@@ -27,40 +31,37 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     made.destroy()
 
 
-def brokers(cluster: LocalCluster, count: int = 3) -> list[LocalPod]:
+@pytest.fixture(params=["processes", pytest.param("containers", marks=needs_engine)])
+def any_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """The overlay dev, on this machine or in containers of the image that is tested."""
+    manifest = render.kept("dev")
+    local = request.param == "processes"
+    made = (
+        LocalCluster(manifest, tmp_path) if local else ContainerCluster(manifest, tmp_path, unique("odradek"))
+    )
+    yield made
+    made.destroy()
+
+
+def brokers(cluster: Cluster, count: int = 3) -> list[Any]:
     workload = named(cluster.manifest, "StatefulSet", "kafka")
     return [cluster.pod(workload, ordinal) for ordinal in range(count)]
 
 
-def clients_of(pods: list[LocalPod]) -> Any:
+def clients_of(pods: list[AnyPod]) -> Any:
     """What the clients of the integration tests want to know of a cluster."""
-    return SimpleNamespace(bootstrap=",".join(f"{HOST}:{each.port(9094)}" for each in pods), at_end=[])
+    return SimpleNamespace(bootstrap=",".join(each.outside for each in pods), at_end=[])
 
 
-def create_topic(pod: LocalPod) -> None:
+def create_topic(pod: AnyPod) -> None:
     """The command of the usual guides, in the pod."""
-    words = [
-        "topics",
-        "--bootstrap-server",
-        f"{HOST}:{pod.port(9092)}",
-        "--create",
-        "--topic",
-        TOPIC,
-        "--partitions",
-        "3",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "odradek.cli.main", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = "kafka-topics.sh --bootstrap-server kafka-0.kafka-headless.kafka.svc.cluster.local:9092 --create"
+    done = pod.run([*words.split(), "--topic", TOPIC, "--partitions", "3"])
     assert (done.returncode, done.stdout) == (0, f"Created topic {TOPIC}.\n"), done.stderr
 
 
-def test_a_stateful_set_starts_rolls_and_grows_while_clients_write(cluster: LocalCluster) -> None:
-    first, *others = pods = brokers(cluster)
+def test_a_stateful_set_starts_rolls_and_grows_while_clients_write(any_cluster: Cluster) -> None:
+    first, *others = pods = brokers(any_cluster)
     first.start()
     eventually(lambda: first.says("startupProbe")[0] == 200, PATIENCE_S, "not started")
     status, said = first.says("readinessProbe")
@@ -83,14 +84,26 @@ def test_a_stateful_set_starts_rolls_and_grows_while_clients_write(cluster: Loca
             each.await_ready()
         writer.await_more()
         # kubectl scale --replicas=4: no voter, so a broker only.
-        fourth = cluster.pod(first.pod.workload, 3)
+        fourth = any_cluster.pod(first.pod.workload, 3)
         fourth.start()
         fourth.await_ready()
+        at = ["--bootstrap-server", "kafka-0.kafka-headless.kafka.svc.cluster.local:9092"]
+        assert len(first.run(["kafka-cluster.sh", "list-endpoints", *at]).stdout.splitlines()) == 1 + 4
+        # And back: no replica is there.
+        assert fourth.pre_stop().returncode == 0
+        assert fourth.stop() == 0
+        gone = first.run(["kafka-cluster.sh", "unregister", *at, "--id", "3"])
+        assert (gone.returncode, gone.stdout) == (0, "Broker 3 is no longer registered.\n"), gone.stderr
+        again = first.run(["kafka-cluster.sh", "unregister", *at, "--id", "3"])
+        assert again.returncode == 1 and "Broker ID 3 is not currently registered" in again.stderr
         # A second node must wait to go: replicas and controllers would be too few.
         assert pods[2].stop() == 0
-        eventually(lambda: first.pre_stop_says() != "", PATIENCE_S, "it is told that it may stop")
-        told = first.pre_stop_says()
-        assert f"{TOPIC}-0" in told and "only 1 of 3 controllers would be left, which is no majority" in told
+        because = [f"{TOPIC}-0", "only 1 of 3 controllers would be left, which is no majority"]
+        eventually(
+            lambda: all(why in first.pre_stop_says() for why in because),
+            PATIENCE_S,
+            "it is told that it may stop",
+        )
         pods[2].start()
         pods[2].await_ready()
         writer.finish()
