@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
+from odradek.broker.cordoned import CORDONED, cordon_refusal
 from odradek.broker.idle_keys import without_effect
 from odradek.broker.listeners import (
     SERVED_PROTOCOLS,
@@ -246,12 +247,8 @@ class _Builder:
 
     def directories(self) -> dict[str, Any]:
         dirs = tuple(self.words("log.dirs") or self.words("log.dir"))
-        cordoned = self.words("cordoned.log.dirs")
-        alone = "When cordoned.log.dirs is set to *, it must not contain other values"
-        self.require("*" not in cordoned or len(cordoned) == 1, "cordoned.log.dirs", alone)
-        missing = [path for path in cordoned if path not in dirs and path != "*"]
-        text = "All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : "
-        self.require(not missing, "cordoned.log.dirs", text + ", ".join(missing))
+        refusal = cordon_refusal(self.words(CORDONED), dirs)
+        self.require(refusal is None, CORDONED, refusal or "")
         return {"log_dirs": dirs, "metadata_dir": self.text("metadata.log.dir") or dirs[0]}
 
     def quorum(self, node_id: int, roles: frozenset[str]) -> dict[str, Any]:

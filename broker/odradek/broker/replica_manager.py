@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from odradek.broker.cordoned import CORDONED, EVERY, cordoned_names
 from odradek.broker.directory_assignments import DirectoryAssignments
 from odradek.broker.log_moves import LogMoves
 from odradek.broker.partition import Partition
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 LeadershipChanged = Callable[[Partition, bool], None]
 PartitionName = tuple[str, int]
-CORDONED = "cordoned.log.dirs"
 SELECTOR = "replica.selector.class"
 AT_ONCE = 100
 """Partitions that one change of the image creates, changes or deletes while everybody waits; the rest in slices."""
@@ -110,7 +110,8 @@ class ReplicaManager:
         self._done_at_once = 0
         self._slice_is_due = False
         self._peers_news = False
-        self._suspended = False
+        self.suspended = False
+        """This process did not run for a while, and it is not settled whether it leads what it led."""
         self.is_cleaning: Callable[[PartitionName], bool] = lambda key: False
         """Whether a log is being compacted."""
         self._aging: deque[PartitionName] = deque()
@@ -188,18 +189,18 @@ class ReplicaManager:
 
     def suspend(self) -> None:
         """Until `resume`, nothing is served by leaderships: there may be other leaders by now."""
-        self._suspended = True
+        self.suspended = True
         for partition in self.partitions.values():
             partition.suspend()
 
     def resume(self) -> None:
-        if self._suspended:
-            self._suspended = False
+        if self.suspended:
+            self.suspended = False
             for partition in self.partitions.values():
                 partition.resume()
 
     def leading(self, partition: Partition) -> None:
-        if self._suspended:
+        if self.suspended:
             partition.suspend()
         self.on_leadership(partition, True)
 
@@ -466,12 +467,12 @@ class ReplicaManager:
     def _cordon(self, own: Mapping[str, str]) -> None:
         """cordoned.log.dirs, of this broker: paths, or * for all."""
         value = own.get(CORDONED, self._static.get(CORDONED, ""))
-        paths = {path.strip() for path in value.split(",")}
+        paths = set(cordoned_names(value))
         # A directory is named as in log.dirs, which may be a relative path, or by its path.
         names = (self._static.get("log.dirs") or self._static.get("log.dir", "")).split(",")
         known = dict(zip_longest((data_dir.path for data_dir in self._logs.dirs), names, fillvalue=""))
         cordoned = frozenset(
-            path for path, name in known.items() if not paths.isdisjoint(("*", name.strip(), path)) and path
+            path for path, name in known.items() if not paths.isdisjoint((EVERY, name.strip(), path)) and path
         )
         if cordoned != self._logs.cordoned:
             self._logs.cordoned = cordoned

@@ -360,6 +360,9 @@ class Reassignment:
             {*self._admin.broker_ids(), *(each for _, replicas in plan.parts for each in replicas)}
         )
         print(f"Clearing broker-level throttles on broker{_s(brokers)} {','.join(map(str, brokers))}")
+        gone = sorted(set(brokers) - set(self._admin.broker_ids()))
+        if gone:  # Kafka's tool asks them for a minute
+            raise ToolError(f"Error: there is no broker {gone[0]} to clear throttles on", to_stdout=True)
         for broker in brokers:
             self._admin.alter_configs(BROKER, str(broker), {}, (*RATES, ALTER_DIRS_RATE))
         topics = plan.topics

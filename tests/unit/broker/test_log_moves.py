@@ -8,6 +8,9 @@ import pytest
 
 from odradek.broker.log_moves import RETRY_MS, SLICE_BYTES
 from odradek.wire.errors import ErrorCode
+from odradek.wire.messages.alter_configs import AlterableConfig as OldConfig
+from odradek.wire.messages.alter_configs import AlterConfigsRequest
+from odradek.wire.messages.alter_configs import AlterConfigsResource as OldResource
 from odradek.wire.messages.alter_replica_log_dirs import (
     AlterReplicaLogDir,
     AlterReplicaLogDirsRequest,
@@ -296,6 +299,30 @@ def test_cordoned_directories_get_nothing_new_and_are_told_of() -> None:
     assert configure(harness, "cordoned.log.dirs", "") == 0
     assert cordoned() == {DATA: False, SECOND: False} and known() == set()
     harness.create_topic("u", partitions=2)
+
+
+def test_only_own_log_directories_can_be_cordoned_and_the_rest_of_a_request_goes_on(
+    harness: NodeHarness,
+) -> None:
+    def resource(name: str, value: str) -> AlterConfigsResource:
+        return AlterConfigsResource(4, str(harness.node.config.node_id), [AlterableConfig(name, 0, value)])
+
+    retention = AlterConfigsResource(2, "t", [AlterableConfig("retention.ms", 0, "1000")])
+    request = IncrementalAlterConfigsRequest(resources=[retention, resource("cordoned.log.dirs", "/nowhere")])
+    first, second = harness.client().ask(request).responses
+    assert (first.error_code, first.resource_name) == (0, "t")
+    assert (second.error_code, second.resource_name) == (ErrorCode.INVALID_REQUEST, "1")
+    assert second.error_message == (
+        "requirement failed: All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries "
+        ": /nowhere"
+    )
+    both = IncrementalAlterConfigsRequest(resources=[resource("cordoned.log.dirs", f"*,{DATA}")])
+    assert "must not contain other values" in str(harness.client().ask(both).responses[0].error_message)
+    legacy = AlterConfigsRequest(
+        resources=[OldResource(4, "1", [OldConfig("cordoned.log.dirs", "/nowhere")])], validate_only=False
+    )
+    assert harness.client().ask(legacy).responses[0].error_code == ErrorCode.INVALID_REQUEST
+    assert harness.node.logs.cordoned == frozenset()
 
 
 def test_a_directory_that_fails_before_the_controller_knows_what_is_there(harness: NodeHarness) -> None:

@@ -1,9 +1,8 @@
 """Requests that the active controller answers: a broker passes them on and returns its answer.
 
-CreateTopics 19 (2-7), DeleteTopics 20 (1-6), CreatePartitions 37 (0-3), AlterConfigs 33 (0-2),
-IncrementalAlterConfigs 44 (0-1), ElectLeaders 43 (0-2), AlterPartitionReassignments 45 (0-1),
-ListPartitionReassignments 46 (0), UpdateFeatures 57 (0-2), DescribeQuorum 55 (0-2), UnregisterBroker 64 (0),
-AddRaftVoter 80 (0-1), RemoveRaftVoter 81 (0).
+CreateTopics 19 (2-7), DeleteTopics 20 (1-6), CreatePartitions 37 (0-3), ElectLeaders 43 (0-2),
+AlterPartitionReassignments 45 (0-1), ListPartitionReassignments 46 (0), UpdateFeatures 57 (0-2), DescribeQuorum 55
+(0-2), UnregisterBroker 64 (0), AddRaftVoter 80 (0-1), RemoveRaftVoter 81 (0).
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ KEYS = (
     ApiKey.CREATE_TOPICS,
     ApiKey.DELETE_TOPICS,
     ApiKey.CREATE_PARTITIONS,
-    ApiKey.ALTER_CONFIGS,
-    ApiKey.INCREMENTAL_ALTER_CONFIGS,
     ApiKey.ELECT_LEADERS,
     ApiKey.ALTER_PARTITION_REASSIGNMENTS,
     ApiKey.LIST_PARTITION_REASSIGNMENTS,

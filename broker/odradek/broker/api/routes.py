@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.api import (
+    alter_configs,
     alter_replica_log_dirs,
     api_versions,
     delete_records,
@@ -54,6 +55,8 @@ FUNCTIONS: dict[int, Function] = {
     ApiKey.DESCRIBE_PRODUCERS: describe_producers.describe_producers,
     ApiKey.WRITE_TXN_MARKERS: write_txn_markers.write_txn_markers,
     **dict.fromkeys(forwarded.KEYS, forwarded.to_controller),
+    ApiKey.ALTER_CONFIGS: alter_configs.alter_configs,
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: alter_configs.incremental_alter_configs,
     **groups.FUNCTIONS,
     **transactions.FUNCTIONS,
 }
