@@ -30,6 +30,7 @@ from odradek.broker.open_logs import LogOpener
 from odradek.broker.other_nodes import OtherNodes
 from odradek.ports.disk import File, Syncer
 from odradek.ports.timers import TimerQueue
+from odradek.raft.metadata_log import CorruptMetadata
 from odradek.storage.manager import LogManager
 from odradek.storage.opening import RecoveryStopped
 from odradek.storage.real_disk import RealDisk, ThreadSyncer
@@ -253,7 +254,10 @@ async def _run_node(
     servers: list[asyncio.Server] = []
     files = FileSenders(loop, descriptors.file_senders) if IS_SUPPORTED else None
     try:
-        node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
+        try:
+            node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
+        except CorruptMetadata as error:
+            raise StartupError(str(error)) from error
         node.settle()
         loop_timers.start()
         health.node = node

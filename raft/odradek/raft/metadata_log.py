@@ -102,17 +102,18 @@ class MetadataLog:
         )
         if log.readable_end != NO_LIMIT:
             raise CorruptMetadata(
-                f"{path} is damaged at offset {log.readable_end}. This node may not vote with it: remove the directory "
-                f"so that it joins the quorum anew as another voter, or restore it from a copy."
+                f"{path} is damaged at offset {log.readable_end}. This node may not vote with it: "
+                f"{_remedy(bootstrap, path)}."
             )
         if log.log_start_offset > start.offset:
             raise CorruptMetadata(
-                f"{path} begins at offset {log.log_start_offset}, but there is no sound snapshot of what was before. "
-                f"Restore the .checkpoint file, or remove the directory so that this node joins the quorum anew."
+                f"{path} begins at offset {log.log_start_offset}, but there is no sound snapshot of what was before, "
+                f"a .checkpoint file: {_remedy(bootstrap, path)}."
             )
         index, voters = LogIndex(start=start, snapshots=kept), VoterHistory(bootstrap)
-        opened = cls(disk, log, index, voters, _read_quorum_state(disk, path), contents)
+        opened = cls(disk, log, index, voters, QuorumState(), contents)
         opened._scan(wall_ms)
+        opened.stored = _read_quorum_state(disk, path, bootstrap, voters.current)
         return opened
 
     def _scan(self, wall_ms: int) -> None:
@@ -347,16 +348,33 @@ def _read_snapshots(disk: Disk, path: str) -> dict[SnapshotId, SnapshotContent]:
     return sound
 
 
-def _read_quorum_state(disk: Disk, path: str) -> QuorumState:
+def _remedy(bootstrap: VoterSet, path: str) -> str:
+    """What a person can do about a metadata directory that is damaged."""
+    if len(bootstrap) == 1:
+        return (
+            f"restore it from a copy. No other controller has what was in it: without {path}, the cluster begins anew, "
+            f"and the logs of its topics are set aside"
+        )
+    return (
+        f"restore it from a copy, or remove {path} so that this node joins the quorum anew as another voter"
+    )
+
+
+def _read_quorum_state(disk: Disk, path: str, bootstrap: VoterSet, current: VoterSet) -> QuorumState:
+    """What this node remembers of elections. Who is the only voter may have forgotten that: a damaged file is set aside
+    then. CorruptMetadata for others.
+    """
     name = f"{path}/{quorum_state.FILE_NAME}"
     if not disk.exists(name):
         return QuorumState()
     try:
         return QuorumState.decode(disk.read_file(name))
     except CorruptQuorumState as error:
+        if len(bootstrap) == len(current) == 1:
+            disk.rename(name, f"{name}.corrupt")
+            return QuorumState()
         raise CorruptMetadata(
-            f"{name} cannot be read ({error}). What this node voted is not known: remove {path} so that it joins the "
-            f"quorum anew as another voter, or restore the file."
+            f"{name} cannot be read ({error}). What this node voted is not known: {_remedy(bootstrap, path)}."
         ) from error
 
 

@@ -400,7 +400,7 @@ def test_damage_in_the_middle_is_refused_with_a_line_that_says_what_to_do() -> N
     fill(node, 20)
     node.kill()
     node.disk.flip_bit(f"{LOG_DIR}/00000000000000000000.log", 400, 1)
-    with pytest.raises(CorruptMetadata, match=r"is damaged at offset \d+.*remove the directory"):
+    with pytest.raises(CorruptMetadata, match=r"is damaged at offset \d+.*restore it from a copy"):
         single_node(disk=node.disk).start()
 
 
@@ -436,12 +436,25 @@ def _rewrite_without_voters(node: DriverNode) -> None:
     node.disk = static.disk
 
 
-def test_an_unreadable_vote_file_is_refused() -> None:
+def test_an_unreadable_vote_file_of_a_quorum_of_one_is_as_good_as_lost() -> None:
     node = started()
+    fill(node, 2)
     node.stop()
     node.disk.write_file_atomic(f"{LOG_DIR}/quorum-state", b"{", durable=True)
-    with pytest.raises(CorruptMetadata, match="quorum-state cannot be read"):
-        single_node(disk=node.disk).start()
+    again = restarted(node)
+    assert again.driver.epoch == 2
+    assert again.listener.records == node.listener.records
+    assert node.disk.read_file(f"{LOG_DIR}/quorum-state.corrupt") == b"{"
+
+
+def test_an_unreadable_vote_file_among_several_voters_is_refused() -> None:
+    node = started()
+    fill(node, 2)
+    node.stop()
+    _rewrite_without_voters(node)
+    node.disk.write_file_atomic(f"{LOG_DIR}/quorum-state", b"{", durable=True)
+    with pytest.raises(CorruptMetadata, match="quorum-state cannot be read.*or remove"):
+        DriverNode(node.me, static_voters(1, 2, 3), disk=node.disk).start()
 
 
 def test_a_log_of_another_directory_id_is_refused() -> None:
