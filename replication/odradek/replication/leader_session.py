@@ -388,7 +388,8 @@ class LeaderSession:
             try:
                 result = self._read(replica, offset, min(limit, room, self.credit), budget)
             except KafkaError as error:
-                return self._read_failed(outgoing, error.code)
+                # Where the disk has failed, the partition is not led here any more, and this is over.
+                return self._read_failed(outgoing, error.code) if outgoing.live else None
             if result is None:
                 outgoing.queued = True
                 self._ready.appendleft(outgoing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from odradek.replication import follower_session, leader_session
@@ -636,3 +638,20 @@ def test_a_follower_whose_disk_fails_drops_out_and_the_others_go_on() -> None:
     assert lab[3].values() == [b"a"]
     lab.apply(state(1, 0, 1, isr=(1, 2, 3), replicas=(1, 2, 3)))
     assert lab[2].replicas[0].role is Role.FAILED
+
+
+def test_a_leader_whose_disk_fails_at_a_read_for_a_follower_leads_no_more() -> None:
+    lab = Lab()
+    lab[1].put(*[b"x" * 10_000 for _ in range(5)])
+    leader = lab[1].replicas[0]
+    leader.log.on_failure = lambda _log, error: lab[1].driver.failed(leader, error)
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "injected", path)
+
+    lab[1].disk.faults.on_read = fail
+    lab.apply(state(1))
+    assert leader.role is Role.FAILED
+    assert lab[1].events[0].said[-1] == "failed"
+    assert lab[2].replicas[0].role is not Role.FAILED
+    assert lab[2].values() == []
