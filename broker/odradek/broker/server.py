@@ -256,8 +256,8 @@ async def _run_node(
     try:
         try:
             node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
-        except CorruptMetadata as error:
-            raise StartupError(str(error)) from error
+        except CorruptMetadata as damage:
+            raise StartupError(str(damage)) from damage
         node.settle()
         loop_timers.start()
         health.node = node
