@@ -31,6 +31,10 @@ def main() -> int:
         from bench.coordinators import main as coordinators
 
         return coordinators(sys.argv[2:])
+    if sys.argv[1:2] == ["recovery"]:
+        from bench.recovery import main as recovery
+
+        return recovery(sys.argv[2:])
     options = parse_arguments()
     if options.command == "report":
         return report(options.file)
@@ -62,6 +66,11 @@ def report(file: Path) -> int:
         from bench.coordinators import write as write_coordinators
 
         write_coordinators(base, results)
+        return 0
+    if "recovery" in results:
+        from bench.recovery import write as write_recovery
+
+        write_recovery(base, results)
         return 0
     if "notes" in results:
         from bench.failover import write as write_failover

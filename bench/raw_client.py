@@ -137,13 +137,17 @@ class Admin:
         """Send one Produce frame until it is taken; its offset."""
         deadline = time.monotonic() + self._timeout_s
         while True:
-            self._sock.sendall(frame)
-            error, offset = produce_outcome(receive_frame(self._sock))
+            error, offset = self.produce(frame)
             if error == ErrorCode.NONE:
                 return offset
             if time.monotonic() > deadline:
                 raise BenchError(f"no record was taken in {self._timeout_s:.0f} s: {name_of(error)}")
             time.sleep(0.002)
+
+    def produce(self, frame: bytes) -> tuple[int, int]:
+        """Send one Produce frame; (error code, base offset)."""
+        self._sock.sendall(frame)
+        return produce_outcome(receive_frame(self._sock))
 
     def delete_topic(self, name: str) -> None:
         request = DeleteTopicsRequest(topic_names=[name], timeout_ms=30_000)
