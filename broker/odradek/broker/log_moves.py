@@ -36,6 +36,7 @@ SLICE_BYTES = 256 << 10
 """About a millisecond: checked, appended, written to the page cache."""
 RETRY_MS = 5_000
 """How long a move rests whose log cannot be read."""
+IDLE_MS = 1_000
 CLOSING_MS_MAX = 1_000
 """A replica whose copy was not closed by then goes on fsyncing for as long again."""
 DIRECTORY_NAMES_MAX = 10_000
@@ -214,6 +215,8 @@ class LogMoves:
         if self._bucket is not None and copied:
             self._bucket.consume(copied, now_ms)
         if future.log_end_offset < current.log_end_offset:
+            if not copied:  # what is missing is not there to be read, yet
+                move.not_before_ms = now_ms + IDLE_MS
             return
         if not move.covered:
             self._close(move, now_ms)

@@ -25,7 +25,7 @@ from odradek.storage.data_dir import DataDir
 from odradek.storage.log import Log, sync_paths
 from odradek.storage.state import NO_LIMIT
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.uuid import random_uuid
+from odradek.wire.uuid import ZERO_UUID, random_uuid
 
 if TYPE_CHECKING:
     from odradek.storage.checkpoints import TopicPartition
@@ -53,7 +53,10 @@ class FutureLogs:
             manager.doom_directory(path)
             return
         current = manager.logs.get(key)
-        if current is not None and log.topic_id == current.topic_id:
+        if current is not None and log.topic_id == current.topic_id and log.readable_end < NO_LIMIT:
+            self._discard(log, path)
+            self._begin_anew(key, data_dir, current)
+        elif current is not None and log.topic_id == current.topic_id:
             self.logs[key] = log
             current.lowest_cut = agreed_end(current, log)
         elif current is not None:
@@ -61,6 +64,11 @@ class FutureLogs:
         else:
             # Its current log may be in a directory that is offline: it waits for that.
             log.close_files()
+
+    def _begin_anew(self, key: TopicPartition, data_dir: DataDir, current: Log) -> None:
+        """The copy was damaged. If the disk does not take another one, it has told so."""
+        with suppress(KafkaError):
+            self.create(key, data_dir, current.topic_id or ZERO_UUID)
 
     def create(self, key: TopicPartition, data_dir: DataDir, topic_id: bytes) -> Log:
         """An empty one. KafkaError KAFKA_STORAGE_ERROR; INVALID_TOPIC_EXCEPTION if there can be no such directory."""

@@ -211,6 +211,25 @@ def test_a_crash_at_any_step_of_the_swap_leaves_one_log_with_everything(steps: i
         assert len(node.dirs("/a")) + len(node.dirs("/b")) == 1
 
 
+def test_a_damaged_copy_begins_anew(node: Node) -> None:
+    node.append(*"abcdefghijklmnop", epoch=1)
+    node.current.flush_blocking()
+    path = node.begin().dir
+    node.copy()
+    node.future.flush_blocking()
+    node.manager.checkpoint()
+    node.disk.kill()
+    node.disk.flip_bit(f"{path}/{0:020d}.log", 300, 1)
+    node.disk.unlink("/b/recovery-point-offset-checkpoint")
+    node.open()
+    assert node.future.log_end_offset == 0
+    node.copy()
+    assert node.records(node.future) == node.records()
+    node.manager.tick(NOW)
+    node.syncer.drain()
+    assert len(node.dirs("/b")) == 1
+
+
 def test_a_failed_directory_ends_what_was_going_there_and_keeps_it_for_the_next_start(node: Node) -> None:
     node.append(*"abc")
     node.begin()
