@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import socket
+from typing import TypeVar
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from integration.clients import TOPIC, Writer, create_topic, read, settings, verify
 from integration.machines import PATIENCE_S, Cluster
 from interop.cluster import eventually
 from odradek.wire.frame import decode_response_header, encode_request
+from odradek.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
+from odradek.wire.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+)
 from odradek.wire.messages.produce import (
     PartitionProduceData,
     ProduceRequest,
     ProduceResponse,
     TopicProduceData,
 )
+from odradek.wire.primitives import Struct
 from odradek.wire.records import simple_batch
 
 pytestmark = pytest.mark.timeout(100)
 
 VERSION = 9
-PRODUCE = 0
+PRODUCE, OFFSET_FETCH, FIND = 0, 9, 10
+FETCH_VERSION, FIND_VERSION = 8, 4
+M = TypeVar("M", bound=Struct)
 ZOMBIES_RECORD = 999_999
 IMPATIENT = {"socket_timeout_ms": 2_000, "request_timeout_ms": 2_000}
 """A client learns that a machine hangs by its own timeouts only; librdkafka's are 60 s and 30 s unless set."""
@@ -36,8 +48,8 @@ def produce_frame(value: int, acks: int = -1) -> bytes:
     return encode_request(PRODUCE, VERSION, 1, "zombie", request.encode(VERSION))
 
 
-def error_of(connection: socket.socket) -> int | None:
-    """The error code of the one partition, None where the connection ends without an answer."""
+def answer_of(connection: socket.socket, response: type[M], key: int, version: int) -> M | None:
+    """None where the connection ends without an answer."""
     data = b""
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
         try:
@@ -47,9 +59,38 @@ def error_of(connection: socket.socket) -> int | None:
         if not chunk:
             return None
         data += chunk
-    _, start = decode_response_header(data[4:], PRODUCE, VERSION)
-    answer = ProduceResponse.decode(data[4:], VERSION, start)
-    return int(answer.responses[0].partition_responses[0].error_code)
+    _, start = decode_response_header(data[4:], key, version)
+    return response.decode(data[4:], version, start)
+
+
+def error_of(connection: socket.socket) -> int | None:
+    """The error code of the one partition that was produced to; None where the connection ends without an answer."""
+    answer = answer_of(connection, ProduceResponse, PRODUCE, VERSION)
+    return answer and int(answer.responses[0].partition_responses[0].error_code)
+
+
+def coordinator_of(cluster: Cluster, group: str, ask: int) -> int:
+    """As one node sees it; -1: there is none now."""
+    request = FindCoordinatorRequest(key_type=0, coordinator_keys=[group])
+    with socket.create_connection(("127.0.0.1", cluster.layout.node(ask).port), timeout=PATIENCE_S) as asked:
+        asked.sendall(encode_request(FIND, FIND_VERSION, 1, "zombie", request.encode(FIND_VERSION)))
+        answer = answer_of(asked, FindCoordinatorResponse, FIND, FIND_VERSION)
+    return answer.coordinators[0].node_id if answer else -1
+
+
+def commit(cluster: Cluster, group: str, offset: int) -> None:
+    """With a stock client, until it is taken."""
+    consumer = Consumer({**settings(cluster), "group.id": group, "socket.timeout.ms": 2_000})
+
+    def taken() -> bool:
+        try:
+            consumer.commit(offsets=[TopicPartition(TOPIC, 0, offset)], asynchronous=False)
+        except KafkaException:
+            return False
+        return True
+
+    eventually(taken, PATIENCE_S, f"offset {offset} was not committed")
+    consumer.close()
 
 
 def led_by(cluster: Cluster, leader: int) -> None:
@@ -97,6 +138,44 @@ def test_a_leader_paused_past_its_session_acknowledges_nothing_afterwards(
     assert ZOMBIES_RECORD not in numbers
     assert numbers.count(1) == 2  # the writer's, and the one above
     assert sorted(numbers)[1:] == [1, *range(1, writer.sent)]
+
+
+def test_a_coordinator_paused_past_its_session_tells_nothing_of_the_past(cluster: Cluster) -> None:
+    """What it holds in memory its successor has gone beyond (chaos seed 31: an offset fell back by 400 records)."""
+    group = "commits"
+    create_topic(cluster)
+    commit(cluster, group, 1)
+    zombie = coordinator_of(cluster, group, cluster.ids[0])
+    topics = [OffsetFetchRequestTopics(name=TOPIC, partition_indexes=[0])]
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=topics)])
+    frame = encode_request(OFFSET_FETCH, FETCH_VERSION, 1, "zombie", request.encode(FETCH_VERSION))
+    address = "127.0.0.1", cluster.layout.node(zombie).port
+    with socket.create_connection(address, timeout=PATIENCE_S) as connection:
+
+        def told() -> tuple[int, int] | None:
+            """(error, offset); None where the connection ends without an answer."""
+            answer = answer_of(connection, OffsetFetchResponse, OFFSET_FETCH, FETCH_VERSION)
+            if answer is None:
+                return None
+            [found] = answer.groups
+            offset = found.topics[0].partitions[0].committed_offset if found.topics else -1
+            return found.error_code, offset
+
+        connection.sendall(frame)
+        assert told() == (0, 1)
+        cluster.pause(zombie)
+        others = [node for node in cluster.ids if node != zombie]
+        eventually(
+            lambda: coordinator_of(cluster, group, others[0]) in others,
+            PATIENCE_S,
+            "nobody took over the group",
+        )
+        commit(cluster, group, 2)
+        connection.sendall(frame)
+        cluster.resume(zombie)
+        answer = told()
+    assert answer is None or answer[0] != 0, f"told {answer}"
+    cluster.await_isr(TOPIC, 3)
 
 
 def test_a_paused_active_controller_is_replaced_and_gives_way(cluster: Cluster) -> None:

@@ -125,6 +125,7 @@ class Coordinators:
         """The internal topics whose leaders coordinate something, and who does it."""
         for topic, (_, runtime) in self.led.items():
             runtime.is_coming = partial(self._leads, topic)
+            runtime.in_doubt = lambda: node.replicas.suspended
 
     def leadership_changed(self, partition: Partition, leads: bool) -> None:
         if partition.topic not in self.led:

@@ -228,6 +228,10 @@ class CoordinatorRuntime(Generic[S]):
         """Whether this broker leads a partition already that it has not begun to load: its clients need not look for
         another coordinator, which there is not.
         """
+        self.in_doubt: Callable[[], bool] = _never_in_doubt
+        """Whether another broker may lead by now what this one believes to lead: its process did not run for a while.
+        Until that is settled nothing is told of a state that may be of the past, and nothing is decided on it.
+        """
         self._partitions: dict[int, _Partition[S]] = {}
         self._answers: deque[Callable[[], None]] = deque()
         self._depth = 0
@@ -317,7 +321,7 @@ class CoordinatorRuntime(Generic[S]):
             return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
         if context is None or context.state is PartitionState.FAILED:
             return ErrorCode.NOT_COORDINATOR
-        if context.state is PartitionState.LOADING:
+        if context.state is PartitionState.LOADING or self.in_doubt():
             return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
         return ErrorCode.NONE
 
@@ -367,6 +371,11 @@ class CoordinatorRuntime(Generic[S]):
     def epoch_of(self, partition: int) -> int:
         """The leader epoch in which this broker leads the partition."""
         return self._partitions[partition].epoch
+
+    def leads(self, partition: int, epoch: int) -> bool:
+        """Whether this broker leads it still, in the same leader epoch, as far as it knows."""
+        context = self._partitions.get(partition)
+        return context is not None and context.epoch == epoch
 
     def answer(self, done: Callable[[R], None], response: R) -> None:
         """Hand out an answer once the state machine is at rest."""
@@ -543,6 +552,10 @@ def _replay(shard: Shard, outcome: Outcome[Any]) -> None:
     else:
         for record in outcome.records:
             shard.replay(record)
+
+
+def _never_in_doubt() -> bool:
+    return False
 
 
 def _nothing_is_coming(_partition: int) -> bool:

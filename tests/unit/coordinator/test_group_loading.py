@@ -195,3 +195,45 @@ def test_a_damaged_log_is_not_served() -> None:
     h.coordinator.runtime.load_record(0, b"\0\1", b"")
     h.coordinator.runtime.load_end(0)
     assert h.coordinator.runtime.error_of(0) is ErrorCode.NOT_COORDINATOR
+
+
+def in_doubt(h: Harness, doubt: bool) -> None:
+    h.coordinator.runtime.in_doubt = lambda: doubt
+
+
+def test_a_coordinator_in_doubt_tells_nothing_of_a_state_that_may_be_of_the_past() -> None:
+    """Chaos seed 31: a paused coordinator told a group an offset from before its successor's commits."""
+    h = Harness()
+    assert h.commit_errors({("orders", 0): 7}) == [ErrorCode.NONE]
+    in_doubt(h, True)
+    loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert ErrorCode(h.fetch([("orders", 0)]).response.groups[0].error_code) is loading
+    assert h.commit_errors({("orders", 0): 8}) == [loading]
+    assert h.join().error is loading
+    assert ErrorCode(h.describe().error_code) is loading
+    in_doubt(h, False)
+    assert h.committed() == {("orders", 0): 7}
+
+
+def test_a_session_that_ends_in_doubt_ends_afterwards() -> None:
+    h = Harness()
+    h.stable()
+    in_doubt(h, True)
+    h.advance(10_001)
+    in_doubt(h, False)
+    assert h.state() == "Stable"
+    h.advance(500)
+    assert h.state() == "Empty"
+
+
+def test_what_a_timer_began_in_doubt_is_nobodys_once_another_coordinator_leads() -> None:
+    h = Harness()
+    h.stable()
+    in_doubt(h, True)
+    h.advance(10_001)
+    for partition in range(PARTITIONS):
+        h.coordinator.runtime.unload(partition)
+    in_doubt(h, False)
+    written = len(h.writer.records())
+    h.advance(500)
+    assert len(h.writer.records()) == written
