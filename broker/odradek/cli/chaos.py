@@ -1,4 +1,4 @@
-"""`odradek chaos run|list|check`: faults on a real cluster under stock clients, and the verdict on what they saw.
+"""`odradek chaos run|list|check|summary`: faults on a real cluster under stock clients, and the verdict on it.
 
 `run` takes a scenario (`list` shows them; a file of one's own is one too), starts a cluster of its own or takes one
 that runs in containers, lets clients of every kind work on it, breaks it as the scenario says, heals everything, reads
@@ -8,6 +8,7 @@ everything and judges. `check` judges a history again. Exit code 0: no promise w
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -78,6 +79,10 @@ def build_parser() -> ToolParser:
     list_parser.add_argument("--faults", action="store_true", help="every fault a scenario can name, too")
     check_parser = commands.add_parser("check", help="judge a history again")
     check_parser.add_argument("history", nargs="+", help="its files: DIR/history/*.jsonl")
+    summary_parser = commands.add_parser("summary", help="a Markdown table of the verdicts of several runs")
+    summary_parser.add_argument(
+        "report", nargs="+", help="their directories, or copies of their verdict.json"
+    )
     return parser
 
 
@@ -104,7 +109,7 @@ def run(argv: list[str]) -> int:
     """Parse and execute."""
     options = build_parser().parse(argv)
     end_cleanly_on_sigterm()
-    return {"run": _run, "list": _list, "check": _check}[options.command](options)
+    return {"run": _run, "list": _list, "check": _check, "summary": _summary}[options.command](options)
 
 
 def _console() -> Console:
@@ -127,6 +132,23 @@ def _check(options: argparse.Namespace) -> int:
     console.print(_table(verdict))
     _print_anomalies(console, verdict)
     return 0 if verdict.valid else 1
+
+
+# --- summary ----------------------------------------------------------------------------------------------------------
+
+
+def _summary(options: argparse.Namespace) -> int:
+    from odradek.chaos.report import summary
+
+    verdicts = []
+    for name in options.report:
+        path = Path(name) / "verdict.json" if Path(name).is_dir() else Path(name)
+        try:
+            verdicts.append(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ToolError(f"{path}: {error}") from error
+    print(summary(verdicts))
+    return 0
 
 
 # --- list -------------------------------------------------------------------------------------------------------------

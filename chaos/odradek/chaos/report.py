@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odradek.chaos.checker import ALLOWED, ERRORS
 from odradek.chaos.history import Event, Poll
 from odradek.chaos.plot import draw
-from odradek.chaos.run import Outcome
 from odradek.chaos.scenario import Scenario
+
+if TYPE_CHECKING:
+    from odradek.chaos.run import Outcome
 
 ANOMALIES_SHOWN = 20
 EVIDENCE_RECORDS_MAX = 40
@@ -119,6 +121,35 @@ def write_report(
         _html(found, scenario, draw(outcome.timeline, outcome.availability))
     )
     return found
+
+
+def summary(verdicts: Iterable[dict[str, Any]]) -> str:
+    """A Markdown table: one line for each of these runs."""
+    rows = []
+    for found in verdicts:
+        expected = {each["expected_s"] for each in found["judged"] if each["expected_s"] is not None}
+        took = [each["unavailable_s"] for each in found["judged"]]
+        worst = "for ever" if None in took else f"{max(took, default=0.0):.2f}"
+        errors = sum(count for name, count in found["anomalies"].items() if name in ERRORS)
+        rows.append(
+            [
+                found["scenario"],
+                "as promised" if found["ok"] else "NOT AS PROMISED",
+                str(sum(found["faults"].values())),
+                "; ".join(f"{each['s']:.2f}" for each in found["medians"].values()),
+                worst,
+                ", ".join(f"≤ {each:g}" for each in sorted(expected)),
+                str(errors),
+                str(found["client_errors"]),
+                f"{found['records'].get('ok', 0):,}",
+                f"{found['reads']:,}",
+                f"{found['machine']['load']:g}",
+                str(found["seed"]),
+            ]
+        )
+    heads = ["scenario", "verdict", "faults", "unavailable s: median", "worst", "expected s", "anomalies"]
+    heads += ["client errors", "records acknowledged", "read", "load", "seed"]
+    return "\n".join(_markdown_table((heads, rows, 2)))
 
 
 # --- the tables, for both -------------------------------------------------------------------------------------------

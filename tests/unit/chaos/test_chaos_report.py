@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -97,3 +99,15 @@ def test_nothing_acknowledged_is_a_report_too(tmp_path: Path) -> None:
     found = write_report(tmp_path, empty, SCENARIO, "local", 7)
     assert not found["ok"] and "interrupted" in (tmp_path / "report.md").read_text()
     assert "no clients" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_are_summed_up_in_a_table(tmp_path: Path) -> None:
+    for name, silence_s in (("a", 0.5), ("b", 5.0)):
+        (tmp_path / name).mkdir()
+        write_report(tmp_path / name, outcome(silence_s=silence_s), SCENARIO, "local", 7)
+    command = [sys.executable, "-m", "odradek.cli.main", "chaos", "summary", str(tmp_path / "a")]
+    command.append(str(tmp_path / "b" / "verdict.json"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    rows = done.stdout.splitlines()
+    assert rows[2].startswith("| mine | as promised | 1 | 0.50 | 0.50 | ≤ 3 | 0 | 0 | 200 | 200 |")
+    assert rows[3].startswith("| mine | NOT AS PROMISED | 1 | 5.00 | 5.00 | ≤ 3 | 0 | 0 |")
