@@ -45,6 +45,11 @@ def _is_log(path: str) -> bool:
     return path.endswith(layout.LOG_SUFFIX)
 
 
+def _is_read(path: str) -> bool:
+    """Not what the simulator itself looks at."""
+    return path.endswith((layout.LOG_SUFFIX, *_DERIVED, layout.SNAPSHOT_SUFFIX)) and not _of_metadata(path)
+
+
 TARGETS: dict[str, Match] = {
     "append": lambda point, path: point is WritePoint.WRITE and _is_log(path) and not _of_metadata(path),
     "fsync of a log": lambda point, path: point in _SYNCS and _is_log(path) and not _of_metadata(path),
@@ -96,7 +101,7 @@ def strike(machine: Machine, rng: Random, told: Callable[[str], None]) -> str:
 
     faults = machine.disk.faults
     if name == READ:
-        faults.on_read = lambda path: fail(path, lambda _: None) if not _of_metadata(path) else None
+        faults.on_read = lambda path: fail(path, lambda _: None) if _is_read(path) else None
     else:
         faults.watch = watch
     return name
