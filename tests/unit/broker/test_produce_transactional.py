@@ -10,6 +10,7 @@ from odradek.broker import txn_verification
 from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.metrics_export import snapshot
 from odradek.broker.topic_creation import OFFSETS_TOPIC
+from odradek.coordinator.runtime import Marker
 from odradek.coordinator.runtime import Producer as ProducerOfTransaction
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.add_partitions_to_txn import AddPartitionsToTxnRequest, AddPartitionsToTxnTopic
@@ -184,7 +185,8 @@ class Overtaken:
     def marker(self) -> None:
         producer = self.producer
         node, outcomes = producer.node.node, list[Any]()
-        node.txn_markers.write(producer.id, producer.epoch, 9, False, 1, [("t", 0)], outcomes.append)
+        marker = Marker(ProducerOfTransaction(producer.id, producer.epoch), 9, False, 1)
+        node.txn_markers.write(marker, [("t", 0)], outcomes.append)
         producer.node.settle()
 
     def coordinator_says(self, code: ErrorCode) -> None:
@@ -346,7 +348,7 @@ def test_offsets_of_the_next_transaction_may_be_faster_than_the_marker_of_the_la
     who = ProducerOfTransaction(producer.id, producer.epoch)
     answers: list[ErrorCode] = []
     node.groups.verification.verify(ID, who, partition, 5, 0, answers.append)
-    node.txn_markers.write(*who, 9, False, 1, [(OFFSETS_TOPIC, partition)], lambda _: None)
+    node.txn_markers.write(Marker(who, 9, False, 1), [(OFFSETS_TOPIC, partition)], lambda _: None)
     producer.node.settle()
     asked.pop()[-1](ErrorCode.NONE)
     assert not answers, "asked again"

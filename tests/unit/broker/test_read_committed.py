@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from odradek.coordinator.runtime import Marker, Producer
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.describe_producers import DescribeProducersRequest, TopicRequest
 from odradek.wire.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
@@ -48,7 +49,9 @@ class Writer:
 
     def end(self, *, commit: bool, index: int = 0) -> None:
         outcomes: list[Any] = []
-        self.node.node.txn_markers.write(self.id, 0, 0, commit, 1, [("t", index)], outcomes.append)
+        self.node.node.txn_markers.write(
+            Marker(Producer(self.id, 0), 0, commit, 1), [("t", index)], outcomes.append
+        )
         self.node.settle()
         assert outcomes == [{("t", index): ErrorCode.NONE}]
 
