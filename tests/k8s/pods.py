@@ -86,6 +86,7 @@ class Pod:
             "metadata.namespace": self.namespace,
             "status.hostIP": self.host_ip,
             "spec.nodeName": f"machine-{self.ordinal}",
+            "metadata.labels['topology.kubernetes.io/zone']": "zone-a",
         }[path]
 
     def ports(self) -> dict[str, int]:

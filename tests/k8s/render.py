@@ -25,7 +25,7 @@ SETTINGS = (
     '"auto.create.topics.enable": false, "odradek.log.level": "warning"}'
 )
 EVERYTHING = (
-    "existingSecret=my-secret,replicas=4,controllers.separate=true,zoneAsRack=true,antiAffinity=required,"
+    "existingSecret=my-secret,replicas=4,controllers.separate=true,zoneAsRack=node-label,antiAffinity=required,"
     "serviceMonitor.enabled=true,external.type=NodePort,storage.className=fast"
 )
 OUTSIDE = "external.host=kafka-{ordinal}.example.com,external.bootstrapHost=kafka.example.com"
@@ -33,7 +33,10 @@ CHARTS: dict[str, tuple[str, ...]] = {
     "helm-default": ("--set", SECRET),
     "helm-one-node": ("--set", f"{SECRET},replicas=1,controllers.replicas=1"),
     "helm-everything": ("--set", EVERYTHING, "--set-json", SETTINGS),
-    "helm-loadbalancer": ("--set", f"{SECRET},name=streams,external.type=LoadBalancer,{OUTSIDE}"),
+    "helm-loadbalancer": (
+        "--set",
+        f"{SECRET},name=streams,external.type=LoadBalancer,zoneAsRack=pod-label,{OUTSIDE}",
+    ),
 }
 """Value sets of the chart, which together use every template."""
 NAMES = (*OVERLAYS, *CHARTS)

@@ -21,12 +21,8 @@ from odradek.cli.main import COMMANDS
 from odradek.metadata.configs import is_known_broker_config
 
 NOT_KEYS = {
-    "CLUSTER_ID_FILE",
-    "POD_NAME",
-    "POD_NAMESPACE",
-    "HOST_IP",
-    "ODRADEK_NODE_ID_BASE",
-    "ODRADEK_STOP_GRACE_SECONDS",
+    *("CLUSTER_ID_FILE", "POD_NAME", "POD_NAMESPACE", "POD_ZONE", "HOST_IP"),
+    *("ODRADEK_NODE_ID_BASE", "ODRADEK_STOP_GRACE_SECONDS"),
 }
 """Variables that `odradek pod` and `odradek container` read themselves."""
 
@@ -243,6 +239,13 @@ def test_clients_outside_are_told_where_the_service_of_that_broker_is(
                 assert (service["type"], listener.host, listener.port) == ("LoadBalancer", name, port["port"])
 
 
+def test_the_zone_of_a_machine_is_the_rack_of_its_broker(tmp_path: Path) -> None:
+    for name in ("production", "helm-loadbalancer", "helm-everything"):
+        for one in pods(render.kept(name)):
+            config = config_of(one, tmp_path)
+            assert config.broker_rack == ("zone-a" if "broker" in config.roles else None)
+
+
 def test_probes_ask_what_the_product_answers(manifest: Objects) -> None:
     answered = set(HttpServer(Health(lambda: 0), None, None)._probes)  # type: ignore[arg-type]
     for one in pods(manifest):
@@ -345,7 +348,7 @@ def test_the_chart_and_the_overlays_make_the_same_nodes() -> None:
         Pod(objects, named(objects, "StatefulSet", "kafka"), 0)
         for objects in (render.kept("production"), render.kept("helm-default"))
     )
-    only = {"KAFKA_BROKER_RACK_FILE", "KAFKA_REPLICA_SELECTOR_CLASS", "KAFKA_AUTO_CREATE_TOPICS_ENABLE"}
+    only = {"POD_ZONE", "KAFKA_REPLICA_SELECTOR_CLASS", "KAFKA_AUTO_CREATE_TOPICS_ENABLE"}
     ours = {key: value for key, value in overlay.environment().items() if key not in only}
     assert ours == chart.environment()
     for name in (

@@ -7,10 +7,12 @@
                                 Kubernetes fills in itself, $(VARIABLE), it does not fill in in a ConfigMap
     KAFKA_PROCESS_ROLES         broker,controller: a pod that is not among the voters is a broker only, so that the set
                                 can grow. controller: all pods must be among the voters
+    POD_ZONE                    from the downward API: the pod's label topology.kubernetes.io/zone, that of its machine
+                                from Kubernetes 1.35 on; it becomes broker.rack
 
-`odradek pod --zone FILE`, of an init container, writes the zone of the pod's machine into FILE, from where
-KAFKA_BROKER_RACK_FILE takes it. Labels of nodes are no part of the downward API: it asks the Kubernetes API, and its
-service account must be allowed to `get` nodes.
+Before, labels of machines are no part of the downward API: `odradek pod --zone FILE`, of an init container, asks the
+Kubernetes API, and writes the zone into FILE, from where KAFKA_BROKER_RACK_FILE takes it. Its service account must be
+allowed to `get` nodes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ ZONE_OPTION = "--zone"
 _POD = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?-(0|[1-9][0-9]{0,8})", re.ASCII)
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _FILLED = ("KAFKA_ADVERTISED_LISTENERS", "KAFKA_CONTROLLER_QUORUM_VOTERS")
-_OF_BROKERS = ("KAFKA_ADVERTISED_LISTENERS", "KAFKA_BROKER_RACK_FILE")
+_OF_BROKERS = ("KAFKA_ADVERTISED_LISTENERS", "KAFKA_BROKER_RACK_FILE", "POD_ZONE")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
 _ORDINAL = re.compile(r"ordinal(?:\+([0-9]{1,9}))?", re.ASCII)
 
@@ -72,6 +74,8 @@ def of_pod(environment: Mapping[str, str]) -> dict[str, str]:
     for key in _FILLED:
         if key in found:
             found[key] = filled(key, found[key], ordinal, environment)
+    if zone := found.pop("POD_ZONE", "").strip():
+        found.setdefault("KAFKA_BROKER_RACK", zone)
     if _is_empty(found.get("KAFKA_BROKER_RACK_FILE", "")):
         del found["KAFKA_BROKER_RACK_FILE"]  # a machine without a zone
     return as_broker(found, node_id) if not _is_voter(found, node_id) else found

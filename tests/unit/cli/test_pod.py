@@ -175,6 +175,12 @@ def account(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
+def test_the_zone_may_be_a_label_of_the_pod() -> None:
+    assert config("kafka-0", POD_ZONE="eu-1a").broker_rack == "eu-1a"
+    assert config("kafka-0", POD_ZONE="eu-1a", KAFKA_BROKER_RACK="mine").broker_rack == "mine"
+    assert config("kafka-0", POD_ZONE="").broker_rack is None, "a label that is not there is empty"
+
+
 def test_the_zone_is_that_of_the_machine(account: str) -> None:
     node = {"kind": "Node", "metadata": {"labels": {"topology.kubernetes.io/zone": "eu-central-1b"}}}
     seen: list[Any] = []

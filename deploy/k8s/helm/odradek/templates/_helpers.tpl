@@ -56,10 +56,14 @@ KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: {{ $minIsr | quote }}
 CLUSTER_ID_FILE: /etc/kafka/secrets/cluster-id
 ODRADEK_INTERNAL_SECRET_FILE: /etc/kafka/secrets/internal-secret
 ODRADEK_METRICS_PORT: "9644"
+# A restart would not help: /readyz says what is missing.
+KAFKA_INITIAL_BROKER_REGISTRATION_TIMEOUT_MS: "2147483647"
 ODRADEK_LOG_FORMAT: json
 ODRADEK_STOP_GRACE_SECONDS: {{ sub (int .Values.stop.graceSeconds) (int .Values.stop.waitSeconds) | quote }}
-{{- if .Values.zoneAsRack }}
+{{- if eq .Values.zoneAsRack "node-label" }}
 KAFKA_BROKER_RACK_FILE: /etc/kafka/rack/zone
+{{- end }}
+{{- if .Values.zoneAsRack }}
 KAFKA_REPLICA_SELECTOR_CLASS: org.apache.kafka.common.replica.RackAwareReplicaSelector
 {{- end }}
 {{- end }}
@@ -213,7 +217,7 @@ spec:
             matchLabels:
               {{- include "kafka.selector" $root | nindent 14 }}
               app.kubernetes.io/component: {{ .component }}
-      {{- if and $broker $values.zoneAsRack }}
+      {{- if and $broker (eq $values.zoneAsRack "node-label") }}
       initContainers:
         - name: zone
           image: {{ $values.image.repository }}:{{ $values.image.tag | default $root.Chart.AppVersion }}
@@ -256,6 +260,12 @@ spec:
               valueFrom:
                 fieldRef:
                   fieldPath: status.hostIP
+            {{- if eq $values.zoneAsRack "pod-label" }}
+            - name: POD_ZONE
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.labels['topology.kubernetes.io/zone']
+            {{- end }}
             {{- else }}
             - name: ODRADEK_NODE_ID_BASE
               value: "100"
@@ -293,7 +303,7 @@ spec:
               readOnly: true
             - name: tmp
               mountPath: /tmp
-            {{- if and $broker $values.zoneAsRack }}
+            {{- if and $broker (eq $values.zoneAsRack "node-label") }}
             - name: rack
               mountPath: /etc/kafka/rack
               readOnly: true
@@ -306,7 +316,7 @@ spec:
         - name: tmp
           emptyDir:
             sizeLimit: 64Mi
-        {{- if and $broker $values.zoneAsRack }}
+        {{- if and $broker (eq $values.zoneAsRack "node-label") }}
         - name: rack
           emptyDir:
             sizeLimit: 1Mi
