@@ -6,7 +6,7 @@ PORT   ?= 9092
 DATA   ?= data
 NODES  ?= 1
 
-.PHONY: run test lint bench compiled clean
+.PHONY: run test lint bench compiled image test-containers clean
 
 # Remade when a dependency changes; the package itself is installed editable. What only tests, checks and
 # benchmarks need is added when one of them is asked for.
@@ -42,6 +42,16 @@ compiled: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
+
+# The container image, and the tests that need an engine: deploy/docker/README.md.
+IMAGE      ?= odradek
+BASE_IMAGE ?= python:3.13-slim-trixie
+PIP_ARGS   ?=
+image:
+	docker build -f deploy/docker/Dockerfile -t $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg PIP_ARGS="$(PIP_ARGS)" .
+
+test-containers: image $(VENV)/.installed-dev
+	ODRADEK_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -n0 $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

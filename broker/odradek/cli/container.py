@@ -152,9 +152,11 @@ def _names_a_secret(name: str) -> bool:
 
     if name == "CLUSTER_ID_FILE":
         return True
-    if not name.endswith(_FILE) or not name.startswith(("KAFKA_", "ODRADEK_")):
+    if not name.endswith(_FILE):
         return False
-    return not any(is_known_broker_config(key) for key in from_environment({name: ""}))
+    if name.startswith("ODRADEK_"):
+        return not is_known_broker_config(name.lower().replace("_", "."))
+    return name.startswith("KAFKA_") and not any(map(is_known_broker_config, from_environment({name: ""})))
 
 
 def derived_listeners(given: Mapping[str, Setting]) -> dict[str, Setting]:

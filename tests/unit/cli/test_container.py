@@ -155,9 +155,11 @@ class TestSecrets:
         given = {"PASSWORD_FILE": "/nowhere", "SSL_CERT_FILE": "/nowhere"}
         assert with_secrets(given) == given
 
-    def test_a_key_of_kafka_that_ends_like_that_is_a_key(self) -> None:
-        given = {"KAFKA_SASL_OAUTHBEARER_ASSERTION_FILE": "/nowhere"}
-        assert with_secrets(given) == given
+    @pytest.mark.parametrize(
+        "name", ["KAFKA_SASL_OAUTHBEARER_ASSERTION_FILE", "ODRADEK_INTERNAL_SECRET_FILE"]
+    )
+    def test_a_key_that_ends_like_that_is_a_key(self, name: str) -> None:
+        assert with_secrets({name: "/nowhere"}) == {name: "/nowhere"}
 
 
 class TestRefused:
