@@ -50,6 +50,8 @@ class Lives(threading.Thread):
         self.ends: dict[str, int] = dict.fromkeys(ENDS, 0)
 
     def run(self) -> None:
+        # Inherited by every client: one that is told to stop before it listens for that hears it when it does.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         while not self._stop_asked.wait(CHECK_S):
             now = time.monotonic()
             with self._lock:
