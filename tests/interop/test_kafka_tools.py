@@ -35,6 +35,7 @@ CLASSES = {
     "broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
     "cluster": "org.apache.kafka.tools.ClusterTool",
     "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
+    "reassign-partitions": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
     "features": "org.apache.kafka.tools.FeatureCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
@@ -441,3 +442,44 @@ def test_log_directories(bootstrap: str, orders: str, kafkas: KafkaTools) -> Non
     ]
     assert all(each["size"] > 0 for each in directory["partitions"])
     assert ours("log-dirs", *at, "--broker-list", "98,99")[0] == 1
+
+
+def test_reassignments(bootstrap: str, orders: str, kafkas: KafkaTools, tmp_path: Path) -> None:
+    at = "--bootstrap-server", bootstrap
+    _, told = ours("log-dirs", *at, "--describe")
+    directory = json.loads(told.splitlines()[-1])["brokers"][0]["logDirs"][0]["logDir"]
+    broker = json.loads(told.splitlines()[-1])["brokers"][0]["broker"]
+
+    def file(name: str, data: object) -> str:
+        (tmp_path / name).write_text(json.dumps(data))
+        return str(tmp_path / name)
+
+    def plan(name: str, **values: object) -> str:
+        entry = {"topic": orders, "partition": 1, "replicas": [broker]} | values
+        return file(name, {"version": 1, "partitions": [entry]})
+
+    here, anywhere = plan("here", log_dirs=[directory]), plan("anywhere")
+    topics = file("topics", {"version": 1, "topics": [{"topic": orders}]})
+    for args in (
+        ("--list",),
+        ("--execute", "--reassignment-json-file", here),
+        ("--verify", "--reassignment-json-file", here),
+        ("--execute", "--reassignment-json-file", anywhere, "--throttle", "100000"),
+        ("--verify", "--reassignment-json-file", anywhere, "--preserve-throttles"),
+        ("--cancel", "--reassignment-json-file", here),
+        ("--generate", "--topics-to-move-json-file", topics, "--broker-list", str(broker)),
+    ):
+        assert ours("reassign-partitions", *at, *args) == kafkas("reassign-partitions", *at, *args), args
+    for name, values in (
+        ("broker", {"replicas": [98]}),
+        ("topic", {"topic": "nowhere"}),
+        ("partition", {"partition": 9}),
+        ("twice", {"replicas": [broker, broker]}),
+        ("lengths", {"log_dirs": []}),
+    ):
+        args = ("--execute", "--reassignment-json-file", plan(name, **values))
+        (code, said), (kafkas_code, kafkas_said) = (
+            tools("reassign-partitions", *at, *args) for tools in (ours, kafkas)
+        )
+        assert code == kafkas_code == 1
+        assert said == kafkas_said.splitlines()[0] + "\n", "the same line, and no stack trace"

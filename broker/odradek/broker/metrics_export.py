@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from odradek.broker import metrics_cleaner, metrics_transactions
+from odradek.broker import metrics_cleaner, metrics_directories, metrics_transactions
 from odradek.broker.metrics import quantile_ms
 from odradek.coordinator.group.classic.group import GroupState
 from odradek.wire.apis import APIS
@@ -111,6 +111,8 @@ def snapshot(node: Node | ControllerProcess) -> Snapshot:
         found.gauges.update(metrics_cleaner.gauges(node.compaction, node.monotonic_ms()))
         directories = [path for path, _ in node.log_directories()]
         found.by_directory = metrics_cleaner.by_directory(node.compaction, directories)
+        found.by_directory.update(metrics_directories.by_directory(node))
+        found.gauges.update(metrics_directories.gauges(node))
         found.counters.update(metrics_transactions.counters(node))
     done = node.groups.metrics
     found.counters[f"{_COORDINATOR}offset_commit_count"] = ("Offsets committed.", done.offset_commits)
@@ -153,6 +155,7 @@ def _replica_gauges(node: Node | ControllerProcess) -> dict[str, tuple[str, floa
         leaders += 1
         under_replicated += len(state.isr) < len(state.replicas)
     if isinstance(node, Node):
+        offline += len(node.replicas.offline)
         under_min_isr, lag = node.replication.under_min_isr(), node.replication.max_lag()
     manager = "kafka_server_replicamanager_"
     return {

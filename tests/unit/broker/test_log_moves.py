@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from odradek.broker.log_moves import RETRY_MS, SLICE_BYTES
+from odradek.broker.metrics_export import snapshot
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.alter_configs import AlterableConfig as OldConfig
 from odradek.wire.messages.alter_configs import AlterConfigsRequest
@@ -299,6 +300,17 @@ def test_cordoned_directories_get_nothing_new_and_are_told_of() -> None:
     assert configure(harness, "cordoned.log.dirs", "") == 0
     assert cordoned() == {DATA: False, SECOND: False} and known() == set()
     harness.create_topic("u", partitions=2)
+
+
+def test_directories_are_seen_from_outside(harness: NodeHarness) -> None:
+    configure(harness, "cordoned.log.dirs", SECOND)
+    harness.node.logs.dir_failed(harness.node.logs.dirs[1], OSError(5, "EIO"))
+    found = snapshot(harness.node)
+    manager = "kafka_log_logmanager_"
+    assert found.gauges[f"{manager}offlinelogdirectorycount"][1] == 1
+    assert found.gauges[f"{manager}cordonedlogdirectorycount"][1] == 1
+    for name in ("offline", "cordoned"):
+        assert found.by_directory[f"{manager}logdirectory{name}"][1] == {DATA: 0.0, SECOND: 1.0}
 
 
 def test_only_own_log_directories_can_be_cordoned_and_the_rest_of_a_request_goes_on(
