@@ -37,10 +37,10 @@ QUICK = {
     "reconnect.backoff.max.ms": 250,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 200,
-    "topic.metadata.refresh.interval.ms": 5_000,
+    "topic.metadata.refresh.interval.ms": 1_000,
     "log_level": 0,
 }
-"""Clients that find a new leader as soon as there is one."""
+"""Clients that find a new leader as soon as there is one. A leader that is cut off does not tell them: they look."""
 
 
 @dataclass(frozen=True, slots=True)
