@@ -26,6 +26,8 @@ from odradek.wire.uuid import ZERO_UUID, uuid_to_string
 CONNECT_MS = 1_000  # how long a refused connection is tried again: a node that is just starting
 BOOTSTRAP_MS = 10_000  # for a node that listens but does not yet know the cluster
 ADMIN_TIMEOUT_MS: Final = 30_000
+REFUSED_MS = 5_000  # how long other brokers are tried in place of those that are gone
+REFUSED_PAUSE_S = 0.05
 
 # Names of exceptions of the Java client that do not follow from the name of the error code.
 _JAVA_NAMES: Final = {
@@ -198,6 +200,11 @@ def client_failure(error: Exception, servers: str) -> ToolError:
     return ToolError(detail or name)
 
 
+def _was_refused(error: Exception) -> bool:
+    """Whether nobody listens at a broker's address."""
+    return type(error).__name__ == "KafkaConnectionError" and "ECONNREFUSED" in str(error.args[:1])
+
+
 class Admin:
     """One connection to a cluster. Use as a context manager."""
 
@@ -219,10 +226,17 @@ class Admin:
         self._client.close()
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except self._error as error:
-            raise client_failure(error, self.servers) from error
+        """What the library answers. Metadata may name brokers that are gone, as long as no controller has said so: one
+        that refuses has not heard the request, and the library takes another one next.
+        """
+        deadline = time.monotonic() + REFUSED_MS / 1000
+        while True:
+            try:
+                return call()
+            except self._error as error:
+                if not _was_refused(error) or time.monotonic() >= deadline:
+                    raise client_failure(error, self.servers) from error
+            time.sleep(REFUSED_PAUSE_S)
 
     def send(self, request: Any, node_id: int | None = None) -> Any:
         """Send one request (a kafka-python message) to a node, or to any; the response."""

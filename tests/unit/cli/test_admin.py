@@ -105,3 +105,48 @@ def test_uuids_in_kafkas_form() -> None:
 
 def test_partitions_are_written_as_in_kafka() -> None:
     assert str(TopicPartition("orders", 3)) == "orders-3"
+
+
+class Library:
+    """kafka-python that finds nobody at the brokers it takes, for so many tries."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "topics"
+
+
+def guarded(library: Library) -> object:
+    from kafka.errors import KafkaError
+
+    client = admin.Admin.__new__(admin.Admin)
+    client.servers, client._error = "localhost:9092", KafkaError
+    return client._guarded(library)
+
+
+def test_brokers_that_are_gone_and_that_metadata_still_names_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kafka.errors import KafkaConnectionError
+
+    monkeypatch.setattr(admin, "REFUSED_PAUSE_S", 0)
+    library = Library(*(KafkaConnectionError("111 ECONNREFUSED") for _ in range(3)))
+    assert guarded(library) == "topics"
+    assert library.calls == 4
+
+
+def test_what_may_have_been_heard_is_not_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kafka.errors import KafkaConnectionError
+
+    library = Library(KafkaConnectionError("Connection reset"))
+    with pytest.raises(ToolError, match="The broker closed the connection"):
+        guarded(library)
+    assert library.calls == 1
+    monkeypatch.setattr(admin, "REFUSED_MS", 0)
+    with pytest.raises(ToolError, match="cannot be reached at its advertised address"):
+        guarded(Library(KafkaConnectionError("111 ECONNREFUSED")))
