@@ -25,6 +25,7 @@ from odradek.wire.records import BatchHeader
 
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 NEVER: Final = -(1 << 63)
+TIMESTAMP_MAX: Final = (1 << 63) - 1
 _WALK_BYTES = 8192
 _TAIL_BYTES = 5120
 """What lies behind the last index entry as a rule: `index.interval.bytes` and a batch."""
@@ -352,7 +353,7 @@ class Segment:
                 pool.close(self)
 
     def _load_max_timestamp(self, pool: FilePool) -> None:
-        timestamp, relative = self.floor_time(pool.disk, RELATIVE_OFFSET_MAX << 31) or (-1, 0)
+        timestamp, relative = self.floor_time(pool.disk, TIMESTAMP_MAX) or (-1, 0)
         named = self.base_offset + relative
         file = self.file or pool.open(self)
         position, claimed = self._floor(pool.disk, file, RELATIVE_OFFSET_MAX)
