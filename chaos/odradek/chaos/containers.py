@@ -26,6 +26,7 @@ from odradek.chaos.target import Target, TargetError
 COMMAND_TIMEOUT_S = 120.0
 HEALTHY_WITHIN_S = 90.0
 LOOK_S = 0.1
+PAUSE_TRIES = 5
 DATA = "/var/lib/kafka/data"
 CHAIN = "ODRADEK-CHAOS"
 """The rules of ours, in each namespace."""
@@ -137,7 +138,13 @@ class ComposeTarget(Target):
         self._run("docker", "kill", self._containers[node].name)
 
     def pause(self, node: int) -> None:
-        self._run("docker", "pause", self._containers[node].name)
+        for attempt in range(PAUSE_TRIES):  # not while the engine begins to look at its health
+            try:
+                self._run("docker", "pause", self._containers[node].name)
+                return
+            except TargetError:
+                if attempt == PAUSE_TRIES - 1:
+                    raise
 
     def resume(self, node: int) -> None:
         self._run("docker", "unpause", self._containers[node].name)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection, TopicPartitionInfo
 from confluent_kafka.admin import AdminClient
@@ -17,7 +18,7 @@ from odradek.chaos.kinds import CLIENTS, DAMAGE, DISK, KINDS
 from odradek.chaos.lives import Lives
 from odradek.chaos.mesh import pairs_of
 from odradek.chaos.scenario import FaultSpec, Scenario
-from odradek.chaos.target import Target
+from odradek.chaos.target import Target, TargetError
 from odradek.chaos.workload import PLAIN, TOPICS, consumers
 
 OFFSETS = "__consumer_offsets"
@@ -67,6 +68,7 @@ class Faults:
         self._frozen: list[str] = []
         self._number = 0
         self.done: dict[str, int] = {}
+        self.trouble: list[str] = []
         self.slow_to_sync = 0
         """How often not everybody was in sync in time, and the next fault came all the same."""
 
@@ -169,30 +171,33 @@ class Faults:
                 target.damage(node, kind, PLAIN.name, self._rng)
 
     def heal(self) -> None:
-        """Everybody runs again, hears everybody, and has a sound disk and the right time."""
-        self._target.heal_network()
+        """Everybody runs again, hears everybody, and has a sound disk and the right time. What cannot be healed is in
+        `trouble`, and does not keep the rest from being healed.
+        """
+        self._try(self._target.heal_network)
         for node in sorted(self._paused):
-            self._target.resume(node)
+            self._try(self._target.resume, node)
         self._paused.clear()
         for node in sorted(self._late):
-            self._target.clock(node, 0.0)
+            self._try(self._target.clock, node, 0.0)
         self._late.clear()
         for name in self._frozen:
             self._lives.thaw(name)
         self._frozen.clear()
-        self._heal_disks()
-        if self._down:
-            self._target.revive()
+        # A node whose log directory went offline does not take it back by itself: it is started anew.
+        sick = sorted(self._sick)
+        for node in sick:
+            self._try(self._target.disk, node, None, {})
+        self._sick.clear()
+        if self._down or any(not self._target.serves(node) for node in sick):
+            self._try(self._target.revive)
         self._down.clear()
 
-    def _heal_disks(self) -> None:
-        """A node whose log directory went offline does not take it back by itself: it is started anew."""
-        for node in sorted(self._sick):
-            self._target.disk(node, None, {})
-        ended = [node for node in self._sick if not self._target.serves(node)]
-        self._sick.clear()
-        if ended:
-            self._target.revive()
+    def _try(self, step: Callable[..., None], *arguments: Any) -> None:
+        try:
+            step(*arguments)
+        except TargetError as problem:
+            self.trouble.append(f"not healed: {problem}")
 
     # -- who ------------------------------------------------------------------------------------------------
 

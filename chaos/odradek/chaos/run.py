@@ -21,7 +21,7 @@ from odradek.chaos.history import DRAINED, Note, Poll, Recorder, read_history
 from odradek.chaos.judge import Availability, judge
 from odradek.chaos.lives import Lives
 from odradek.chaos.scenario import Scenario
-from odradek.chaos.target import Target
+from odradek.chaos.target import Target, TargetError
 from odradek.chaos.timeline import Timeline
 from odradek.chaos.workload import (
     DERIVED,
@@ -155,7 +155,7 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
             interrupted = _break(world, faults, scenario, watcher)
         finally:
             lives.finish()
-        trouble = lives.trouble + _finish(world, place, names, watcher.said)
+        trouble = faults.trouble + lives.trouble + _finish(world, place, names, watcher.said)
         if faults.slow_to_sync and not interrupted:
             said = f"replicas were not in sync {IN_SYNC_WITHIN_S:.0f} s after a fault"
             trouble.append(f"{said}, {faults.slow_to_sync} times")
@@ -187,6 +187,8 @@ def _break(world: World, faults: Faults, scenario: Scenario, watcher: Watcher) -
     except (KeyboardInterrupt, Interrupted):
         interrupted = True
         watcher.said("interrupted")
+    except TargetError as problem:
+        faults.trouble.append(f"the plan was not carried out: {problem}")
     finally:
         watcher.said("healing")
         faults.heal()
