@@ -140,6 +140,19 @@ class ProposalsToController:
         self._node.quorum.ask_once(request, version, done)
 
 
+def _replication(config: BrokerConfig, ports: Ports, controller: ProposalsToController) -> ReplicationDriver:
+    return ReplicationDriver(
+        config.node_id,
+        replication_config(config),
+        transport=ports.peers.replication if ports.peers is not None else NoPeers(),
+        controller=controller,
+        syncer=ports.syncer,
+        clock=ports.clock,
+        timers=ports.timers,
+        rng=ports.rng,
+    )
+
+
 class Node:
     """Owns the parts and wires them; implements `connection.Host`."""
 
@@ -193,16 +206,7 @@ class Node:
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
         )
-        self.replication = ReplicationDriver(
-            config.node_id,
-            replication_config(config),
-            transport=ports.peers.replication if ports.peers is not None else NoPeers(),
-            controller=ProposalsToController(self),
-            syncer=ports.syncer,
-            clock=ports.clock,
-            timers=ports.timers,
-            rng=ports.rng,
-        )
+        self.replication = _replication(config, ports, ProposalsToController(self))
         self.replicas = ReplicaManager(
             config.node_id,
             config.static,
@@ -218,38 +222,38 @@ class Node:
         self.compaction = LogCompaction(
             config, ports, logs, self.partitions, lambda: config.layers(self.image.configs)
         )
-        self.replicas.is_cleaning = self.replicas.moves.is_cleaning = self.compaction.is_cleaning
         self.producer_ids = ProducerIds(self._ask_controller)
         self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
-        self.between_brokers = BetweenBrokers(
-            config.node_id,
-            ports.peers.brokers if ports.peers is not None else None,
-            ports.log.limited_warning,
-        )
+        others = ports.peers.brokers if ports.peers is not None else None
+        self.between_brokers = BetweenBrokers(config.node_id, others, ports.log.limited_warning)
         self.coordinators = Coordinators(self)
         self.groups = self.coordinators.groups
         self.transactions = self.coordinators.transactions
         self.txn_markers = self.coordinators.markers
         self.txn_verification = self.coordinators.verification
-        self.replicas.on_leadership = self.coordinators.leadership_changed
-        self.replicas.on_directory_failed = self._directory_failed
-        self.replicas.assignments.ask = self._ask_controller
-        self.replicas.assignments.again = self._assign_again
-        self.replicas.on_cordoned = self.lifecycle.directories_changed
-        self.replicas.moves.timers = ports.timers
+        self._wire_replicas()
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
         self._consumer_protocol = "consumer" in {name.strip() for name in protocols}
         self.supported_features = self.quorum.supported_features
         self.advertised, self.handlers = routes.build(self)
         self._produce_metrics = metrics.api(ApiKey.PRODUCE)
         self._event_began_ns = 0
-        self._pause_ns_max = NEVER_NS
-        if ports.peers is not None:
-            kept_ms = config.broker_session_timeout_ms - config.broker_heartbeat_interval_ms
-            self._pause_ns_max = max(1, kept_ms) * 1_000_000
+        kept_ms = max(1, config.broker_session_timeout_ms - config.broker_heartbeat_interval_ms)
+        self._pause_ns_max = NEVER_NS if ports.peers is None else kept_ms * 1_000_000
         self._awake_until_ns = NEVER_NS
         """A process that has not run until then may have lost its session meanwhile."""
+
+    def _wire_replicas(self) -> None:
+        """What replicas tell others, and ask of them."""
+        replicas = self.replicas
+        replicas.on_leadership = self.coordinators.leadership_changed
+        replicas.on_directory_failed = self._directory_failed
+        replicas.on_cordoned = self.lifecycle.directories_changed
+        replicas.assignments.ask = self._ask_controller
+        replicas.assignments.again = self._assign_again
+        replicas.moves.timers = self.timers
+        replicas.is_cleaning = replicas.moves.is_cleaning = self.compaction.is_cleaning
 
     # -- life ----------------------------------------------------------------------------------------------------
 
