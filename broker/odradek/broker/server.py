@@ -19,7 +19,7 @@ from odradek.broker import logs as logging_setup
 from odradek.broker.config import BrokerConfig, StartupError
 from odradek.broker.connection import Connection, Transport
 from odradek.broker.controller_process import ControllerProcess
-from odradek.broker.descriptors import raise_limit, share_out
+from odradek.broker.descriptors import Descriptors, raise_limit, share_out
 from odradek.broker.file_sender import IS_SUPPORTED, FileSender, FileSenders
 from odradek.broker.health import Health
 from odradek.broker.listeners import Listener
@@ -210,61 +210,30 @@ async def _run_node(
     loop.set_exception_handler(lambda _loop, context: _on_error(context, log, fatal))
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, _settle, fatal)
-
-    disk = RealDisk()
-    syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
-    metadata_syncer = FlushingSyncer(ThreadSyncer(loop.call_soon_threadsafe))
-    timers = TimerQueue()
-    rng = random.SystemRandom()
     descriptors = share_out(raise_limit())
     config = replace(config, max_connections=min(config.max_connections, descriptors.connections))
-    files_max = descriptors.segment_files
-    opener = LogOpener(config, disk, syncer, rng, files_max, log)
+    around = _Surroundings(config, clock, descriptors, log)
     try:
-        logs = await _opened(opener, clock, health, fatal)
+        logs = await _opened(around.opener(), clock, health, fatal)
     except RecoveryStopped:
         log.info("stopped before all logs were recovered")
         return 0
-    metrics = BrokerMetrics()
-    metadata_dir = _metadata_dir(config, logs)
-    cleaners: list[Workers] = []
-
-    def make_cleaners() -> Workers:
-        from odradek.broker.cleaner_processes import CleanerProcesses
-
-        cleaners.append(CleanerProcesses(loop.call_soon_threadsafe, node.settle))
-        return cleaners[0]
-
-    ports = Ports(disk, syncer, metadata_syncer, clock, timers, rng, log, _disk_space, cleaners=make_cleaners)
-    others = None
-    if not config.alone:
-        others = await OtherNodes.start(config, logs, metadata_dir, descriptors.nodes, rng, log)
-        others.on_expelled = lambda why: None if fatal.done() else fatal.set_result(StartupError(why))
-        ports = replace(ports, peers=others.ports)
-    kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
-    node = kind(config, ports, logs, metrics, metadata_dir)
-    node.listening = False
-    if others is not None:
-        others.serve(node)
-    syncer.after = metadata_syncer.after = node.settle
-    loop_timers = LoopTimers(loop, timers, node.settle)
-    ready = loop.create_future()
-    node.on_ready = lambda: _settle(ready)
-    node.on_fatal = lambda reason: None if fatal.done() else fatal.set_result(StartupError(reason))
-    servers: list[asyncio.Server] = []
-    files = FileSenders(loop, descriptors.file_senders) if IS_SUPPORTED else None
+    node = await around.make_node(logs, fatal)
     try:
+        servers: list[asyncio.Server] = []
+        ready = loop.create_future()
+        node.on_ready = lambda: _settle(ready)
         try:
             node.start({listener.name: sock.getsockname()[1] for listener, sock in sockets})
         except CorruptMetadata as damage:
             raise StartupError(str(damage)) from damage
         node.settle()
-        loop_timers.start()
+        around.loop_timers.start()
         health.node = node
         await _until_ready(node, ready, fatal, log)
         if not fatal.done():
             if isinstance(node, Node):
-                servers = await _listen(loop, node, sockets, config, files)
+                servers = await _listen(loop, node, sockets, config, around.files)
             node.listening = True
             ports_bound = {listener.name: sock.getsockname()[1] for listener, sock in sockets}
             elapsed_ms = (time.monotonic() - began) * 1000
@@ -274,21 +243,89 @@ async def _run_node(
         tune_collector()
         error = await fatal
     finally:
-        sockets_left = [sock for _, sock in sockets]
-        for each in cleaners:
-            each.close()
-        await _shut_down(node, servers, sockets_left, log)
-        loop_timers.stop()
-        if files is not None:
-            files.close()
-        if others is not None:
-            await others.stop()
+        around.stop_cleaning()
+        await _shut_down(node, servers, [sock for _, sock in sockets], log)
+        await around.close()
     if isinstance(error, StartupError):
         raise error
     if error is not None:
         log.error("the node stops after a fatal error", exc_info=error)
         return 1
     return 0
+
+
+class _Surroundings:
+    """What a node of this process stands on: disk, threads, timers, the ways to other nodes. `close` it last."""
+
+    def __init__(self, config: BrokerConfig, clock: RealClock, descriptors: Descriptors, log: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._config = config
+        self._clock = clock
+        self._descriptors = descriptors
+        self._log = log
+        self._disk = RealDisk()
+        self._syncer = FlushingSyncer(ThreadSyncer(self._loop.call_soon_threadsafe))
+        self._metadata_syncer = FlushingSyncer(ThreadSyncer(self._loop.call_soon_threadsafe))
+        self._timers = TimerQueue()
+        self._rng = random.SystemRandom()
+        self._others: OtherNodes | None = None
+        self._cleaners: list[Workers] = []
+        self.files: FileSenders | None = None
+        self.node: Node | ControllerProcess
+        self.loop_timers: LoopTimers
+
+    def opener(self) -> LogOpener:
+        files_max = self._descriptors.segment_files
+        return LogOpener(self._config, self._disk, self._syncer, self._rng, files_max, self._log)
+
+    async def make_node(
+        self, logs: LogManager, fatal: asyncio.Future[BaseException | None]
+    ) -> Node | ControllerProcess:
+        """Not started. StartupError."""
+
+        def stop(reason: str) -> None:
+            if not fatal.done():
+                fatal.set_result(StartupError(reason))
+
+        config, log = self._config, self._log
+        metadata_dir = _metadata_dir(config, logs)
+        ports = Ports(
+            self._disk, self._syncer, self._metadata_syncer, self._clock, self._timers, self._rng, log, _disk_space,
+            cleaners=self._make_cleaners,
+        )  # fmt: skip
+        if not config.alone:
+            nodes = self._descriptors.nodes
+            self._others = await OtherNodes.start(config, logs, metadata_dir, nodes, self._rng, log)
+            self._others.on_expelled = stop
+            ports = replace(ports, peers=self._others.ports)
+        kind: type[Node] | type[ControllerProcess] = Node if "broker" in config.roles else ControllerProcess
+        node = self.node = kind(config, ports, logs, BrokerMetrics(), metadata_dir)
+        node.listening = False
+        node.on_fatal = stop
+        if self._others is not None:
+            self._others.serve(node)
+        self._syncer.after = self._metadata_syncer.after = node.settle
+        self.loop_timers = LoopTimers(self._loop, self._timers, node.settle)
+        if IS_SUPPORTED:
+            self.files = FileSenders(self._loop, self._descriptors.file_senders)
+        return node
+
+    def _make_cleaners(self) -> Workers:
+        from odradek.broker.cleaner_processes import CleanerProcesses
+
+        self._cleaners.append(CleanerProcesses(self._loop.call_soon_threadsafe, self.node.settle))
+        return self._cleaners[-1]
+
+    def stop_cleaning(self) -> None:
+        for each in self._cleaners:
+            each.close()
+
+    async def close(self) -> None:
+        self.loop_timers.stop()
+        if self.files is not None:
+            self.files.close()
+        if self._others is not None:
+            await self._others.stop()
 
 
 async def _until_ready(
