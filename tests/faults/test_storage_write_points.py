@@ -142,6 +142,49 @@ def come_and_go(life: Life) -> None:
     life.sync("e")
 
 
+def move(life: Life) -> None:
+    """Logs that move to the other directory, are cut on the way, and move back."""
+    for size in (300, 250, 280):
+        life.produce("a", size)
+    life.produce("a", 30, transactional=True)
+    life.end_transaction("a", commit=False)
+    life.move("a")
+    life.sync("a")
+    life.checkpoint()
+    life.tick()
+    life.lead("a")
+    life.append("a", 20)
+    life.move("a")
+    life.append("b", 300, 200)
+    life.append("b", 400)
+    life.copy("b")
+    life.truncate("b", 2)
+    life.append("b", 40)
+    life.copy("b", slices=1)
+    life.checkpoint()
+    life.move("b")
+    life.tick()
+
+
+def move_compacted(life: Life) -> None:
+    """The same of a log with gaps."""
+    for number in range(12):
+        life.append("c", 40, keys=3 + number % 2)
+    life.roll("c")
+    life.sync("c")
+    life.append("c", 5)
+    life.clean()
+    life.copy("c", slices=1)
+    life.append("c", 5)
+    life.move("c")
+    life.checkpoint()
+    life.tick()
+    life.roll("c")
+    life.sync("c")
+    life.append("c", 5)
+    life.clean()
+
+
 def stop_and_start(life: Life) -> None:
     """Clean stops, starts after them, writes to what was left clean."""
     write(life)
@@ -188,6 +231,8 @@ SCENARIOS: dict[str, tuple[list[Step], Step]] = {
     "lead": ([], lead),
     "come-and-go": ([], come_and_go),
     "stop-and-start": ([], stop_and_start),
+    "move": ([], move),
+    "move-compacted": ([], move_compacted),
     "recover": ([crashed], recover),
 }
 

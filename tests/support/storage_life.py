@@ -6,6 +6,7 @@ next one on the same disk, and `verify` asks for the promises.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 from odradek.storage import layout
 from odradek.storage.config import LogConfig
+from odradek.storage.futures import copy_some
 from odradek.storage.log import Log
 from odradek.storage.log_cleaner import LogCleaner, Look, WorkersHere
 from odradek.storage.manager import LogManager
@@ -256,6 +258,62 @@ class Life:
         self.drain()
         return begun
 
+    def copy(self, topic: str, bytes_max: int = 500, slices: int = 1_000) -> None:
+        """Some of what the log has on its way to the other directory, which begins with it."""
+        key, futures = (topic, 0), self.logs.futures
+        current = self.log(topic)
+        if key not in futures.logs:
+            target = next(each for each in self.logs.dirs if each.directory_id != current.dir_id)
+            futures.create(key, target, self.owed[topic].topic_id)
+        future = futures.logs[key]
+        try:
+            while slices and copy_some(current, future, bytes_max, self.now):
+                slices -= 1
+        except OSError as error:
+            future.fail(error)
+            raise
+
+    def move(self, topic: str) -> None:
+        """To the other directory, as a broker does it: written to meanwhile, and asked for an fsync."""
+        key, futures = (topic, 0), self.logs.futures
+        current = self.log(topic)
+        self.copy(topic)
+        current.hold_syncs()
+        try:
+            self.sync(topic)
+            self._cover(topic)
+            self.append(topic, 5)
+            self.copy(topic)
+            self._future(topic)
+            if not futures.is_ready(key):  # another epoch, or a new segment
+                self._cover(topic)
+            if current.offline:
+                raise OSError(errno.EIO, "the directory of the log has failed")
+            assert futures.is_ready(key)
+            log = futures.promote(key)
+        except (OSError, KafkaError):
+            current.release_syncs(current)
+            raise
+        current.release_syncs(log)
+        self.drain()
+
+    def _cover(self, topic: str) -> None:
+        """Make the copy as durable as the log."""
+        self._future(topic)
+        told: list[OSError | None] = []
+        self.logs.futures.prepare((topic, 0), told.append)
+        self.drain()
+        self._future(topic).sync(self.syncer, told.append)
+        self.drain()
+        if len(told) < 2 or any(told):
+            raise OSError(errno.EIO, "the copy has failed")
+
+    def _future(self, topic: str) -> Log:
+        future = self.logs.futures.logs.get((topic, 0))
+        if future is None:
+            raise OSError(errno.EIO, "the directory of the copy has failed")
+        return future
+
     def lead(self, topic: str) -> None:
         """A new leader epoch, noted before anything is written in it."""
         self.epoch += 1
@@ -435,6 +493,8 @@ class Life:
     def go_on(self) -> None:
         """Everything works again, also once power has been lost right after."""
         for topic in list(self.owed):
+            if (topic, 0) in self.logs.futures.logs:
+                self.move(topic)
             self.append(topic, 5)
             self.sync(topic)
             assert self.log(topic).recovery_point == self.owed[topic].end == self.owed[topic].synced

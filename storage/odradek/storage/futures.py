@@ -7,8 +7,8 @@ happens to directories. What a crash may leave of a move from A to B, and what t
     A: topic-0              B: topic-0, a later move  B counts: A's is what was left behind
     A: topic-0.…-delete     B: topic-0                done
 
-`odradek-move` in the directory counts moves. It is on the medium before the log gets its name, and goes when the other
-copy has gone.
+`odradek-move` in the directory counts moves. It is on the medium before the log gets its name, and stays: what is left
+behind has always moved less often.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ class FutureLogs:
         manager = self._manager
         path = f"{data_dir.path}/{name}"
         try:
-            if key in self.logs:
-                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "there is another one")
+            current = manager.logs.get(key)
+            if key in self.logs or (current is not None and current.dir_id == data_dir.directory_id):
+                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "it was left behind")
             log = manager.open_log(data_dir, path, key, config, clean=data_dir.clean)
             log.topic_id = data_dir.read_topic_id(path)
         except (OSError, KafkaError):
-            manager.doom_directory(path)
+            self._remove(data_dir, path, key)
             return
-        current = manager.logs.get(key)
         if current is not None and log.topic_id == current.topic_id and log.readable_end < NO_LIMIT:
-            self._discard(log, path)
+            self._discard(log)
             self._begin_anew(key, data_dir, current)
         elif current is not None and log.topic_id == current.topic_id:
             self.logs[key] = log
             current.lowest_cut = agreed_end(current, log)
         elif current is not None:
-            self._discard(log, path)
+            self._discard(log)
         else:
             # Its current log may be in a directory that is offline: it waits for that.
             log.close_files()
@@ -96,11 +96,18 @@ class FutureLogs:
         """The move is given up."""
         log = self.logs.pop(key, None)
         if log is not None:
-            self._discard(log, log.dir)
+            self._discard(log)
 
-    def _discard(self, log: Log, path: str) -> None:
+    def _discard(self, log: Log) -> None:
         self._manager.retire(log)
-        self._manager.doom_directory(path)
+        self._remove(self._manager.dir_of(log), log.dir, log.key)
+
+    def _remove(self, data_dir: DataDir, path: str, key: TopicPartition) -> None:
+        """Renamed first: a move that was given up must not go on with the next start."""
+        try:
+            self._manager.rename_away(data_dir, path, key, layout.DELETE_DIR_SUFFIX, 0)
+        except OSError as error:
+            self._manager.dir_failed(data_dir, error)
 
     def drop_of(self, data_dir: DataDir) -> None:
         """That directory is offline: what is there stays for the next start."""
@@ -165,7 +172,7 @@ class FutureLogs:
         self, key: TopicPartition, log: Log, target: DataDir, left_behind: str, source: DataDir,
         error: OSError | None,
     ) -> None:  # fmt: skip
-        """The new name is durable: the old copy may go, and after it what tells which of the two counts."""
+        """The new name is durable: the old copy may go."""
         manager = self._manager
         if error is not None:
             manager.dir_failed(target, error)
@@ -177,9 +184,6 @@ class FutureLogs:
             )
         except OSError as failure:
             manager.dir_failed(source, failure)
-            return
-        work = partial(_forget_move, self._disk, source.path, f"{log.dir}/{layout.MOVE}")
-        manager.syncer.run(work, lambda _: None)
 
 
 def copy_some(current: Log, future: Log, bytes_max: int, wall_ms: int) -> int:
@@ -217,14 +221,8 @@ def agreed_end(one: Log, other: Log) -> int:
     return end
 
 
-def _forget_move(disk: Disk, source: str, marker: str) -> None:
-    disk.sync_dir(source)
-    with suppress(FileNotFoundError):  # the log was deleted, or moved again
-        disk.unlink(marker)
-
-
 def moves_of(disk: Disk, directory: str) -> int:
-    """How often the log in `directory` has moved, as far as it had to be remembered; 0 if that cannot be read."""
+    """How often the log in `directory` has moved."""
     try:
         return int(disk.read_file(f"{directory}/{layout.MOVE}"))
     except (FileNotFoundError, ValueError):

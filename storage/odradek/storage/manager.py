@@ -273,7 +273,8 @@ class LogManager:
             self._disk, path, config, topic=key[0], partition=key[1], wall_ms=self._wall_ms,
             recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
-            compacted_below=data_dir.compacted_below(key), clean=clean, pool=self._pool,
+            # A copy of a log has the gaps that this has.
+            compacted_below=max(each.compacted_below(key) for each in self.dirs), clean=clean, pool=self._pool,
             syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
 
