@@ -92,6 +92,16 @@ def build_parser() -> ToolParser:
         "group info, or reset consumer group offsets.",
     )
     add_bootstrap(parser)
+    _add_actions(parser)
+    _add_choices(parser)
+    _add_resets(parser)
+    parser.add_argument("--timeout", type=int, metavar="MS", help=argparse.SUPPRESS)
+    parser.add_argument("--new-consumer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_version()
+    return parser
+
+
+def _add_actions(parser: ToolParser) -> None:
     parser.add_argument("--list", action="store_true", help="List all consumer groups.")
     parser.add_argument(
         "--describe", action="store_true", help="Describe a group: offsets and lag, --members, or --state."
@@ -108,6 +118,10 @@ def build_parser() -> ToolParser:
         "--delete-offsets", action="store_true", help="Delete offsets of one group for topics."
     )
     parser.add_argument("--validate-regex", metavar="REGEX", help="Check that a regular expression is valid.")
+
+
+def _add_choices(parser: ToolParser) -> None:
+    """Of what, and how much of it."""
     parser.add_argument(
         "--group", action="append", default=[], help="The consumer group to act on. Repeatable."
     )
@@ -141,6 +155,10 @@ def build_parser() -> ToolParser:
         help="With --list: the types, or only groups of these.",
     )
     parser.add_argument("--verbose", action="store_true", help="With --describe: more columns.")
+
+
+def _add_resets(parser: ToolParser) -> None:
+    """Where --reset-offsets goes."""
     parser.add_argument("--to-earliest", action="store_true", help="Reset to the earliest offset.")
     parser.add_argument("--to-latest", action="store_true", help="Reset to the latest offset.")
     parser.add_argument("--to-current", action="store_true", help="Reset to the current offset.")
@@ -156,10 +174,6 @@ def build_parser() -> ToolParser:
     parser.add_argument("--dry-run", action="store_true", help="Only show what a reset would do.")
     parser.add_argument("--execute", action="store_true", help="Carry the reset out.")
     parser.add_argument("--export", action="store_true", help="Print the offsets of a reset as CSV.")
-    parser.add_argument("--timeout", type=int, metavar="MS", help=argparse.SUPPRESS)
-    parser.add_argument("--new-consumer", action="store_true", help=argparse.SUPPRESS)
-    parser.add_version()
-    return parser
 
 
 def check(parser: ToolParser, options: argparse.Namespace) -> None:

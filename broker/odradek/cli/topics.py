@@ -72,6 +72,20 @@ def build_parser() -> ToolParser:
     parser.add_argument("--delete", action="store_true", help="Delete a topic.")
     parser.add_argument("--topic", help="The topic; a regular expression too, except for --create.")
     parser.add_argument("--topic-id", help="The topic-id to describe.")
+    _add_settings(parser)
+    parser.add_argument(
+        "--if-exists", action="store_true", help="Alter, delete or describe only if the topic exists."
+    )
+    parser.add_argument(
+        "--if-not-exists", action="store_true", help="Do not fail --create if the topic already exists."
+    )
+    _add_reports(parser)
+    parser.add_version()
+    return parser
+
+
+def _add_settings(parser: ToolParser) -> None:
+    """What a topic gets that is created or altered."""
     parser.add_argument(
         "--partitions", type=int, metavar="N", help="The number of partitions. Without it --create takes the cluster's "
         "default. More partitions change which partition a key goes to.",
@@ -89,12 +103,10 @@ def build_parser() -> ToolParser:
         help="A configuration override for the topic being created, e.g. retention.ms=3600000. Repeatable.",
     )  # fmt: skip
     parser.add_argument("--delete-config", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--if-exists", action="store_true", help="Alter, delete or describe only if the topic exists."
-    )
-    parser.add_argument(
-        "--if-not-exists", action="store_true", help="Do not fail --create if the topic already exists."
-    )
+
+
+def _add_reports(parser: ToolParser) -> None:
+    """What --list and --describe leave out."""
     parser.add_argument(
         "--exclude-internal", action="store_true", help="List or describe without internal topics."
     )
@@ -127,8 +139,6 @@ def build_parser() -> ToolParser:
         "--partition-size-limit-per-response", type=int, default=2000, metavar="N",
         help="Partitions asked for in one DescribeTopicPartitions response.",
     )  # fmt: skip
-    parser.add_version()
-    return parser
 
 
 def check(parser: ToolParser, options: argparse.Namespace) -> None:
