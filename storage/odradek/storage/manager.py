@@ -273,9 +273,8 @@ class LogManager:
             self._disk, path, config, topic=key[0], partition=key[1], wall_ms=self._wall_ms,
             recovery_point=data_dir.recovery_points.get(key, 0),
             log_start_offset=data_dir.log_start_offsets.get(key, 0),
-            # A copy of a log has the gaps that this has.
-            compacted_below=max(each.compacted_below(key) for each in self.dirs), clean=clean, pool=self._pool,
-            syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
+            compacted_below=max(each.compacted_below(key) for each in self.dirs),  # a copy has the log's gaps
+            clean=clean, pool=self._pool, syncer=self.syncer, epoch_starts=data_dir.known_starts.get(key, ()),
         )  # fmt: skip
 
     def _take_over(self, data_dir: DataDir, log: Log) -> Log:
@@ -656,7 +655,6 @@ class LogManager:
             self._sync_dir_soon(data_dir)
 
     def dir_of(self, log: LogState) -> DataDir:
-        """The data directory in which a log is."""
         return next(data_dir for data_dir in self.dirs if data_dir.directory_id == log.dir_id)
 
     def choose_dir(self, dir_id: bytes | None) -> DataDir:
