@@ -44,7 +44,7 @@ def test_a_run_as_promised(tmp_path: Path) -> None:
     assert found["command"] == "odradek chaos run mine.toml --seed 7"
     text = (tmp_path / "report.md").read_text()
     assert "# mine: no promise was broken" in text
-    assert "| 1 | kill leader: 2 | met | 10.0 | 2.0 | 0.50 | ≤ 3 |  |" in text
+    assert "| 1 | kill leader: 2 | met | 10.0 | 2.0 | 0.50 | ≤ 3 |" in text
     assert "| kill leader | 0.50 | ≤ 1 |" in text
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;leader&gt; dies" in page and "<leader>" not in page
