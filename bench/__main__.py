@@ -11,14 +11,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench import coordinator_report, failover_report, recovery_report
 from bench.cluster_rows import CLUSTER_FULL, CLUSTER_QUICK, CLUSTER_ROW_NAMES, LOW_RATE
+from bench.findings import RESULTS, names_of, write
 from bench.raw_client import BenchError
 from bench.report import OURS, PEER, markdown, outcomes, tables
 from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
 from bench.servers import ROOT, SIDES, FreeKafkaServer, class_path, data_root, jvm, only_run
 from bench.terminal import say, show
 
-RESULTS = ROOT / "bench" / "results"
 CLUSTERS_COMMAND = "three-nodes"
 
 
@@ -63,21 +64,14 @@ def report(file: Path) -> int:
     """Write anew what follows from the samples of a run, whatever command they are of."""
     results, base = json.loads(file.read_text()), file.with_suffix("")
     if "coordinators" in results:
-        from bench.coordinators import write as write_coordinators
-
-        write_coordinators(base, results)
-        return 0
-    if "recovery" in results:
-        from bench.recovery import write as write_recovery
-
-        write_recovery(base, results)
-        return 0
-    if "notes" in results:
-        from bench.failover import write as write_failover
-
-        write_failover(base, results)
-        return 0
-    return write_results(results, base)
+        write(coordinator_report, base, results)
+    elif "recovery" in results:
+        write(recovery_report, base, results)
+    elif "notes" in results:
+        write(failover_report, base, results)
+    else:
+        write_results(results, base)
+    return 0
 
 
 def wanted_rows(options: argparse.Namespace) -> list[str]:
@@ -130,23 +124,6 @@ def parse_arguments() -> argparse.Namespace:
     if clusters and FreeKafkaServer.label in options.sides:
         parser.error(f"three nodes share all CPUs on every side: there is no {FreeKafkaServer.label}")
     return options
-
-
-def names_of(allowed: tuple[str, ...]) -> Any:
-    """An argparse type: comma-separated names; one that ends in `*` stands for all that begin so."""
-
-    def parse(text: str) -> list[str]:
-        found: list[str] = []
-        for part in text.split(","):
-            matching = [
-                name for name in allowed if name == part or (part[-1:] == "*" and name.startswith(part[:-1]))
-            ]
-            if not matching:
-                raise argparse.ArgumentTypeError(f"'{part}' is none of {', '.join(allowed)}")
-            found += matching
-        return list(dict.fromkeys(found))
-
-    return parse
 
 
 def make_plan(options: argparse.Namespace) -> Plan:

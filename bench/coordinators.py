@@ -16,19 +16,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from bench import groups
+from bench import coordinator_report, groups
 from bench.clusters import Cluster, KafkaCluster, OdradekCluster
 from bench.coordinator_failover import OVERRIDES, CoordinatorTrial
 from bench.coordinator_report import (
@@ -39,12 +36,8 @@ from bench.coordinator_report import (
     PARTS,
     THREE_NODES,
     TRANSACTIONS,
-    draw,
-    markdown,
-    outcomes,
-    tables,
 )
-from bench.machine import describe
+from bench.findings import find, names_of
 from bench.offset_commits import CommitLoad
 from bench.procstat import Cpus, MachineTime
 from bench.raw_client import Admin
@@ -53,8 +46,8 @@ from bench.raw_latency import percentile
 from bench.report import OURS, PEER
 from bench.rows import KB, Metrics
 from bench.runner import guarded, settle
-from bench.servers import ROOT, Server, data_root, free_ports, only_run
-from bench.terminal import say, show
+from bench.servers import Server, free_ports
+from bench.terminal import say
 from bench.transactions import Tally, TransactionLoad
 
 SIDES = (OURS, PEER)
@@ -68,43 +61,21 @@ OVERRIDES_OF_TRANSACTIONS = {"transaction.state.log.num.partitions": "12"}
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-    began = time.monotonic()
-    with only_run(), data_root(options.data) as root:
+
+    def measure(root: Path) -> dict[str, Any]:
         run = Run(options, root)
-        machine = describe(root)
         run.measure()
-    say(f"took {time.monotonic() - began:.0f} s")
-    results: dict[str, Any] = {
-        "machine": machine, "date": date.today().isoformat(), "coordinators": run.samples, "notes": notes(options),
-    }  # fmt: skip
-    base = ROOT / "bench" / "results" / f"{results['date']}-{options.label}"
-    base.with_name(base.name + ".json").write_text(json.dumps(results, indent=1) + "\n")
-    write(base, results)
-    return 0
+        return {"coordinators": run.samples}
 
-
-def write(base: Path, results: dict[str, Any]) -> None:
-    """What follows from the samples: also for `python -m bench report`."""
-    base.with_name(base.name + ".md").write_text(markdown(base.name, results))
-    draw(results, base.with_name(base.name + ".png"))
-    show(tables(results), outcomes(results))
+    return find(options, measure, coordinator_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    def names(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
-        def split(text: str) -> list[str]:
-            found = text.split(",")
-            if not set(found) <= set(allowed):
-                raise argparse.ArgumentTypeError(f"some of {', '.join(allowed)}")
-            return found
-
-        return split
-
     parser = argparse.ArgumentParser(
         prog="python -m bench coordinators", description="Groups, offsets and transactions."
     )
-    parser.add_argument("--only", type=names(PARTS), default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--sides", type=names(SIDES), default=list(SIDES), help=", ".join(SIDES))
+    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("--sides", type=names_of(SIDES), default=list(SIDES), help=", ".join(SIDES))
     parser.add_argument(
         "--rounds",
         type=int,

@@ -9,24 +9,21 @@ a node. Written to bench/results/<date>-<label>.{json,md,png}. Nothing is pinned
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench import failover_report
 from bench.clusters import Cluster, KafkaCluster, OdradekCluster
 from bench.failover_load import CLIENT
 from bench.failover_partitions import measure_partitions
-from bench.failover_report import draw, markdown, outcomes, tables
 from bench.failover_rounds import KINDS, LEADER, PAUSE, Trial
-from bench.machine import describe
+from bench.findings import find, names_of
 from bench.report import OURS, PEER
 from bench.rows import Metrics
 from bench.runner import guarded, settle
-from bench.servers import ROOT, data_root, free_ports, only_run
-from bench.terminal import say, show
+from bench.servers import free_ports
+from bench.terminal import say
 
 TUNED = "kafka-3s"
 TUNED_OVERRIDES = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
@@ -43,39 +40,17 @@ Samples = dict[str, dict[str, list[Metrics]]]
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-    began = time.monotonic()
-    samples: Samples = {}
-    with only_run(), data_root(options.data) as root:
-        machine = describe(root)
+
+    def measure(root: Path) -> dict[str, Any]:
+        samples: Samples = {}
         for side in options.sides:
             measure_side(samples, side, options, root / side)
-    say(f"took {time.monotonic() - began:.0f} s")
-    results: dict[str, Any] = {
-        "machine": machine, "date": date.today().isoformat(), "samples": samples, "notes": notes(options),
-    }  # fmt: skip
-    base = ROOT / "bench" / "results" / f"{results['date']}-{options.label}"
-    base.with_name(base.name + ".json").write_text(json.dumps(results, indent=1) + "\n")
-    write(base, results)
-    return 0
+        return {"samples": samples}
 
-
-def write(base: Path, results: dict[str, Any]) -> None:
-    """What follows from the samples: also for `python -m bench report`."""
-    base.with_name(base.name + ".md").write_text(markdown(base.name, results))
-    draw(results, base.with_name(base.name + ".png"))
-    show(tables(results), outcomes(results))
+    return find(options, measure, failover_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    def names(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
-        def split(text: str) -> list[str]:
-            found = text.split(",") if text else []
-            if not set(found) <= set(allowed):
-                raise argparse.ArgumentTypeError(f"some of {', '.join(allowed)}")
-            return found
-
-        return split
-
     def counts(text: str) -> list[int]:
         return [int(each) for each in text.split(",")] if text else []
 
@@ -88,8 +63,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kafka-rounds", type=int, default=2, help="of each kind, on Kafka's: each takes half a minute"
     )
-    parser.add_argument("--kinds", type=names(KINDS), default=list(KINDS), help=", ".join(KINDS))
-    parser.add_argument("--sides", type=names(SIDES), default=[OURS, PEER], help=", ".join(SIDES))
+    parser.add_argument("--kinds", type=names_of(KINDS), default=list(KINDS), help=", ".join(KINDS))
+    parser.add_argument("--sides", type=names_of(SIDES), default=[OURS, PEER], help=", ".join(SIDES))
     parser.add_argument(
         "--partitions", type=counts, default=[1_000, 10_000], help="failovers of so many, on our side"
     )

@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import random
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import recovery_data
+from bench import recovery_data, recovery_report
 from bench.clusters import until
-from bench.machine import describe
+from bench.findings import find, names_of
 from bench.raw_client import CREATE_TOPICS_VERSION, LIST_OFFSETS_VERSION, Admin, BenchError, check
 from bench.raw_frames import BatchShape, produce_frame
 from bench.raw_latency import percentile
-from bench.recovery_report import CRASH, LOOKUP, MANY, PARTS, draw, markdown, outcomes, tables
+from bench.recovery_report import CRASH, LOOKUP, MANY, PARTS
 from bench.report import OURS, PEER
 from bench.rows import Metrics
 from bench.runner import guarded, settle
-from bench.servers import ROOT, KafkaServer, OdradekServer, Server, data_root, free_ports, only_run
-from bench.terminal import say, show
+from bench.servers import KafkaServer, OdradekServer, Server, free_ports
+from bench.terminal import say
 from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
 from odradek.wire.messages.list_offsets import (
     ListOffsetsPartition,
@@ -59,41 +57,19 @@ RETRY_S = 0.005
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-    began = time.monotonic()
-    with only_run(), data_root(options.data) as root:
-        machine = describe(root)
+
+    def measure(root: Path) -> dict[str, Any]:
         run = Run(options, root)
         run.measure()
-    say(f"took {time.monotonic() - began:.0f} s")
-    results: dict[str, Any] = {
-        "machine": machine, "date": date.today().isoformat(), "recovery": run.samples, "notes": notes(options),
-    }  # fmt: skip
-    base = ROOT / "bench" / "results" / f"{results['date']}-{options.label}"
-    base.with_name(base.name + ".json").write_text(json.dumps(results, indent=1) + "\n")
-    write(base, results)
-    return 0
+        return {"recovery": run.samples}
 
-
-def write(base: Path, results: dict[str, Any]) -> None:
-    """What follows from the samples: also for `python -m bench report`."""
-    base.with_name(base.name + ".md").write_text(markdown(base.name, results))
-    draw(results, base.with_name(base.name + ".png"))
-    show(tables(results), outcomes(results))
+    return find(options, measure, recovery_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    def names(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
-        def split(text: str) -> list[str]:
-            found = text.split(",")
-            if not set(found) <= set(allowed):
-                raise argparse.ArgumentTypeError(f"some of {', '.join(allowed)}")
-            return found
-
-        return split
-
     parser = argparse.ArgumentParser(prog="python -m bench recovery", description="Starts after kill -9.")
-    parser.add_argument("--only", type=names(PARTS), default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--sides", type=names(SIDES), default=list(SIDES), help=", ".join(SIDES))
+    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("--sides", type=names_of(SIDES), default=list(SIDES), help=", ".join(SIDES))
     parser.add_argument("--rounds", type=int, default=3, help="of starts; Kafka's are at most two")
     parser.add_argument("--partitions", type=int, default=10_000, help="of one node")
     parser.add_argument(

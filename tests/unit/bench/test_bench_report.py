@@ -3,8 +3,8 @@
 import argparse
 
 import pytest
-from bench.__main__ import names_of
 from bench.clients import parse_consumer_output, parse_producer_output
+from bench.findings import names_of
 from bench.plot import draw
 from bench.raw_client import BenchError
 from bench.report import markdown, median, outcomes, ratio, tables
