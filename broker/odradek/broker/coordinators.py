@@ -137,6 +137,12 @@ class Coordinators:
             runtime.unload(partition.index)
 
     def on_metadata(self, delta: MetadataDelta) -> None:
+        for name, coordinator in ((OFFSETS_TOPIC, self.groups), (TRANSACTIONS_TOPIC, self.transactions)):
+            topic = self._node.image.topics.get(name) if name in delta.topics_created else None
+            if topic is not None:
+                # What is configured is for a topic that is still to be made; as in Kafka, one that is there counts,
+                # with the partitions that it had when this node started.
+                coordinator.partition_count = len(topic.partitions)
         changed = delta.topics_created | delta.topics_changed | delta.topics_deleted.keys()
         if changed:
             self.groups.on_topics_changed(changed, created=bool(delta.topics_created))

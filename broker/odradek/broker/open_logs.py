@@ -14,8 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from odradek.broker.config import BrokerConfig, StartupError
+from odradek.broker.kafka_metadata import is_kafkas
 from odradek.broker.quorum_members import require_formatted
 from odradek.ports.disk import Syncer
+from odradek.storage.batch import Damage
 from odradek.storage.data_dir import DataDirError
 from odradek.storage.manager import LogManager, OpenReport, Progress
 
@@ -47,6 +49,7 @@ class LogOpener:
         """Take the data directories and recover what is in them. StartupError; RecoveryStopped."""
         config, logs = self._config, self.logs
         require_formatted(config, os.path.exists)
+        self._refuse_kafkas()
         needed = os.path.abspath(config.metadata_dir)
         try:
             logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=boot_id(), needed=needed)
@@ -64,6 +67,18 @@ class LogOpener:
         tell(logs, report, self._log)
         lines.end()
         return logs
+
+    def _refuse_kafkas(self) -> None:
+        """Its records mean nothing to us, and ours would be in its log."""
+        try:
+            kafkas = is_kafkas(self._disk, os.path.abspath(self._config.metadata_dir))
+        except (OSError, ValueError, Damage):  # damaged: who opens it finds better words
+            return
+        if kafkas:
+            raise StartupError(
+                f"The metadata log in {self._config.metadata_dir} was written by Apache Kafka. `odradek storage adopt "
+                "--config FILE` takes over the directories of a cluster of one node; else choose another directory."
+            )
 
 
 class RecoveryLines:

@@ -36,18 +36,24 @@ def run(argv: list[str]) -> int:
         print(uuid_to_string(random_uuid(random.SystemRandom())))
         return 0
     config = read_config(options.config)
+    if options.command == "adopt":
+        return adopt_dirs(config)
     return info(config) if options.command == "info" else format_dirs(config, options)
 
 
 def build_parser() -> ToolParser:
     parser = ToolParser(prog=program_name("odradek storage"), description="The Kafka storage tool.")
     parser.add_version()
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,format,random-uuid}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,format,adopt,random-uuid}")
     inspect = commands.add_parser(
         "info", help="Get information about the Kafka log directories on this node."
     )
     form = commands.add_parser("format", help="Format the Kafka log directories on this node.")
-    for command in (inspect, form):
+    take_over = commands.add_parser(
+        "adopt",
+        help="Take over the directories of an Apache Kafka that was a cluster of one node, and is stopped.",
+    )
+    for command in (inspect, form, take_over):
         command.add_argument(
             "--config", "-c", required=True, metavar="FILE", help="The Kafka configuration file to use."
         )
@@ -201,6 +207,17 @@ def format_dirs(config: BrokerConfig, options: argparse.Namespace) -> int:
     finally:
         for directory, _ in opened:
             directory.release()
+    return 0
+
+
+def adopt_dirs(config: BrokerConfig) -> int:
+    """Kafka's own logs under our metadata."""
+    from odradek.cli.adopt import adopt
+    from odradek.storage.real_disk import RealDisk
+
+    for line in adopt(config, RealDisk(), int(time.time() * 1000)):
+        print(line)
+    print("Adopted. The first start of the node serves these topics; Kafka's metadata is kept beside ours.")
     return 0
 
 

@@ -101,3 +101,19 @@ def test_the_log_tells_how_a_group_comes_and_goes(node: NodeHarness) -> None:
         ("group rebalances", f"{member} left"),
         ("group empty", None),
     ]
+
+
+def test_the_partitions_that_there_are_count_and_not_those_configured_since() -> None:
+    """Else a changed `offsets.topic.num.partitions` would hide every offset that was committed before."""
+    node = NodeHarness(offsets__topic__num__partitions="3", transaction__state__log__num__partitions="3")
+    node.create_topic("t", 1)
+    client = node.client()
+    client.ask(FindCoordinatorRequest(coordinator_keys=["audit"], key_type=0), 4)
+    assert commit(node, "audit", {0: 17}) == [0]
+    node.settings |= {
+        "offsets__topic__num__partitions": "50",
+        "transaction__state__log__num__partitions": "50",
+    }
+    node.restart()
+    assert committed(node, "audit") == {0: 17}
+    assert node.node.transactions.partition_count == 50, "there is no topic yet"
