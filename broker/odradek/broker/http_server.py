@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from odradek.broker import metrics_export
-from odradek.broker.health import Health, Verdict
+from odradek.broker.health import VERDICT_KEPT_MS, Health, Verdict
 
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
@@ -68,6 +68,9 @@ class HttpServer:
             "/health/ready": health.ready,
         }
         self._health = health
+        self._asked: asyncio.Future[Verdict] | None = None
+        """What /may-stop heard last, or is going to hear."""
+        self._asked_until = 0.0
         self._metrics = metrics
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -174,13 +177,19 @@ class HttpServer:
         return (200 if path == "/" else 404), _PAGE, TEXT
 
     async def _may_stop(self) -> Verdict:
-        if self._health.node is None:
+        """It asks the active controller: once for all who ask at the same time."""
+        node = self._health.node
+        if node is None:
             return Verdict(True, {"may_stop": True, "reasons": []})  # nobody relies on it yet
         from odradek.broker.may_stop import may_stop
 
-        told: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        may_stop(self._health.node, lambda verdict: None if told.done() else told.set_result(verdict))
-        return await told
+        loop = asyncio.get_running_loop()
+        asked = self._asked
+        if asked is None or (asked.done() and loop.time() > self._asked_until):
+            asked = self._asked = loop.create_future()
+            self._asked_until = loop.time() + VERDICT_KEPT_MS / 1000
+            may_stop(node, asked.set_result)
+        return await asyncio.shield(asked)
 
 
 def _told(verdict: Verdict) -> tuple[int, bytes, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from odradek.broker import http_server
-from odradek.broker.health import Health
+from odradek.broker.health import Health, Verdict
 from odradek.broker.http_server import HttpServer, NotYet
 
 READY: tuple[bool, list[str]] = (True, [])
@@ -126,6 +126,37 @@ def test_before_the_logs_are_open_probes_say_how_far_that_is() -> None:
         assert (await exchange(port, get("/startupz")))[0] == 200
 
     run(test, health=health, metrics=not_yet)
+
+
+def test_the_active_controller_is_asked_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Callable[[Verdict], None]] = []
+    came = asyncio.Event()
+
+    def may_stop(_node: Any, done: Callable[[Verdict], None]) -> None:
+        asked.append(done)
+        came.set()
+
+    monkeypatch.setattr("odradek.broker.may_stop.may_stop", may_stop)
+    monkeypatch.setattr(http_server, "VERDICT_KEPT_MS", 60_000)
+
+    async def test(server: HttpServer, port: int) -> None:
+        many = [asyncio.create_task(exchange(port, get("/may-stop"))) for _ in range(10)]
+        async with asyncio.timeout(10):
+            await came.wait()
+        asked[0](Verdict(False, {"may_stop": False, "reasons": ["not now"]}))
+        for status, _, body in await asyncio.gather(*many):
+            assert (status, json.loads(body)["reasons"]) == (503, ["not now"])
+        assert len(asked) == 1
+
+    run(test)
+
+
+def test_a_node_whose_logs_are_not_open_may_stop() -> None:
+    async def test(server: HttpServer, port: int) -> None:
+        status, _, body = await exchange(port, get("/may-stop"))
+        assert (status, json.loads(body)) == (200, {"may_stop": True, "reasons": []})
+
+    run(test, health=Health(lambda: 0))
 
 
 @pytest.mark.parametrize(
