@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,10 @@ from odradek.chaos.target import Target, TargetError
 COMMAND_TIMEOUT_S = 120.0
 HEALTHY_WITHIN_S = 90.0
 LOOK_S = 0.1
+EXEC_LOOK_S = 1.0
+"""A command in a container starts a Python of its own."""
+HEALTH_TIMEOUT_S = 3.0
+HEALTH_PORT = "9644/tcp"
 PAUSE_TRIES = 5
 DATA = "/var/lib/kafka/data"
 CHAIN = "ODRADEK-CHAOS"
@@ -41,6 +46,8 @@ class Container:
     """For clients of this machine; empty for a controller."""
     data: Path | None
     """On the machine of the engine."""
+    health: str | None
+    """Where the node says whether it is ready, if that is published."""
 
 
 class ComposeTarget(Target):
@@ -172,9 +179,15 @@ class ComposeTarget(Target):
             while not self._is_ready(each):
                 if time.monotonic() > deadline:
                     raise TargetError(f"{each.name} was not ready after {HEALTHY_WITHIN_S:.0f} s")
-                time.sleep(LOOK_S)
+                time.sleep(LOOK_S if each.health else EXEC_LOOK_S)
 
     def _is_ready(self, container: Container) -> bool:
+        if container.health is not None:
+            try:
+                with urllib.request.urlopen(container.health, timeout=HEALTH_TIMEOUT_S) as answer:
+                    return int(answer.status) == 200
+            except OSError:  # not there yet, or 503
+                return False
         try:
             self._run("docker", "exec", container.name, "odradek", "health")
         except TargetError:
@@ -276,10 +289,12 @@ def _container(inspected: Mapping[str, Any], settings: Mapping[str, str]) -> Con
             f"{inspected['Name'].lstrip('/')} has no listener called HOST for clients of this machine: "
             "give --bootstrap-server"
         )
+    published = inspected.get("HostConfig", {}).get("PortBindings", {}).get(HEALTH_PORT)
     return Container(
         inspected["Name"].lstrip("/"),
         int(settings["KAFKA_NODE_ID"]),
         is_broker,
         host[0] if host else "",
         Path(sources[0]) if sources else None,
+        f"http://127.0.0.1:{published[0]['HostPort']}/health/ready" if published else None,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shlex
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +21,23 @@ from odradek.chaos.target import TargetError, check_possible
 
 Asked = Callable[[], list[str]]
 
-PLAYER = """#!{python}
-import json, sys
-words = sys.argv[1:]
-line = " ".join(words)
-with open({log!r}, "a") as log:
-    log.write(line + "\\n")
-if "-" in words:
-    with open({log!r}, "a") as log:
-        log.write(sys.stdin.read() + "\\n")
-for part, code, text in json.load(open({answers!r})):
-    if part in line:
-        sys.stdout.write(text) if code == 0 else sys.stderr.write(text)
-        sys.exit(code)
-"""
-
 
 def play(
     program: str, answers: list[tuple[str, int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Asked:
     """Put a program on the path that answers the first of these whose words are in its command line."""
-    log, told = tmp_path / f"{program}.log", tmp_path / f"{program}.json"
-    told.write_text(json.dumps(answers))
+    log = tmp_path / f"{program}.log"
+    quoted_log = shlex.quote(str(log))
+    lines = ["#!/bin/sh", f'echo "$*" >> {quoted_log}']
+    lines.append(f'case "$*" in *" -") {{ cat; echo; }} >> {quoted_log};; esac')
+    for words, code, text in answers:
+        stream = "" if code == 0 else " >&2"
+        lines.append(
+            f'case "$* " in *{shlex.quote(words)}*) printf %s {shlex.quote(text)}{stream}; exit {code};; esac'
+        )
     path = tmp_path / "bin" / program
     path.parent.mkdir(exist_ok=True)
-    path.write_text(PLAYER.format(python=sys.executable, log=str(log), answers=str(told)))
+    path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
     return lambda: log.read_text().splitlines() if log.exists() else []
@@ -108,6 +102,30 @@ def test_compose_hurts_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "restart -t 30 p-kafka-3-1",
     ]
     assert "exec p-kafka-3-1 odradek health" in asked()[before + 4 :]
+
+
+def test_compose_asks_a_node_that_publishes_its_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [503, 503, 200]
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answers.pop(0) if self.path == "/health/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    bindings = {"9644/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(server.server_port)}]}
+    one = {**container(1), "HostConfig": {"PortBindings": bindings}}
+    target, asked, _ = compose(tmp_path, monkeypatch, one)
+    before = len(asked())
+    target.restart(1)
+    assert asked()[before:] == ["restart -t 30 p-kafka-1-1"] and not answers
+    server.shutdown()
+    server.server_close()
 
 
 def test_compose_cuts_one_direction_and_heals_only_that(
