@@ -135,3 +135,14 @@ class Lives(threading.Thread):
                 process.kill()
                 process.wait()
         self._log.close()
+
+    def abandon(self) -> None:
+        """Nobody is left, whatever `finish` came to."""
+        self._stop_asked.set()
+        if self.is_alive():
+            self.join(STOP_S)
+        lives = [*self._current.values(), *self._zombies]
+        for process in [life.process for life in lives] + self._awake:
+            if process.poll() is None:
+                process.kill()
+                process.wait()

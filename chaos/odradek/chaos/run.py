@@ -153,8 +153,9 @@ def run(target: Target, scenario: Scenario, place: Path, *, seed: int, watcher: 
         lives.start()
         try:
             interrupted = _break(world, faults, scenario, watcher)
-        finally:
             lives.finish()
+        finally:
+            lives.abandon()
         trouble = faults.trouble + lives.trouble + _finish(world, place, names, watcher.said)
         if faults.slow_to_sync and not interrupted:
             said = f"replicas were not in sync {IN_SYNC_WITHIN_S:.0f} s after a fault"
@@ -229,8 +230,11 @@ def _work_off(world: World, place: Path, told: Callable[[str], None]) -> list[st
     told("working off what is left")
     drain = Lives(place, (DRAIN,), 0, mortal=False)
     drain.start()
-    drained = _await_group(world, MOVERS, _ends(world, [LEDGER]))
-    drain.finish()
+    try:
+        drained = _await_group(world, MOVERS, _ends(world, [LEDGER]))
+        drain.finish()
+    finally:
+        drain.abandon()
     trouble = drain.trouble + _close_transactions(world, DRAIN)
     if drained:
         world.recorder.add(Note(now(), DRAINED, LEDGER.name, {"sink": DERIVED.name}))

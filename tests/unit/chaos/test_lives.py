@@ -58,6 +58,16 @@ def test_a_client_that_does_not_stop_is_trouble(lives: Lives) -> None:
     assert lives.trouble == ["writer-0 did not come to its end"]
 
 
+def test_who_is_abandoned_is_killed_at_once(lives: Lives) -> None:
+    process, zombie = stubborn(), stubborn()
+    with lives._lock:
+        lives._current["writer-0"] = _Life(process, time.monotonic() + 60)
+        lives._zombies.append(_Life(zombie, 0.0, wakes=time.monotonic() + 60))
+    lives.abandon()
+    lives.join(10)
+    assert process.poll() == zombie.poll() == -9
+
+
 def test_a_frozen_client_goes_on_and_ends(lives: Lives) -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with lives._lock:
