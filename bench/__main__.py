@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench import coordinator_report, failover_report, recovery_report
+from bench import compaction_report, coordinator_report, failover_report, recovery_report
 from bench.cluster_rows import CLUSTER_FULL, CLUSTER_QUICK, CLUSTER_ROW_NAMES, LOW_RATE
 from bench.findings import RESULTS, names_of, write
 from bench.raw_client import BenchError
@@ -32,6 +32,10 @@ def main() -> int:
         from bench.coordinators import main as coordinators
 
         return coordinators(sys.argv[2:])
+    if sys.argv[1:2] == ["compaction"]:
+        from bench.compaction import main as compaction
+
+        return compaction(sys.argv[2:])
     if sys.argv[1:2] == ["recovery"]:
         from bench.recovery import main as recovery
 
@@ -65,6 +69,8 @@ def report(file: Path) -> int:
     results, base = json.loads(file.read_text()), file.with_suffix("")
     if "coordinators" in results:
         write(coordinator_report, base, results)
+    elif "compaction" in results:
+        write(compaction_report, base, results)
     elif "recovery" in results:
         write(recovery_report, base, results)
     elif "notes" in results:
