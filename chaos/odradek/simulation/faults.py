@@ -63,6 +63,7 @@ class Nemesis:
             "quiet loss": self._quiet_loss,
             "slow link": self._slow_link,
             "power loss while writing": self._power_loss_unsynced,
+            "move": self._move,
         }
         damage = DiskDamage(cluster, rng, self._note, self._later)
         self._faults |= {
@@ -282,6 +283,19 @@ class Nemesis:
             faults.fail_sync_at = faults.syncs + self._rng.randrange(0, 10)
             faults.sticky = self._rng.random() < 0.5
             self._repair_later(machine)
+
+    def _move(self) -> None:
+        """A replica goes to another log directory of its broker, or back."""
+        machine = self._any_running()
+        if machine is None or machine.process is None or not machine.process.replicates:
+            return
+        process = machine.process
+        name = self._rng.choice([*process.node.partitions, None])
+        path = self._rng.choice([path for path, _ in process.node.log_directories()])
+        if name is not None:
+            self._note("move", machine.host)
+            self._cluster.trace.note("nemesis", "moves", *name, path)
+            process.happen("alter log directory", lambda: process.node.replicas.moves.alter(name, path))
 
     def _fail_at(self) -> None:
         """At a chosen kind of write, or at a read."""

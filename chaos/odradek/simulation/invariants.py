@@ -142,6 +142,9 @@ class Invariants:
                 log._truncations, log.log_start_offset,
             )  # fmt: skip
             replica = known.get(name)
+            if replica is not None and replica.partition is partition and replica.mirror.log is not log:
+                self._cluster.trace.count("replica moved to another directory")
+                replica = None
             if replica is None or replica.partition is not partition:
                 replica = known[name] = self._first_seen(process, partition)
             if signature != replica.signature:

@@ -64,8 +64,9 @@ class Process:
             settings_of(machine.settings, "scenario"),
             cluster_id=cluster.cluster_id,
         )
-        logs = LogManager(machine.disk, self.syncer, [DATA], rng=self.rng)
-        logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=f"boot-{machine.boots}")
+        logs = LogManager(machine.disk, self.syncer, list(config.log_dirs), rng=self.rng)
+        boot_id = f"boot-{machine.boots}"
+        logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=boot_id, needed=DATA)
         logs.open_all(machine.clock.wall_ms())
         peers = None if config.alone else Peers(self)
         ports = Ports(

@@ -231,6 +231,18 @@ SCENARIOS: dict[str, Scenario] = {
             within_promises=True,
         ),
         Scenario(
+            "two-directories",
+            "three nodes of two log directories: replicas move between them, and everything else goes wrong (KIP-113)",
+            nodes=3,
+            topics={"three": TopicPlan(2, 3, {"segment.ms": "400"}), "flushed": _THREE["flushed"]},
+            transactional=1,
+            committers=1,
+            chaos_ms=6_000,
+            faults={**_CRASHES, "move": 25, "kill all": 1, "disk error": 2, "fsync error": 1, "slow disk": 2},
+            settings={**_SAFE, "log.dirs": "/data,/second", "metadata.log.dir": "/data"},
+            within_promises=True,
+        ),
+        Scenario(
             "three-groups",
             "three nodes: group coordinators fail over under members and committers (G1 to G4)",
             nodes=3,
