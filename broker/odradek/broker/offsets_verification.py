@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.topic_creation import OFFSETS_TOPIC
-from odradek.broker.txn_verification import Support
+from odradek.broker.txn_verification import Support, is_overtaken
 from odradek.wire.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
@@ -42,33 +41,19 @@ class OffsetsVerification:
         except KafkaError as error:
             done(error.code)
             return
-        verification, producers = self._node.txn_verification, log.producers
+        verification = self._node.txn_verification
         if log.in_transaction(*producer) or not verification.is_needed(support):
             done(ErrorCode.NONE)
             return
         if not verification.hold(size):
             done(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             return
-        where = OFFSETS_TOPIC, partition
-        asked = 0
-
-        def ask() -> None:
-            nonlocal asked
-            asked += 1
-            guard = producers.begin_verification(producer.id, 0)
-            verification.ask(transactional_id, *producer, where, support, lambda code: answered(code, guard))
 
         def answered(code: ErrorCode, guard: Verification) -> None:
-            current = producers.verifying.get(producer.id) is guard
-            if code is not ErrorCode.NONE:
-                if current:
-                    del producers.verifying[producer.id]
-            elif not current and not log.in_transaction(*producer):
-                if asked < ASKS_MAX:
-                    ask()
-                    return
+            if code is ErrorCode.NONE and is_overtaken(log, producer, guard):
                 code = ErrorCode.INVALID_TXN_STATE
             verification.release(size)
             done(code)
 
-        ask()
+        where = OFFSETS_TOPIC, partition
+        verification.ask_guarded(log, transactional_id, producer, 0, where, support, answered)

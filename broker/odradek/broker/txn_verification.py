@@ -25,12 +25,17 @@ from odradek.wire.messages.add_partitions_to_txn import (
 
 if TYPE_CHECKING:
     from odradek.broker.between_brokers import BetweenBrokers
+    from odradek.coordinator.runtime import Producer
     from odradek.ports.clock import Clock
     from odradek.ports.timers import TimerQueue
+    from odradek.storage.log import Log
+    from odradek.storage.producers import Verification
 
 VERSION = 5
 OLDEST_VERSION = 4
 """Of AddPartitionsToTxn between brokers: the first that can verify, and name several transactions."""
+ASKS_MAX = 3
+"""A marker may come more than once; beyond, INVALID_TXN_STATE."""
 WAITING_MAX = 10_000
 """Writes that may wait for an answer; more are told to come back."""
 WAITING_BYTES_MAX = 64 << 20
@@ -137,6 +142,33 @@ class TxnVerification:
     def release(self, size: int) -> None:
         self._held_bytes -= size
 
+    def ask_guarded(
+        self, log: Log, transactional_id: str, producer: Producer, sequence: int, partition: tuple[str, int],
+        support: Support, done: Callable[[ErrorCode, Verification], None],
+    ) -> None:  # fmt: skip
+        """`ask` under a guard of the partition's log, which a marker of the producer takes away: then what was answered
+        is of the past, and the coordinator is asked again, ASKS_MAX times. A producer does not wait for the marker of
+        its last transaction before it begins the next one. `done(error, guard)`; the guard of an error is gone.
+        """
+        asked = 0
+
+        def ask() -> None:
+            nonlocal asked
+            asked += 1
+            guard = log.producers.begin_verification(producer.id, sequence)
+            self.ask(transactional_id, *producer, partition, support, lambda code: answered(code, guard))
+
+        def answered(code: ErrorCode, guard: Verification) -> None:
+            if code is ErrorCode.NONE and is_overtaken(log, producer, guard) and asked < ASKS_MAX:
+                ask()
+                return
+            verifying = log.producers.verifying
+            if code is not ErrorCode.NONE and verifying.get(producer.id) is guard:
+                del verifying[producer.id]
+            done(code, guard)
+
+        ask()
+
     def ask(
         self,
         transactional_id: str,
@@ -228,6 +260,11 @@ class TxnVerification:
         self.waited_ms += (self._clock.monotonic_ms() - question.began_ms) * count
         for done in question.waiting:
             done(code)
+
+
+def is_overtaken(log: Log, producer: Producer, guard: Verification) -> bool:
+    """Whether a marker came after the coordinator was asked, and no transaction is open here."""
+    return log.producers.verifying.get(producer.id) is not guard and not log.in_transaction(*producer)
 
 
 def produce_error(code: ErrorCode) -> KafkaError:

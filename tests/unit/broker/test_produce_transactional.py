@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from odradek.broker import txn_verification
-from odradek.broker.api.produce_transactional import ASKS_MAX
 from odradek.broker.metrics_export import snapshot
 from odradek.broker.topic_creation import OFFSETS_TOPIC
+from odradek.broker.txn_verification import ASKS_MAX
 from odradek.coordinator.runtime import Marker
 from odradek.coordinator.runtime import Producer as ProducerOfTransaction
 from odradek.wire.errors import ErrorCode

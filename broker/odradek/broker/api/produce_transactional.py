@@ -10,7 +10,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from odradek.broker.txn_verification import Support, produce_error
+from odradek.broker.txn_verification import Support, is_overtaken, produce_error
+from odradek.coordinator.runtime import Producer
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import ATTRIBUTES_AT, HEADER_SIZE, PRODUCER_ID_AT, TRANSACTIONAL_FLAG
 
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from odradek.broker.node import Node
     from odradek.broker.partition import Partition
     from odradek.storage.log import AppendResult
-
-ASKS_MAX = 3
-"""A marker may come more than once; beyond, INVALID_TXN_STATE."""
+    from odradek.storage.producers import Verification
 
 _producer = Struct(">qhi").unpack_from
 """Producer id, epoch and first sequence, which stand side by side in a batch."""
@@ -65,106 +64,73 @@ def append(
     if not node.txn_verification.hold(len(batch)):
         log.producers.begin_verification(producer_id, sequence)  # what comes behind it does not go before it
         raise produce_error(ErrorCode.COORDINATOR_NOT_AVAILABLE)
-    _Waiting(
-        node, partition, transactional_id, producer_id, epoch, sequence, support, bytearray(batch), later
-    ).ask()
+    waiting = _Waiting(node, partition, Producer(producer_id, epoch), support, bytearray(batch), later)
+    where = partition.topic, partition.index
+    node.txn_verification.ask_guarded(
+        log, transactional_id, waiting.producer, sequence, where, support, waiting.answered
+    )
     return None
 
 
 class _Waiting:
     """A batch whose transaction is being asked about."""
 
-    __slots__ = ("_asked", "_batch", "_epoch", "_guard", "_later", "_node", "_partition", "_producer_id", "_sequence",
-                 "_support", "_transactional_id")  # fmt: skip
+    __slots__ = ("_batch", "_later", "_node", "_partition", "_support", "producer")
 
     def __init__(
         self,
         node: Node,
         partition: Partition,
-        transactional_id: str,
-        producer_id: int,
-        epoch: int,
-        sequence: int,
+        producer: Producer,
         support: Support,
         batch: bytearray,
         later: Callable[[AppendResult | KafkaError], None],
     ) -> None:
         self._node = node
         self._partition = partition
-        self._transactional_id = transactional_id
-        self._producer_id = producer_id
-        self._epoch = epoch
-        self._sequence = sequence
+        self.producer = producer
         self._support = support
         self._batch = batch
         self._later = later
-        self._asked = 0
 
-    def ask(self) -> None:
-        self._asked += 1
-        partition = self._partition
-        self._guard = partition.log.producers.begin_verification(self._producer_id, self._sequence)
-        self._node.txn_verification.ask(
-            self._transactional_id,
-            self._producer_id,
-            self._epoch,
-            (partition.topic, partition.index),
-            self._support,
-            self._answered,
-        )
-
-    def _answered(self, code: ErrorCode) -> None:
-        if code is ErrorCode.NONE and self._is_overtaken and self._asked < ASKS_MAX:
-            self.ask()
-            return
+    def answered(self, code: ErrorCode, guard: Verification) -> None:
         self._node.txn_verification.release(len(self._batch))
         try:
-            result: AppendResult | KafkaError = self._append(code)
+            result: AppendResult | KafkaError = self._append(code, guard)
         except KafkaError as error:
             result = error
         self._later(result)
 
-    @property
-    def _is_overtaken(self) -> bool:
-        """By the marker of the last transaction, which a producer does not wait for before it begins the next one."""
-        log = self._partition.log
-        current = log.producers.verifying.get(self._producer_id) is self._guard
-        return not current and not log.in_transaction(self._producer_id, self._epoch)
-
-    def _append(self, code: ErrorCode) -> AppendResult:
+    def _append(self, code: ErrorCode, guard: Verification) -> AppendResult:
         partition = self._partition
-        producers = partition.log.producers
-        current = producers.verifying.get(self._producer_id) is self._guard
         if code is not ErrorCode.NONE:
-            if current:
-                del producers.verifying[self._producer_id]
             raise produce_error(code)
         if self._node.leader_of(partition.topic, partition.index) is not partition:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        if not current and not partition.log.in_transaction(self._producer_id, self._epoch):
+        if is_overtaken(partition.log, self.producer, guard):
             raise KafkaError(ErrorCode.INVALID_TXN_STATE, "Record was not part of an ongoing transaction")
-        self._check_first_sequence()
+        self._check_first_sequence(guard)
         partition.refuse_if_too_few_in_sync()
         return partition.append_transactional(memoryview(self._batch), self._node.clock.wall_ms())
 
-    def _check_first_sequence(self) -> None:
+    def _check_first_sequence(self, guard: Verification) -> None:
         """What waits with others is taken in order: none before the first of them. Clients of transaction version 2
         begin every epoch with 0, and lose no state that would explain another.
         """
         partition = self._partition
-        known = partition.log.producers.entries.get(self._producer_id)
+        known = partition.log.producers.entries.get(self.producer.id)
         *_, sequence = _producer(self._batch, PRODUCER_ID_AT)
         where = f"at offset {partition.log.log_end_offset} in partition {partition.topic}-{partition.index}"
-        waits = partition.log.producers.verifying.get(self._producer_id) is self._guard
-        if waits and sequence > self._guard.lowest_sequence:
+        waits = partition.log.producers.verifying.get(self.producer.id) is guard
+        if waits and sequence > guard.lowest_sequence:
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"Out of order sequence number for producer {self._producer_id} {where}: {sequence} (incoming seq. "
-                f"number), {self._guard.lowest_sequence} (earliest seen sequence)",
+                f"Out of order sequence number for producer {self.producer.id} {where}: {sequence} (incoming seq. "
+                f"number), {guard.lowest_sequence} (earliest seen sequence)",
             )
         if self._support is Support.IMPLICIT and sequence != 0 and (known is None or not known.batches):
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"Invalid sequence number for producer {self._producer_id} {where}: {sequence} (incoming seq. number). "
+                f"Invalid sequence number for producer {self.producer.id} {where}: {sequence} (incoming seq. number). "
                 f"Expected sequence 0 for transactions v2 idempotent producer with no existing state.",
             )
