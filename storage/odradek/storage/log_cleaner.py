@@ -27,6 +27,8 @@ from odradek.wire.errors import KafkaError
 
 LOGS_AT_ONCE = 100
 """Compacted logs that are looked at before others get their turn: some 5 µs each."""
+LOOK_MS = 2
+"""The same where logs have many segments."""
 DEATHS_MAX = 3
 """A log that has cost so many workers their lives, one after the other, is left alone."""
 RETRY_MS = 15_000
@@ -234,15 +236,19 @@ class LogCleaner:
             except KafkaError as error:
                 self._give_up(log, str(error), 0)
                 continue
-            if dirty is None:
-                continue
-            look = self._look
-            look.dirtiest = max(look.dirtiest, dirty.ratio)
-            look.delay_ms = max(look.delay_ms, dirty.delay_ms)
-            is_dirtier = self._best is None or dirty.ratio > self._best[1].ratio
-            if is_dirtier and dirty.is_worth_it(log.config.min_cleanable_dirty_ratio):
-                self._best = log, dirty
+            if dirty is not None:
+                self._found(log, dirty)
+            if self._monotonic_ms() > now_ms + LOOK_MS:
+                break
         return True
+
+    def _found(self, log: Log, dirty: Dirty) -> None:
+        look = self._look
+        look.dirtiest = max(look.dirtiest, dirty.ratio)
+        look.delay_ms = max(look.delay_ms, dirty.delay_ms)
+        is_dirtier = self._best is None or dirty.ratio > self._best[1].ratio
+        if is_dirtier and dirty.is_worth_it(log.config.min_cleanable_dirty_ratio):
+            self._best = log, dirty
 
     def _is_left_out(self, log: Log, now_ms: int) -> bool:
         key = log.key
@@ -280,7 +286,8 @@ class LogCleaner:
             self._drop(task)
         elif outcome.cleaned is not None:
             cleaned = outcome.cleaned
-            point, work = self._logs.save_recovery_points(log, cleaned.end_offset)
+            closed = task.compaction.job.segments[-1].end_offset
+            point, work = self._logs.save_recovery_points(log, cleaned.end_offset, closed)
             self._run(work, partial(self._covered, task, cleaned, point))
         elif outcome.problem is not None:
             self._give_up(log, outcome.problem, task.dirty_bytes)

@@ -535,10 +535,15 @@ class LogManager:
         if log.recovery_point < log.active_segment.base_offset and not log.is_syncing and not log.offline:
             log.sync(self.syncer, _ignore)
 
-    def save_recovery_points(self, log: Log, compacted_below: int) -> tuple[int, Callable[[], None]]:
-        """Before `log` gets gaps: write down that it may, and recovery points; (its own, what makes that durable)."""
+    def save_recovery_points(
+        self, log: Log, compacted_below: int, up_to: int
+    ) -> tuple[int, Callable[[], None]]:
+        """Before `log` gets gaps: write down that it may, and recovery points, if its own is not noted up to there yet;
+        (what is noted, what makes that durable).
+        """
         data_dir = self.dir_of(log)
-        self._checkpoint_dir(data_dir, None, durable=False)
+        if data_dir.recovery_points.get(log.key, 0) < up_to:
+            self._checkpoint_dir(data_dir, None, durable=False)
         point = -1 if data_dir.offline else data_dir.recovery_points.get(log.key, 0)
         data_dir.compacted[log.key] = max(data_dir.compacted.get(log.key, 0), compacted_below)
         write_compacted = data_dir.compacted_writer()
