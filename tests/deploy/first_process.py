@@ -54,8 +54,8 @@ class First:
         """Start, and wait until it is ready: what its line tells."""
         process = self.start(**variables)
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert '"ready"' in line, line + process.communicate(timeout=END_S)[1]
+        line = next((line for line in process.stdout if '"ready"' in line), "")
+        assert line, process.communicate(timeout=END_S)[1]
         told: dict[str, Any] = json.loads(line)
         return told
 

@@ -163,6 +163,18 @@ def test_a_volume_that_belongs_to_somebody_else(engine: Engine) -> None:
     assert engine.files(volume) == {}
 
 
+def test_a_volume_of_a_node_that_was_run_as_root(engine: Engine) -> None:
+    volume = engine.volume()
+    node = engine.container(*keep(volume), "--user", "0:0")
+    node.await_ready()
+    node.stop()
+    engine.as_root(volume, "chmod 777 . && find . -type f -exec chmod 644 {} +")
+    before = engine.files(volume)
+    line = refusal(engine.container(*keep(volume)))
+    assert "is not writable for this process (uid 1000" in line
+    assert engine.files(volume) == before
+
+
 def test_a_volume_that_cannot_be_written_to(engine: Engine) -> None:
     volume = engine.volume()
     line = refusal(engine.container("-v", f"{volume}:/var/lib/kafka/data:ro"))

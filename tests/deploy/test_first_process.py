@@ -99,6 +99,16 @@ def test_a_node_without_its_peers_ends_after_the_time_that_it_was_given(first: F
     assert f"cluster.id={CLUSTER}" in (first.data / "meta.properties").read_text()  # whole, for the next try
 
 
+def test_a_first_start_that_is_killed_is_made_up_for_by_the_next(first: First) -> None:
+    process = first.start(**LONE, CLUSTER_ID=CLUSTER)
+    while not first.data.exists():
+        assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=END_S)
+    first.serve_and_stop(**LONE, CLUSTER_ID=CLUSTER)
+    assert f"cluster.id={CLUSTER}" in (first.data / "meta.properties").read_text()
+
+
 def test_sigterm_before_it_is_ready_ends_it(first: First) -> None:
     """Process 1 of a container ignores signals that nobody handles; `docker stop` would wait for its grace period."""
     process = first.start(**node())

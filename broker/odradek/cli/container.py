@@ -21,6 +21,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from odradek.storage.layout import LOCK_FILE, META_PROPERTIES
+
 if TYPE_CHECKING:
     from odradek.broker.config import BrokerConfig
     from odradek.broker.properties import Setting
@@ -199,23 +201,32 @@ def check_grace(variables: Mapping[str, str]) -> None:
 
 def require_writable(directories: Sequence[str]) -> None:
     """StartupError for a volume that belongs to somebody else, with what helps. Nothing is created."""
-    from odradek.broker.config import StartupError
-
     for path in directories:
         there = os.path.abspath(path)
         while not os.path.exists(there):
             there = os.path.dirname(there)
-        if os.path.isdir(there) and not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-            status = os.stat(there)
-            raise StartupError(
-                f"{there} is not writable for this process (uid {os.getuid()}, gid {os.getgid()}): it belongs to uid "
-                f"{status.st_uid}, gid {status.st_gid}, mode {status.st_mode & 0o7777:o}. Give the volume to this "
-                f"user (chown -R {os.getuid()}, or fsGroup in Kubernetes), or run the container as its owner"
-            )
+        if os.path.isdir(there):
+            _require_access(there, os.R_OK | os.W_OK | os.X_OK)
+        for name in (LOCK_FILE, META_PROPERTIES):  # of a node that ran as another user
+            if os.path.exists(os.path.join(path, name)):
+                _require_access(os.path.join(path, name), os.R_OK | os.W_OK)
+
+
+def _require_access(path: str, mode: int) -> None:
+    from odradek.broker.config import StartupError
+
+    if os.access(path, mode):
+        return
+    status = os.stat(path)
+    raise StartupError(
+        f"{path} is not writable for this process (uid {os.getuid()}, gid {os.getgid()}): it belongs to uid "
+        f"{status.st_uid}, gid {status.st_gid}, mode {status.st_mode & 0o7777:o}. Give the volume to this "
+        f"user (chown -R {os.getuid()}, or fsGroup in Kubernetes), or run the container as its owner"
+    )
 
 
 def _is_formatted(path: str) -> bool:
-    return os.path.exists(os.path.join(path, "meta.properties"))
+    return os.path.exists(os.path.join(path, META_PROPERTIES))
 
 
 def _end_on_signals() -> None:
