@@ -42,6 +42,7 @@ def test_rare_branches_are_reached() -> None:
         *((seed, "transactions") for seed in (1, 2, 3)),
         (2, "voters"),
         (1, "transactions-stale"),
+        (3, "two-directories"),
         *((seed, "one-write-points") for seed in range(1, 7)),
     ):
         result = run_seed(seed, scenario)
@@ -56,10 +57,11 @@ def test_rare_branches_are_reached() -> None:
         "broker called unreachable",
         "raft: elected",
         "fault: power loss at a vote",
+        "replica moved to another directory",
         "fault: rot",
         "fault: files lost",
         "fault: disk replaced",
-        "fault: mute at a decision",
+        "fault: kill at a decision",
         "transaction: decision looked at",
         "group: NOT_COORDINATOR",
         "transaction: committed",

@@ -94,6 +94,19 @@ class DataDir:
                     "empty directory, or one that does not exist yet."
                 )
 
+    def names(self, *, needed: bool) -> list[str]:
+        """What lies in it. Where that cannot be read it is offline; OSError if it is `needed`."""
+        if self.offline:
+            return []
+        try:
+            return self._disk.listdir(self.path)
+        except OSError as error:
+            if needed:
+                raise
+            self.offline = True
+            self.notes.append(f"The data directory {self.path} cannot be read: {error.strerror or error}.")
+            return []
+
     @property
     def is_known(self) -> bool:
         """Whether its id is: a disk that failed at the start may not even tell that."""

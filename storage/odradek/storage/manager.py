@@ -163,9 +163,7 @@ class LogManager:
         found: list[tuple[DataDir, str, TopicPartition]] = []
         futures: list[tuple[DataDir, str, TopicPartition]] = []
         for data_dir in self.dirs:
-            if data_dir.offline:
-                continue
-            for name in self._disk.listdir(data_dir.path):
+            for name in data_dir.names(needed=len(self.dirs) == 1):
                 if (key := layout.parse_future_dir_name(name)) is not None:
                     futures.append((data_dir, name, key))
                 else:

@@ -221,6 +221,29 @@ def test_a_deletion_cut_short_is_completed_at_the_next_start(node: Node) -> None
     assert not [name for name in node.disk.listdir(node.dirs[0]) if name.endswith("-delete")]
 
 
+def test_a_directory_that_cannot_be_listed_is_offline_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = MemoryDisk()
+    node = Node(disk, "/data", dirs=2)
+    manager = node.manager()
+    for index in range(2):
+        append(manager.create_log("t", index, TOPIC_ID, wall_ms=NOW), "a")
+    manager.close()
+    broken = node.dirs[1]
+    listed = disk.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path == broken:
+            raise OSError(5, "Input/output error", path)
+        return listed(path)
+
+    manager = node.manager()
+    monkeypatch.setattr(disk, "listdir", listdir)
+    manager.open_all(NOW)
+    assert [data_dir.offline for data_dir in manager.dirs] == [False, True]
+    assert "Input/output error" in manager.dirs[1].notes[0]
+    assert len(manager.logs) == 1 and manager.complete_epoch == -1
+
+
 def test_what_is_foreign_is_reported_and_left_alone(node: Node) -> None:
     manager = node.manager()
     manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
