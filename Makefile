@@ -51,7 +51,7 @@ image:
 	docker build -f deploy/docker/Dockerfile -t $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg PIP_ARGS="$(PIP_ARGS)" .
 
 test-containers: image $(VENV)/.installed-dev
-	ODRADEK_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy -n0 $(ARGS)
+	ODRADEK_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy tests/k8s/test_pods.py -n0 $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

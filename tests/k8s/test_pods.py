@@ -17,7 +17,7 @@ from k8s.container_pods import ContainerCluster, ContainerPod
 from k8s.local_pods import PATIENCE_S, LocalCluster, LocalPod
 from k8s.pods import named
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 Cluster = LocalCluster | ContainerCluster
