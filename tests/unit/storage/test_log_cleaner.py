@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from odradek.storage.cleaner import Cleaned, CleaningJob, Outcome
+from odradek.storage.cleaner import KEY_BYTES, Cleaned, CleaningJob, Outcome
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.log_cleaner import (
@@ -235,6 +235,23 @@ def test_a_log_whose_worker_is_killed_is_tried_again_and_given_up_when_it_kills_
     assert node.cleaner.tick(node.now) is Look.NOTHING
     assert node.cleaner.uncleanable["a", 0].dirty_bytes > 0
     assert not node.logs.logs["a", 0].offline
+
+
+def test_what_does_not_fit_the_table_is_cleaned_in_passes_one_after_the_other(node: Node) -> None:
+    log = node.create("a", replace(COMPACT, min_cleanable_dirty_ratio=0.0))
+    for _ in range(3):
+        node.fill(log, 40, keys=40)
+    expected = node.values("a")
+    node.cleaner.settings = CleanerSettings(threads=1, table_bytes=15 * KEY_BYTES, load_factor=0.7)
+    passes = 0
+    while node.cleaner.tick(node.now):
+        node.jobs.drain()
+        passes += 1
+        assert max(cleaned.keys for _, cleaned in node.cleaned) <= 10
+        assert node.values("a") == expected
+    assert passes == 12
+    assert node.logs.clean_below(log) == 120
+    assert sum(segment.size > 0 for segment in log.segments) == 1
 
 
 def test_a_full_disk_is_waited_for(node: Node) -> None:
