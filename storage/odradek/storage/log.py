@@ -92,6 +92,11 @@ class Log(LogAppends):
 
         return rebuild_aborted(self, segment)
 
+    def _misses_aborted(self, segment: Segment, end: int) -> bool:
+        from odradek.storage.recovery import misses_aborted
+
+        return misses_aborted(self, segment, end)
+
     # Segments ---------------------------------------------------------------------------------------------------
 
     def activate(self) -> None:

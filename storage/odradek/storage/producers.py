@@ -39,6 +39,8 @@ _OLDER_BATCH = Struct(">qiiqqq")
 """Producer id and a `Batch`."""
 _ENDED_MAGIC = b"ended"
 _ENDED = Struct(">qq")
+_ABORTED_MAGIC = b"abort"
+_ABORTED = Struct(">q")
 _MARKER_BYTES_MAX = 4096
 """Bound on the records of a batch that ends a transaction, decompressed."""
 
@@ -174,9 +176,11 @@ class Verification:
 class ProducerStates:
     """All producers of a log, its transactions under way, and those completed but not yet replicated."""
 
-    __slots__ = ("completed", "entries", "ongoing", "verifying")
+    __slots__ = ("aborted", "completed", "entries", "ongoing", "verifying")
 
     def __init__(self) -> None:
+        self.aborted = 0
+        """How many transactions were aborted: between two snapshots, whether the segment needs a transaction index."""
         self.entries: dict[int, ProducerEntry] = {}
         self.ongoing: dict[int, int] = {}
         """Producer id → first offset of its transaction, in the order of these offsets."""
@@ -190,6 +194,7 @@ class ProducerStates:
         """
 
     def clear(self) -> None:
+        self.aborted = 0
         self.entries.clear()
         self.ongoing.clear()
         self.completed.clear()
@@ -234,6 +239,7 @@ class ProducerStates:
         self.completed.append((start, offset))
         if marker.commit:
             return None
+        self.aborted += 1
         return AbortedTxn(entry.producer_id, start, offset, next(iter(self.ongoing.values()), offset + 1))
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
@@ -302,6 +308,8 @@ class ProducerStates:
         if self.completed:
             data += _OLDER_HEAD.pack(_ENDED_MAGIC, len(self.completed))
             data += b"".join(_ENDED.pack(*pair) for pair in self.completed)
+        if self.aborted:
+            data += _OLDER_HEAD.pack(_ABORTED_MAGIC, 1) + _ABORTED.pack(self.aborted)
         data[2:6] = crc32c(memoryview(data)[_CRC_FROM:]).to_bytes(4, "big")
         return bytes(data)
 
@@ -319,8 +327,10 @@ class ProducerStates:
         if len(data) < end:
             raise SnapshotError(f"{count} entries in {len(data)} bytes")
         after, older = _older_batches(data, end)
-        completed = _ended(data, after)
+        after, completed = _ended(data, after)
+        aborted = _aborted(data, after)
         self.clear()
+        self.aborted = aborted
         self.completed = completed
         for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEAD.size : end]):
             producer_id, epoch, sequence, offset, delta, timestamp, coordinator_epoch, start = fields
@@ -348,12 +358,18 @@ def _older_batches(data: bytes, at: int) -> tuple[int, dict[int, list[Batch]]]:
     return end, found
 
 
-def _ended(data: bytes, at: int) -> list[tuple[int, int]]:
-    """The ended transactions behind that, to the end of the snapshot."""
+def _ended(data: bytes, at: int) -> tuple[int, list[tuple[int, int]]]:
+    """(where they end, they) the ended transactions behind that."""
     end = _section(data, at, _ENDED_MAGIC, _ENDED)
+    return end, [(first, marker) for first, marker in _ENDED.iter_unpack(data[at + _OLDER_HEAD.size : end])]
+
+
+def _aborted(data: bytes, at: int) -> int:
+    """How many transactions were aborted, behind that, to the end of the snapshot; 0 where it does not say."""
+    end = _section(data, at, _ABORTED_MAGIC, _ABORTED)
     if end != len(data):
         raise SnapshotError(f"{len(data) - end} bytes behind everything")
-    return [(first, marker) for first, marker in _ENDED.iter_unpack(data[at + _OLDER_HEAD.size : end])]
+    return sum(count for (count,) in _ABORTED.iter_unpack(data[at + _OLDER_HEAD.size : end]))
 
 
 def _section(data: bytes, at: int, magic: bytes, entry: Struct) -> int:

@@ -418,11 +418,11 @@ class LogReads(LogState):
             end = self._bases[at] if at < len(self._bases) else self.log_end_offset
             try:
                 data = self._pool.disk.read_file(segment.path(layout.TXN_INDEX_SUFFIX))
-            except FileNotFoundError:
-                data = b""
+                entries = decode_aborted(data, segment.base_offset, end)
+            except FileNotFoundError:  # as a rule, because nothing was aborted here
+                entries = None if self._misses_aborted(segment, end) else []
             except OSError as error:
                 raise self._read_failed(error) from error
-            entries = decode_aborted(data, segment.base_offset, end)
             if entries is None:
                 entries = self._rebuild_aborted(segment)
             segment.aborted = entries
@@ -436,6 +436,9 @@ class LogReads(LogState):
             entries.append(aborted)
 
     def _rebuild_aborted(self, segment: Segment) -> list[AbortedTxn]:
+        raise NotImplementedError
+
+    def _misses_aborted(self, segment: Segment, end: int) -> bool:
         raise NotImplementedError
 
     # By time ----------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ class Opening:
             rebuild_producers(log, self._names)
         else:
             _rebuild_after_scan(log, self._names, without_producers, log._segments[self._scanned_from :])
+        log.has_aborted = log.has_aborted or log.producers.aborted > 0
         log.written_end_offset = log.log_end_offset
         log._refresh_fast_limit()
 
@@ -189,6 +190,22 @@ def _rebuild_after_scan(log: Log, names: list[str], skip: Set[Segment], scanned:
     rebuild_producers(log, names, skip, unsure[0].base_offset if unsure else NO_LIMIT)
     for segment in scanned[:-1]:
         segment.save_aborted(log._pool.disk)
+
+
+def misses_aborted(log: Log, segment: Segment, end: int) -> bool:
+    """Whether a segment that has no transaction index had one: if so say the snapshots at both its ends. Kafka's do not
+    tell; without the index, readers of what is committed would get what was aborted.
+    """
+    counts = []
+    for offset in (segment.base_offset, end):
+        producers = ProducerStates()
+        try:
+            producers.load_snapshot(log._pool.disk.read_file(_snapshot_path(log, offset)))
+        except (SnapshotError, OSError):
+            if offset > 0:
+                return False
+        counts.append(producers.aborted)
+    return counts[0] < counts[1]
 
 
 def rebuild_aborted(log: Log, segment: Segment) -> list[AbortedTxn]:

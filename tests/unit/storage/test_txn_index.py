@@ -283,3 +283,46 @@ def test_entries_have_kafkas_format() -> None:
     assert decode(data, 80, 130) is None
     assert decode(data[:-1], 80, 200) is None
     assert decode(b"\0\1" + data[2:], 80, 200) is None
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("lost", ["one", "all"])
+def test_a_lost_index_is_missed_and_made_anew(memory_bench: Any, clean: bool, lost: str) -> None:
+    """Below the recovery point too: else what was aborted would be given to readers of what is committed."""
+    bench = memory_bench
+    log = bench.open(SMALL)
+    producers = Producers(bench, log)
+    for number in range(40):
+        producers.write(number % 3, 100)
+        if number % 2:
+            producers.end(number % 3, commit=number % 4 == 1)
+    log.roll(bench.now)
+    producers.write(1)
+    log.flush_blocking()
+    check(log)
+    truth = expected(log)
+    if clean:
+        log.close()
+    else:
+        log.close_files()
+    names = [name for name in bench.disk.listdir(bench.dir) if name.endswith(".txnindex")]
+    assert len(names) > 2
+    for name in names if lost == "all" else names[1:2]:
+        bench.disk.unlink(bench.path(name))
+    log = bench.open(SMALL, clean=clean, recovery_point=log.recovery_point)
+    assert truth == expected(log)
+    check(log)
+
+
+def test_snapshots_of_kafka_say_nothing_of_aborted_transactions(memory_bench: Any) -> None:
+    bench = memory_bench
+    log = bench.open(SMALL)
+    producers = Producers(bench, log)
+    producers.write(1)
+    producers.end(1, commit=False)
+    assert log.producers.aborted == 1
+    data = log.producers.encode_snapshot()
+    log.producers.load_snapshot(data)
+    assert log.producers.aborted == 1
+    log.producers.aborted = 0
+    assert len(log.producers.encode_snapshot()) < len(data)
