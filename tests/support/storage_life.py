@@ -264,6 +264,8 @@ class Life:
         current = self.log(topic)
         if key not in futures.logs:
             target = next(each for each in self.logs.dirs if each.directory_id != current.dir_id)
+            if target.offline:
+                raise OSError(errno.EIO, "the other directory has failed")
             futures.create(key, target, self.owed[topic].topic_id)
         future = futures.logs[key]
         try:

@@ -295,7 +295,11 @@ class Nemesis:
         if name is not None:
             self._note("move", machine.host)
             self._cluster.trace.note("nemesis", "moves", *name, path)
-            process.happen("alter log directory", lambda: process.node.replicas.moves.alter(name, path))
+
+            def alter() -> None:
+                process.node.replicas.moves.alter(name, path)
+
+            process.happen("alter log directory", alter)
 
     def _fail_at(self) -> None:
         """At a chosen kind of write, or at a read."""

@@ -13,6 +13,7 @@ behind has always moved less often.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from odradek.storage.manager import LogManager
 
 
+Found = tuple[DataDir, str, "TopicPartition"]
+"""(data directory, name in it, topic and partition)."""
+
+
 class FutureLogs:
     """Owned by the manager. `logs`: future logs by (topic, partition), next to the manager's current ones."""
 
@@ -39,6 +44,24 @@ class FutureLogs:
         self.logs: dict[TopicPartition, Log] = {}
         self._manager = manager
         self._disk = disk
+
+    def without_left_behind(self, found: list[Found]) -> list[Found]:
+        """A log that is in two directories was on its way when the last process ended: the one that moved later counts.
+        The other is renamed at once, for another move may come there.
+        """
+        moves: dict[TopicPartition, list[int]] = {}
+        twice = {key for key, count in Counter(key for _, _, key in found).items() if count > 1}
+        for data_dir, name, key in found:
+            if key in twice:
+                moves.setdefault(key, []).append(moves_of(self._disk, f"{data_dir.path}/{name}"))
+        kept = []
+        for data_dir, name, key in found:
+            path = f"{data_dir.path}/{name}"
+            if key in twice and moves_of(self._disk, path) < max(moves[key]):
+                self._remove(data_dir, path, key)
+            else:
+                kept.append((data_dir, name, key))
+        return kept
 
     def reopen(self, data_dir: DataDir, name: str, key: TopicPartition, config: LogConfig) -> None:
         """One that an earlier process had begun. What cannot be opened, or is there twice, goes: it is but a copy."""

@@ -11,7 +11,7 @@ A directory whose disk fails goes offline alone; its logs answer KAFKA_STORAGE_E
 from __future__ import annotations
 
 import errno
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -24,7 +24,7 @@ from odradek.storage.checkpoints import TopicPartition
 from odradek.storage.config import LogConfig
 from odradek.storage.data_dir import DataDir, DataDirError
 from odradek.storage.epochs import ALL_SAVED
-from odradek.storage.futures import FutureLogs, moves_of
+from odradek.storage.futures import FutureLogs
 from odradek.storage.log import Log, sync_paths, unlink_all
 from odradek.storage.opening import OpenAll, OpenReport, Progress, RecoveryProgress
 from odradek.storage.scan import Scan, scan_files
@@ -168,7 +168,7 @@ class LogManager:
                     futures.append((data_dir, name, key))
                 else:
                     self._sort_entry(data_dir, name, found, report)
-        kept = [(data_dir, key) for data_dir, _, key in self._without_left_behind(found)]
+        kept = [(data_dir, key) for data_dir, _, key in self.futures.without_left_behind(found)]
         opening = OpenAll(
             self.recovery, report, begin=partial(self._begin_found, config_for), opened=self._found, progress=progress
         )  # fmt: skip
@@ -182,26 +182,6 @@ class LogManager:
                 # What was cut is not there to be found by the next process, should this one not get to register.
                 self._note(data_dir, -1)
         return report
-
-    def _without_left_behind(
-        self, found: list[tuple[DataDir, str, TopicPartition]]
-    ) -> list[tuple[DataDir, str, TopicPartition]]:
-        """A log that is in two directories was on its way when the last process ended: the newer one counts."""
-        newest: dict[TopicPartition, tuple[int, str]] = {}
-        twice = {key for key, count in Counter(key for _, _, key in found).items() if count > 1}
-        for data_dir, name, key in found:
-            if key in twice:
-                path = f"{data_dir.path}/{name}"
-                newest[key] = max(newest.get(key, (0, "")), (moves_of(self._disk, path), path))
-        kept = []
-        for data_dir, name, key in found:
-            path = f"{data_dir.path}/{name}"
-            moves, other = newest.get(key, (0, ""))
-            if moves and path != other and moves_of(self._disk, path) < moves:
-                self.doom_directory(path)
-            else:
-                kept.append((data_dir, name, key))
-        return kept
 
     def _is_whole(self, data_dir: DataDir) -> bool:
         """Whether every log was found as its last process left it: nothing lost, damaged or unreadable."""
@@ -378,10 +358,6 @@ class LogManager:
             self._doom(delay_ms, [new], True)
         self._sync_dir_soon(data_dir)
         return new
-
-    def doom_directory(self, path: str) -> None:
-        """Remove it soon, whatever it holds; it is nobody's."""
-        self._doomed.appendleft((self._wall_ms, [path], True))
 
     def renamed(self, before: str, after: str) -> None:
         """Files that are to be removed from a directory have another name now."""

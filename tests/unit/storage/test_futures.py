@@ -253,6 +253,7 @@ def test_the_old_directory_failing_in_the_swap_costs_nothing(node: Node) -> None
     assert node.dirs("/a") == ["t-0"], "nothing there can be renamed"
     node.crash()
     assert node.current.dir == "/b/t-0" and node.current.log_end_offset == 4
+    assert "t-0" not in node.dirs("/a"), "another move may go there at once"
     node.manager.tick(NOW)
     node.syncer.drain()
     assert node.dirs("/a") == []
