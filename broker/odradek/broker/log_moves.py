@@ -78,6 +78,8 @@ class LogMoves:
         self.timers: TimerQueue | None = None
         self.is_cleaning: Callable[[Name], bool] = lambda name: False
         """A log whose compaction is under way is not replaced."""
+        self.is_offline: Callable[[Name], bool] = lambda name: False
+        """Whether there is a replica, in a directory that has failed."""
         self._logs = logs
         self._partitions = partitions
         self._syncer = syncer
@@ -101,6 +103,8 @@ class LogMoves:
         if path in self._logs.cordoned:
             return ErrorCode.INVALID_REPLICA_ASSIGNMENT
         partition = self._partitions.get(name)
+        if self.is_offline(name):
+            return ErrorCode.KAFKA_STORAGE_ERROR
         if partition is None:
             if len(self._wishes) < DIRECTORY_NAMES_MAX or name in self._wishes:
                 self._wishes[name] = data_dir.directory_id

@@ -120,6 +120,7 @@ class ReplicaManager:
         self.offline: dict[PartitionName, bytes] = {}
         """Partitions without a log, for their directory has failed: its id."""
         self.moves = LogMoves(logs, self.partitions, syncer, clock, log, self._moved)
+        self.moves.is_offline = self.offline.__contains__
         self._cordon({})
 
     # -- asked by handlers ---------------------------------------------------------------------------------------

@@ -386,6 +386,7 @@ def test_a_directory_that_cannot_be_used_at_the_start_takes_its_replicas_only(ha
     assert [index for index, each in partitions.items() if each.leader < 0] == there
     assert [index for index in range(3) if ("u", index) not in harness.node.partitions] == there
     assert produce(harness, [b"goes on"]) == 0
+    assert alter(harness, "u", DATA, index=there[0]) is ErrorCode.KAFKA_STORAGE_ERROR
     harness.stop()
     harness.disk.unlink(SECOND)
     harness.disk.rename("/elsewhere", SECOND)
