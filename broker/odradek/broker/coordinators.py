@@ -136,6 +136,15 @@ class Coordinators:
         else:
             runtime.unload(partition.index)
 
+    def trusted(self) -> None:
+        """The controller says that this broker leads what it led before it did not run for a while. As after a
+        failover all is read again: members whose signs of life nobody heard meanwhile get a new session.
+        """
+        for topic, (_, runtime) in self.led.items():
+            for index in runtime.partitions():
+                runtime.unload(index)
+                self._reload(topic, index)
+
     def on_metadata(self, delta: MetadataDelta) -> None:
         for name, coordinator in ((OFFSETS_TOPIC, self.groups), (TRANSACTIONS_TOPIC, self.transactions)):
             topic = self._node.image.topics.get(name) if name in delta.topics_created else None

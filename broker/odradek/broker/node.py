@@ -201,7 +201,7 @@ class Node:
             on_registered=self._registered,
             on_unfenced=self._unfenced,
             on_refused=self._stop_node,
-            on_trusted=lambda: self.replicas.resume(),
+            on_trusted=self._trusted,
         )
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
@@ -333,6 +333,10 @@ class Node:
         self.ports.log.limited_warning("this process did not run for longer than its session lasts")
         self.replicas.suspend()
         self.lifecycle.doubt()
+
+    def _trusted(self) -> None:
+        self.replicas.resume()
+        self.coordinators.trusted()
 
     def _save_epochs_soon(self) -> None:
         self.timers.at(self.monotonic_ms() + SAVE_EPOCHS_MS, self._save_epochs)

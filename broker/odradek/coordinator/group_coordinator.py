@@ -70,8 +70,6 @@ from odradek.wire.messages.txn_offset_commit import TxnOffsetCommitRequest, TxnO
 
 R = TypeVar("R")
 OffsetsWriter = PartitionWriter
-DOUBT_RETRY_MS = 500
-"""What a timer began meanwhile comes again after so long, as what fails on a timer does in Kafka."""
 __all__ = ["GroupConfig", "GroupContext", "GroupCoordinator", "OffsetsWriter", "TopicResolver"]
 
 
@@ -457,17 +455,7 @@ class GroupCoordinator:
         self.runtime.answer(done, response)
 
     def submit(self, partition: int, operation: Callable[[Any], Outcome[None]]) -> None:
-        """What a timer began. While the coordinator is in doubt it waits: nobody else would come back to it."""
-        if not self.runtime.in_doubt():
-            self.runtime.write(partition, operation, _ignore, _ignore)
-            return
-        epoch = self.runtime.epoch_of(partition)
-
-        def again(_now_ms: int) -> None:
-            if self.runtime.leads(partition, epoch):
-                self.submit(partition, operation)
-
-        self.timers.at(self.clock.monotonic_ms() + DOUBT_RETRY_MS, again)
+        self.runtime.write(partition, operation, _ignore, _ignore)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

@@ -230,7 +230,8 @@ class CoordinatorRuntime(Generic[S]):
         """
         self.in_doubt: Callable[[], bool] = _never_in_doubt
         """Whether another broker may lead by now what this one believes to lead: its process did not run for a while.
-        Until that is settled nothing is told of a state that may be of the past, and nothing is decided on it.
+        Until that is settled nothing is told of a state that may be of the past, and nothing is decided on it, by
+        timers neither; then the owner loads everything again.
         """
         self._partitions: dict[int, _Partition[S]] = {}
         self._answers: deque[Callable[[], None]] = deque()
@@ -371,11 +372,6 @@ class CoordinatorRuntime(Generic[S]):
     def epoch_of(self, partition: int) -> int:
         """The leader epoch in which this broker leads the partition."""
         return self._partitions[partition].epoch
-
-    def leads(self, partition: int, epoch: int) -> bool:
-        """Whether this broker leads it still, in the same leader epoch, as far as it knows."""
-        context = self._partitions.get(partition)
-        return context is not None and context.epoch == epoch
 
     def answer(self, done: Callable[[R], None], response: R) -> None:
         """Hand out an answer once the state machine is at rest."""
