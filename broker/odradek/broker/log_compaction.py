@@ -58,6 +58,8 @@ class LogCompaction:
     def stop(self) -> None:
         """Nothing is begun any more; what is under way comes to nothing."""
         self._stopped = True
+        if self.cleaner is not None:
+            self.cleaner.stop()
 
     def is_cleaning(self, key: tuple[str, int]) -> bool:
         return self.cleaner is not None and self.cleaner.is_cleaning(key)

@@ -101,14 +101,18 @@ def clean(job: CleaningJob, disk: RealDisk) -> Outcome:
 
 
 def _read(source: BinaryIO, jobs: queue.SimpleQueue[CleaningJob], throttle: Throttle) -> None:
-    """Until the node closes the pipe, or dies; then this process ends, whatever it is at."""
-    for line in source:
-        message = decode(line)
-        if isinstance(message, CleaningJob):
-            jobs.put(message)
-        else:
-            throttle.rate = message
-    os._exit(0)
+    """Until the node closes the pipe, or dies; then this process ends, whatever it is at. What a node that died in the
+    middle of it has said is no message.
+    """
+    try:
+        for line in source:
+            message = decode(line)
+            if isinstance(message, CleaningJob):
+                jobs.put(message)
+            else:
+                throttle.rate = message
+    finally:
+        os._exit(0)
 
 
 def main() -> None:

@@ -171,6 +171,7 @@ class LogCleaner:
         """Of the look that is under way."""
         self._best: tuple[Log, Dirty] | None = None
         self._look = LastLook(monotonic_ms())
+        self._stopped = False
         self._deaths: dict[TopicPartition, int] = {}
         self._retry_at: dict[TopicPartition, int] = {}
         self.settings = CleanerSettings()
@@ -196,11 +197,15 @@ class LogCleaner:
         """Retention waits as long: what it deleted would make the cleaning useless."""
         return key in self._tasks
 
+    def stop(self) -> None:
+        """The node stops: what is under way comes to nothing. The next start removes what it leaves."""
+        self._stopped = True
+
     # Which ------------------------------------------------------------------------------------------------------
 
     def tick(self, wall_ms: int) -> Look:
         """Look at some logs; when all have been looked at, begin the cleaning that is needed most."""
-        if len(self._tasks) >= self.settings.threads:
+        if self._stopped or len(self._tasks) >= self.settings.threads:
             return Look.NOTHING
         if self._left is None:
             self._begin_look()
@@ -278,6 +283,8 @@ class LogCleaner:
     # One cleaning, step by step ---------------------------------------------------------------------------------
 
     def _worked(self, task: _Task, outcome: Outcome) -> None:
+        if self._stopped:
+            return
         self._note_last(task, outcome)
         log = task.log
         if outcome.died is None:
@@ -317,6 +324,8 @@ class LogCleaner:
         self._drop(task)
 
     def _covered(self, task: _Task, cleaned: Cleaned, point: int, error: OSError | None) -> None:
+        if self._stopped:
+            return
         if error is not None:
             task.log.fail(error)
         covers = point >= task.compaction.job.segments[-1].end_offset
@@ -328,6 +337,8 @@ class LogCleaner:
     def _swap(self, task: _Task, cleaned: Cleaned) -> None:
         """One new segment per event: the files of some dozens of old ones are renamed for each."""
         log = task.log
+        if self._stopped:
+            return
         if self._logs.logs.get(log.key) is not log:
             self._drop(task)
             return
@@ -344,6 +355,8 @@ class LogCleaner:
 
     def _durable(self, task: _Task, cleaned: Cleaned, truncations: int, error: OSError | None) -> None:
         log = task.log
+        if self._stopped:
+            return
         if error is not None and self._logs.logs.get(log.key) is log:
             log.fail(error)
         if error is None and self._is_there(log) and task.compaction.is_done:

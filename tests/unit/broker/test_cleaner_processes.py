@@ -216,6 +216,18 @@ time.sleep(60)
     eventually(lambda: is_gone(pid), PATIENCE_S, "the worker has survived its node")
 
 
+@pytest.mark.parametrize("said", [b"", b'{"clean": {"direc', b'{"rate": 5}\n{"rate"'])
+def test_a_process_ends_when_its_node_dies_in_the_middle_of_a_word(said: bytes) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "odradek.storage.cleaner_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert worker.communicate(said, timeout=PATIENCE_S) == (b"", None)
+    assert worker.returncode == 0
+
+
 def test_a_process_waits_for_one_of_an_earlier_life_of_the_node(owner: Owner, tmp_path: Path) -> None:
     job = job_of(filled(tmp_path / "t-0", 20))
     held = os.open(job.directory, os.O_RDONLY)

@@ -254,6 +254,28 @@ def test_what_does_not_fit_the_table_is_cleaned_in_passes_one_after_the_other(no
     assert sum(segment.size > 0 for segment in log.segments) == 1
 
 
+def test_a_node_that_stops_changes_nothing_any_more_and_the_next_one_tidies_up(node: Node) -> None:
+    log = node.create("a", replace(COMPACT, segment_bytes=300))
+    for _ in range(3):
+        node.fill(log, 9, keys=1)
+    swaps: list[Callable[[], None]] = []
+    node.cleaner.later = swaps.append
+    assert node.cleaner.tick(node.now)
+    node.jobs.drain()
+    swaps.pop()()
+    node.cleaner.stop()
+    changes = node.disk.faults.changes
+    swaps.pop()()
+    node.jobs.drain()
+    assert node.disk.faults.changes == changes
+    assert node.cleaner.tick(node.now) is Look.NOTHING
+    node.logs.close()
+    node.disk.kill()
+    node.start()
+    assert node.values("a") == {b"k0": b"8"}
+    assert not [name for name in node.disk.listdir(log.dir) if name.endswith((".cleaned", ".swap"))]
+
+
 def test_a_full_disk_is_waited_for(node: Node) -> None:
     log = node.create("a")
     node.fill(log, 5)
