@@ -55,6 +55,11 @@ def test_the_base_is_an_argument_of_every_stage() -> None:
     assert [stage.split()[0] for stage in stages] == ["${BASE_IMAGE}"] * 2
 
 
+def test_the_label_has_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert value("ARG") == f"VERSION={project['version']}"
+
+
 def test_it_does_not_run_as_root() -> None:
     assert int(value("USER")) > 0
 
