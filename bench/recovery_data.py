@@ -6,12 +6,14 @@ the same files, for both have the same format.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 from pathlib import Path
 
 from odradek.storage import checkpoints, layout
+from odradek.storage.checkpoints import CheckpointError
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.producers import ProducerStates
@@ -70,7 +72,9 @@ def put_tail(directory: Path, base_offset: int, data: bytes) -> None:
 def put_recovery_points(data: Path, points: dict[tuple[str, int], int]) -> None:
     """Those of other logs stay."""
     path = data / layout.RECOVERY_POINT_CHECKPOINT
-    known = checkpoints.parse_offsets(path.read_text()) if path.exists() else {}
+    known: dict[tuple[str, int], int] = {}
+    with contextlib.suppress(FileNotFoundError, CheckpointError):  # Kafka begins with an empty one
+        known = checkpoints.parse_offsets(path.read_text())
     path.write_text(checkpoints.render_offsets(known | points))
     (data / layout.CLEAN_SHUTDOWN_MARKER).unlink(missing_ok=True)
 

@@ -330,8 +330,10 @@ def _clear_leftovers(log: Log, names: list[str]) -> list[str]:
     `.deleted` and `.cleaned` files go. `.swap` files are complete compacted segments about to replace others: the
     replaced segments go and they take their place, as Kafka does.
     """
+    if not any(name.endswith(_LEFTOVERS) for name in names):
+        return names
     disk = log._pool.disk
-    ours = [name for name in names if layout.file_offset(name) is not None]
+    ours = {name for name in names if layout.file_offset(name) is not None}
     temporary = {layout.LEADER_EPOCH_CHECKPOINT + layout.TEMPORARY_SUFFIX,
                  layout.PARTITION_METADATA + layout.TEMPORARY_SUFFIX}  # fmt: skip
     cleaned = [layout.file_offset(name) or 0 for name in ours if name.endswith(layout.CLEANED_SUFFIX)]
