@@ -21,9 +21,10 @@ LIKELY = {
     "voter-by-id": 7,
     "two-voter-changes": 3,
     "aborted-offsets-stay": 2,
-    "any-marker": 3,
+    "any-marker": 1,
     "nobody-verifies": 7,
     "any-generation-commits": 2,
+    "zombie-coordinator": 18,
     "any-member-epoch-commits": 8,
 }
 """Where to look first. A change of the product moves such seeds; then the others are tried."""

@@ -90,6 +90,25 @@ class DecisionLog:
         return self._open.values()
 
 
+def check_ends(model: PartitionModel, models: Iterable[PartitionModel]) -> None:
+    """No partition sees more transactions end than were decided: a marker of an earlier one ends none."""
+    ended, model.transactions.ended_last = model.transactions.ended_last, []
+    logs = [each for each in models if each.topic == TOPIC]
+    if not _is_known(model) or not all(map(_is_known, logs)):
+        return
+    for producer in ended:
+        count = model.transactions.ends[producer]
+        decided = sum(
+            decision.producer == producer and (model.topic, model.index) in decision.partitions
+            for log in logs
+            for decision in log.decisions.decisions
+        )
+        if count > decided:
+            raise InvariantViolation(
+                f"T3: in {model.name} {count} transactions of {producer} have ended, {decided} were decided"
+            )
+
+
 def check_decisions(models: dict[Key, PartitionModel], deleted: Iterable[Key]) -> int:
     """At the end, when everything is at rest; how many decisions were looked at."""
     logs = [model for model in models.values() if model.topic == TOPIC]

@@ -16,7 +16,9 @@ from odradek.simulation.scheduler import MS
 if TYPE_CHECKING:
     from odradek.metadata.image import PartitionImage
     from odradek.simulation.cluster import Cluster
+    from odradek.simulation.decision_log import Decision
     from odradek.simulation.machine import Machine
+    from odradek.simulation.transaction_model import PartitionTransactions
 
 HOUR_MS = 3_600_000
 
@@ -54,7 +56,7 @@ class Nemesis:
             "pause a coordinator": self._pause_coordinator,
             "mute a coordinator": self._mute_coordinator,
             "mute a client": self._mute_client,
-            "mute at a decision": self._mute_at_decision,
+            "kill at a decision": self._kill_at_decision,
         }
         self._faults |= {
             "at growth": self._arm_growth,
@@ -75,6 +77,8 @@ class Nemesis:
         self._waits_for_unsynced = False
         self._waits_for_vote = False
         self._waits_for_decision = False
+        self._late_producer = -1
+        self._ended_there: set[PartitionTransactions] = set()
         self._waits_for_growth = False
         self._waits_for_shrink = False
 
@@ -104,6 +108,7 @@ class Nemesis:
         cluster.network.answers_lost = 0.0
         cluster.network.speed_up()
         cluster.network.unblock_all()
+        cluster.network.let_go()
         for machine in cluster.machines.values():
             disk_faults.mend(machine)
             _mend(machine.speed)
@@ -228,22 +233,48 @@ class Nemesis:
         network.block([(machine.host, host) for host in self._hosts() if host != machine.host])
         self._later(1_200, 2_400, network.unblock_all)
 
-    def _mute_at_decision(self) -> None:
+    def _kill_at_decision(self) -> None:
         """The coordinator of the next transaction that is to end: its markers arrive when others have long written
         them, and the next transaction may have begun.
         """
-        self._waits_for_decision = True
+        self._waits_for_decision = self._late_producer < 0
 
-    def on_decision(self, machine: Machine) -> None:
-        """A coordinator learns that its decision is committed."""
-        if not (self._waits_for_decision and self._active):
+    def on_decision(self, machine: Machine, decision: Decision) -> None:
+        """A coordinator learns that its decision about a transaction is committed."""
+        topics = self._cluster.invariants.metadata.image.topics
+        leaders = {
+            topics[topic].partitions[index].leader
+            for topic, index in decision.partitions
+            if topic in self._cluster.topics and topic in topics
+        }
+        others = leaders - {machine.id}
+        all_run = all(each.running for each in self._cluster.machines.values())
+        if not (self._waits_for_decision and self._active and others and all_run):
             return
         self._waits_for_decision = False
-        self._note("mute at a decision", machine.host)
-        network = self._cluster.network
-        network.unblock_all()
-        network.block([(machine.host, host) for host in self._hosts() if host != machine.host])
-        self._later(1_300, 2_100, network.unblock_all)
+        self._late_producer = decision.producer[0]
+        self._ended_there.clear()
+        self._note("kill at a decision", machine.host)
+        self._cluster.network.held.add(machine.host)
+        self._later(1, 4, machine.kill)
+        self._later(2_000, 3_000, self._let_go)
+        self._later(3_000, 3_500, machine.start)
+
+    def _let_go(self) -> None:
+        self._late_producer = -1
+        self._cluster.network.let_go()
+
+    def on_transaction(self, transactions: PartitionTransactions) -> None:
+        """Something was committed to a partition: perhaps the next transaction of that producer, after the decided one
+        has ended there.
+        """
+        if self._late_producer < 0:
+            return
+        is_open = transactions.is_open(self._late_producer)
+        if not is_open and transactions.has_ended(self._late_producer):
+            self._ended_there.add(transactions)
+        elif is_open and transactions in self._ended_there:
+            self._let_go()
 
     def _mute_client(self) -> None:
         """What it asks of one broker arrives when it has long given up."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from odradek.raft.messages import Message
 from odradek.raft.voters import ReplicaKey
+from odradek.simulation.decision_log import check_ends
 from odradek.simulation.metadata_checks import MetadataChecks
 from odradek.simulation.partition_model import Mirror, PartitionModel
 from odradek.simulation.partition_probe import leader_view, serving_epoch
@@ -181,8 +182,11 @@ class Invariants:
                 self._check_leader(process, replica)
                 decided = len(model.decisions.decisions)
                 model.commit(mirror, partition.high_watermark, process.machine.host)
+                if model.transactions.ended_last:
+                    check_ends(model, self.models.values())
                 if len(model.decisions.decisions) > decided:
-                    self._cluster.nemesis.on_decision(process.machine)
+                    self._cluster.nemesis.on_decision(process.machine, model.decisions.decisions[-1])
+                self._cluster.nemesis.on_transaction(model.transactions)
                 self.check_members(partition.topic_id, partition.index, model)
         elif partition.leader_epoch >= 0 and partition.high_watermark > model.high_watermark:
             raise InvariantViolation(

@@ -102,7 +102,7 @@ class Stream:
         network.scheduler.at(arrival, lambda: self._arrive(sender, direction))
 
     def _arrive(self, sender: int, direction: Direction) -> None:
-        if self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
+        if self._is_stalled(sender):
             direction.owed += 1
             return
         item = direction.queue.popleft()
@@ -116,12 +116,18 @@ class Stream:
         else:
             receiver.received(item)
 
+    def _is_stalled(self, sender: int) -> bool:
+        network = self._network
+        if sender == 0 and self.hosts[0] in network.held and self.hosts[1][0] == self.hosts[0][0]:
+            return True
+        return network.is_blocked(self.hosts[sender], self.hosts[1 - sender])
+
     def unstall(self) -> None:
         """A partition ended: what waited at it is sent again."""
         if not self.open:
             return
         for sender, direction in enumerate(self._directions):
-            if not direction.owed or self._network.is_blocked(self.hosts[sender], self.hosts[1 - sender]):
+            if not direction.owed or self._is_stalled(sender):
                 continue
             late_us = self._network.scheduler.now_us + self._network.rng.randrange(1, RETRANSMIT_US)
             direction.last_us = max(direction.last_us, late_us)
@@ -198,6 +204,8 @@ class Network:
         """Chance that an answer of the controller never arrives: its stream breaks instead."""
         self._blocked: set[tuple[str, str]] = set()
         self._slow_links: dict[tuple[str, str], tuple[int, int]] = {}
+        self.held: set[str] = set()
+        """Hosts: what they say to nodes on streams that they have dialled is under way, whatever becomes of them."""
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._silent: set[str] = set()
         """Hosts without power."""
@@ -228,6 +236,12 @@ class Network:
         """These alone."""
         self._blocked.difference_update(pairs)
         self._unstall()
+
+    def let_go(self) -> None:
+        """What was held arrives."""
+        if self.held:
+            self.held.clear()
+            self._unstall()
 
     def slow_down(self, pairs: list[tuple[str, str]], latency_us: tuple[int, int]) -> None:
         """One direction of some links takes its time, until `speed_up`."""
@@ -267,7 +281,7 @@ class Network:
         self._unlisten(host)
         for stream in self.streams_of(host):
             end = stream.hosts.index(host)
-            if stream.open and self.rng.random() < 0.5:
+            if stream.open and (host in self.held or self.rng.random() < 0.5):
                 stream.close(end, "reset by the peer")
             else:
                 stream.reset("reset by the peer", skip=end)

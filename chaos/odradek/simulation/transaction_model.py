@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from odradek.simulation.trace import InvariantViolation
@@ -28,6 +29,10 @@ class PartitionTransactions:
         self._epochs: dict[int, int] = {}
         self.markers: set[tuple[tuple[int, int], bool]] = set()
         """((producer id, epoch), whether it commits) of every marker."""
+        self.ends: Counter[tuple[int, int]] = Counter()
+        """How many transactions were ended here by markers of a producer id and epoch."""
+        self.ended_last: list[tuple[int, int]] = []
+        """Whose, since somebody has looked."""
 
     def add(self, batch: BatchInfo) -> None:
         if batch.producer_id < 0 or not batch.attributes & TRANSACTIONAL_FLAG:
@@ -57,6 +62,9 @@ class PartitionTransactions:
             self.outcome[batch.base] = commits
         if ended:
             self._ends.append((marker.base, ended[0].base))
+            producer = marker.producer_id, marker.producer_epoch
+            self.ends[producer] += 1
+            self.ended_last.append(producer)
         key = marker.producer_id, marker.producer_epoch
         known = self._markers.get(key)
         if known is not None and known != commits:
@@ -67,6 +75,13 @@ class PartitionTransactions:
         if ended and ended[-1].producer_epoch < marker.producer_epoch:
             self._markers[key] = commits
         self._epochs[marker.producer_id] = marker.producer_epoch
+
+    def is_open(self, producer_id: int) -> bool:
+        return producer_id in self._open
+
+    def has_ended(self, producer_id: int) -> bool:
+        """Some transaction of it."""
+        return any(producer == producer_id for (producer, _), _ in self.markers)
 
     def open_since(self) -> int | None:
         """The offset at which the oldest open transaction begins."""
