@@ -17,6 +17,8 @@ from odradek.chaos.history import CLIENT_ERROR, CLIENT_OVERDUE, Note, Recorder
 from odradek.chaos.workload import build
 
 BEGIN_ANEW = 3
+BROKER_HANDLE_DESTROYED = -137
+"""librdkafka forgot a broker that metadata does not name while it is down, with a request to it under way."""
 GIVES_UP_S = 45.0
 """After SIGTERM; see `Client.overdue`."""
 
@@ -41,7 +43,8 @@ def main(place: str, name: str, life: str) -> int:
         except KafkaException as problem:
             print(f"{process} begins anew: {problem}", file=sys.stderr)
             if not stop.is_set():  # else it was interrupted in the middle of something
-                kind = CLIENT_OVERDUE if client.overdue else CLIENT_ERROR
+                librarys_doing = client.overdue or problem.args[0].code() == BROKER_HANDLE_DESTROYED
+                kind = CLIENT_OVERDUE if librarys_doing else CLIENT_ERROR
                 recorder.add(Note(now(), kind, process, {"error": str(problem)}))
             return BEGIN_ANEW
         except TroubleError as problem:

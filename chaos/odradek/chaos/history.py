@@ -121,7 +121,8 @@ class Note:
 
     FAULT: `target` says to whom; `details` have "number", "label", "lasts" and "expect". HEALED, METADATA_BACK (topics
     can be created again): of the fault "number". CLIENT_ERROR: the process `target` had to begin anew, because of
-    "error"; CLIENT_OVERDUE: so it had, after its library had not returned from a call in time.
+    "error"; CLIENT_OVERDUE: so it had, by its library's own
+    doing: a call that did not return in time, a broker that it forgot.
     DRAINED: all of topic `target` was worked off into the topic that `details` names as "sink".
     """
 

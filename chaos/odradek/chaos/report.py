@@ -203,7 +203,7 @@ def _faults(found: dict[str, Any]) -> Table:
 
 def _told(found: dict[str, Any]) -> list[str]:
     lines = [f"{count} × {text}" for text, count in found["told"].items()]
-    why = "after a call of the client's library that did not return in time (not counted)"
+    why = "by the client library's own doing (not counted)"
     return lines + [f"{count} × {why}: {text}" for text, count in found["overdue"].items()]
 
 
