@@ -434,6 +434,10 @@ class _Builder:
         retention = self.number("log.retention.ms")
         text = "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"
         self.require(retention is None or retention >= 1 or retention < 0, "log.retention.ms", text)
+        table, threads = self.number("log.cleaner.dedupe.buffer.size"), self.number("log.cleaner.threads")
+        text = "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."
+        is_enough = not threads or (table or 0) // threads > 1 << 20
+        self.require(is_enough, "log.cleaner.dedupe.buffer.size", text)
         queued, frame = self.number("queued.max.request.bytes"), self.number("socket.request.max.bytes")
         if "queued.max.request.bytes" in self.settings and queued is not None and frame is not None:
             text = "queued.max.request.bytes must be larger or equal to socket.request.max.bytes"

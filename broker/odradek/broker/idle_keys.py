@@ -27,6 +27,7 @@ KEYS = frozenset(
         "group.coordinator.threads",
         "kafka.metrics.polling.interval.secs",
         "kafka.metrics.reporters",
+        "log.cleaner.io.buffer.size",
         "log.dir.failure.timeout.ms",
         "metadata.log.segment.bytes",
         "metadata.log.segment.ms",

@@ -254,6 +254,10 @@ VOTER_FORM = "Each entry should be in the form `{id}@{host}:{port}`."
         ),
         ({"log.roll.ms": "0"}, "log.roll.ms must be greater than or equal to 1"),
         (
+            {"log.cleaner.dedupe.buffer.size": "2097152", "log.cleaner.threads": "2"},
+            "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.",
+        ),
+        (
             {"log.dirs": ""},
             "Configuration 'log.dirs' must not be empty. Valid values include: any non-empty value",
         ),
