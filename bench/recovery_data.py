@@ -70,12 +70,12 @@ def put_tail(directory: Path, base_offset: int, data: bytes) -> None:
 
 
 def put_recovery_points(data: Path, points: dict[tuple[str, int], int]) -> None:
-    """Those of other logs stay."""
-    path = data / layout.RECOVERY_POINT_CHECKPOINT
-    known: dict[tuple[str, int], int] = {}
-    with contextlib.suppress(FileNotFoundError, CheckpointError):  # Kafka begins with an empty one
-        known = checkpoints.parse_offsets(path.read_text())
-    path.write_text(checkpoints.render_offsets(known | points))
+    """And high watermarks, which were no lower: where one is, Kafka looks at the batch. Those of other logs stay."""
+    for name in (layout.RECOVERY_POINT_CHECKPOINT, layout.HIGH_WATERMARK_CHECKPOINT):
+        known: dict[tuple[str, int], int] = {}
+        with contextlib.suppress(FileNotFoundError, CheckpointError):  # Kafka begins with an empty one
+            known = checkpoints.parse_offsets((data / name).read_text())
+        (data / name).write_text(checkpoints.render_offsets(known | points))
     (data / layout.CLEAN_SHUTDOWN_MARKER).unlink(missing_ok=True)
 
 
