@@ -61,6 +61,10 @@ class Move:
     def name(self) -> Name:
         return self.partition.topic, self.partition.index
 
+    @property
+    def is_closing(self) -> bool:
+        return self.closing_since_ms >= 0
+
 
 class LogMoves:
     """All moves of a broker. Told of partitions that go, come and fail by the replica manager."""
@@ -187,14 +191,15 @@ class LogMoves:
     def _turn(self, now_ms: int) -> None:
         self._timer = None
         wait_ms = self._bucket.wait_ms(now_ms) if self._bucket is not None else 0
-        if wait_ms:
-            self._go_on(wait_ms)
-            return
-        ready = [move for move in self._moves.values() if not move.waiting]
+        # What is about to be promoted is not throttled: its acknowledgements may wait for that.
+        ready = [
+            move for move in self._moves.values() if not move.waiting and (not wait_ms or move.is_closing)
+        ]
         move = next((each for each in ready if each.not_before_ms <= now_ms), None)
         if move is None:
-            if ready:
-                self._go_on(max(1, min(each.not_before_ms for each in ready) - now_ms))
+            due = [each.not_before_ms - now_ms for each in ready] + [wait_ms] * (wait_ms > 0)
+            if due:
+                self._go_on(max(1, min(due)))
             return
         del self._moves[move.name]  # the others come first, next time
         self._moves[move.name] = move
@@ -204,11 +209,11 @@ class LogMoves:
     def _step(self, move: Move, now_ms: int) -> None:
         current, future = move.partition.log, self._logs.futures.logs[move.name]
         try:
-            where = current.locate(future.log_end_offset, SLICE_BYTES, current.written_end_offset)
+            where = current.locate(future.log_end_offset, self._slice_bytes, current.written_end_offset)
             if not where.cached:
                 self._elsewhere(move, where.warm, self._warmed)
                 return
-            copied = copy_some(current, future, SLICE_BYTES, self._clock.wall_ms())
+            copied = copy_some(current, future, self._slice_bytes, self._clock.wall_ms())
         except OSError as error:
             future.fail(error)
             return
@@ -233,6 +238,10 @@ class LogMoves:
         ):
             move.covered = False
 
+    @property
+    def _slice_bytes(self) -> int:
+        return SLICE_BYTES if self._bucket is None else min(SLICE_BYTES, self._bucket.rate)
+
     def _elsewhere(self, move: Move, work: Callable[[], None], done: Callable[[Move], None]) -> None:
         move.waiting = True
 
@@ -248,7 +257,7 @@ class LogMoves:
         """Once brought in, it is read, cached or not: the kernel may have no room for it."""
         current, future = move.partition.log, self._logs.futures.logs[move.name]
         try:
-            copied = copy_some(current, future, SLICE_BYTES, self._clock.wall_ms())
+            copied = copy_some(current, future, self._slice_bytes, self._clock.wall_ms())
         except OSError as error:
             future.fail(error)
         except KafkaError as error:

@@ -181,6 +181,10 @@ class Log(LogAppends):
         if self._held is None:
             self._held = []
 
+    @property
+    def holds_syncs(self) -> bool:
+        return self._held is not None
+
     def release_syncs(self, log: Log) -> None:
         """Have `log` do what waits: this one, or the one that has taken its place and has the same records."""
         held, self._held = self._held or [], None

@@ -213,6 +213,24 @@ def test_the_throttle_holds_it_back(harness: NodeHarness) -> None:
     assert directory_of(harness, "t") == SECOND
 
 
+def test_the_throttle_holds_up_no_acknowledgement(harness: NodeHarness) -> None:
+    """Everything is copied, and the rate is overdrawn by far, when the fsyncs of the replica are held back."""
+    harness.create_topic("f", flush__messages="1")
+    here(harness, "f", DATA)
+    assert configure(harness, "replica.alter.log.dirs.io.max.bytes.per.second", "2000") == 0
+    produce(harness, [bytes(200_000)], "f")
+    assert alter(harness, "f", SECOND) is ErrorCode.NONE
+    log = harness.node.partitions["f", 0].log
+    while not log.holds_syncs:
+        harness.timers.advance(harness.clock.now_ms + 1)
+    client = harness.client()
+    number = client.send(produce_request(harness, [b"more"], "f"), ProduceRequest.MAX_VERSION)
+    harness.advance(100)
+    answer = client.take(ProduceRequest.API_KEY, ProduceRequest.MAX_VERSION, number)
+    assert answer is not None and answer.responses[0].partition_responses[0].error_code == 0
+    assert directory_of(harness, "f") == SECOND
+
+
 def test_a_topic_that_acknowledges_what_is_on_the_medium_loses_nothing_to_a_power_cut(
     harness: NodeHarness,
 ) -> None:
