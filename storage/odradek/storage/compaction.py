@@ -67,7 +67,9 @@ def measure(log: Log, clean_below: int, last_stable_offset: int, wall_ms: int) -
     first_dirty = clean_below
     if not log.log_start_offset <= first_dirty <= log.log_end_offset:
         first_dirty = log.log_start_offset
-    limit = min(last_stable_offset, log.recovery_point)
+    limit = min(
+        last_stable_offset, log.recovery_point, log.epochs.unsaved_from
+    )  # what can be noted as recovered
     count = clean_bytes = dirty_bytes = 0
     end = log._bases[0]
     earliest = wall_ms

@@ -332,6 +332,7 @@ class LogCleaner:
         if covers and self._is_of_use(task) and task.compaction.prepare_swap(cleaned):
             self._swap(task, cleaned)
         else:
+            self._retry_at[task.log.key] = self._monotonic_ms() + RETRY_MS
             self._drop(task)
 
     def _swap(self, task: _Task, cleaned: Cleaned) -> None:

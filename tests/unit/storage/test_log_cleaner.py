@@ -276,6 +276,17 @@ def test_a_node_that_stops_changes_nothing_any_more_and_the_next_one_tidies_up(n
     assert not [name for name in node.disk.listdir(log.dir) if name.endswith((".cleaned", ".swap"))]
 
 
+def test_what_cannot_be_noted_as_recovered_yet_is_not_compacted_in_vain(node: Node) -> None:
+    log = node.create("a")
+    log.epochs.assign(0, 0, durable=False)
+    node.fill(log, 5)
+    assert log.recovery_point == 5
+    assert node.cleaner.tick(node.now) is Look.NOTHING
+    node.logs.save_epochs(1)
+    node.clean()
+    assert [topic for topic, _ in node.cleaned] == ["a"]
+
+
 def test_a_full_disk_is_waited_for(node: Node) -> None:
     log = node.create("a")
     node.fill(log, 5)
