@@ -153,11 +153,10 @@ class Log(LogAppends):
     def flush_is_due(self, wall_ms: int) -> bool:
         """`flush.ms` is over for something unflushed."""
         config = self.config
-        return (
-            config.flush_ms < UNLIMITED
-            and self.recovery_point < self.log_end_offset
-            and wall_ms - self.last_flush_ms >= config.flush_ms
-        )
+        if config.flush_ms >= UNLIMITED or self.recovery_point >= self.log_end_offset:
+            return False
+        # A clock that was set back tells nothing of how long it was.
+        return not 0 <= wall_ms - self.last_flush_ms < config.flush_ms
 
     def sync(self, syncer: Syncer, done: Done) -> None:
         """fsync everything written so far; `done` once it is, with `recovery_point` advanced over it.

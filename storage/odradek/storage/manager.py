@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -67,8 +69,12 @@ class LogManager:
         self.syncer = syncer
         self.rng = rng
         self._pool = FilePool(disk, open_files_max)
-        self._doomed: deque[tuple[int, list[str], bool]] = deque()
-        """(deadline in wall ms, paths, whether they are directories), ascending."""
+        self._doomed: list[tuple[int, int, list[str], bool]] = []
+        """A heap of (deadline, a number, paths, whether they are directories)."""
+        self._dooms = count()
+        self._passed_ms = 0
+        """Deadlines are in this time, which goes on with the clock, and stays where that is set back."""
+        self._ticked_ms = 0
         self._wall_ms = 0
         self._boot_id = ""
         self.on_unsaved_epochs: Callable[[], None] | None = None
@@ -221,7 +227,7 @@ class LogManager:
         elif layout.is_marked_dir(name, layout.STRAY_DIR_SUFFIX):
             report.strays.append(path)
         elif layout.is_marked_dir(name, layout.DELETE_DIR_SUFFIX):
-            self._doomed.append((self._wall_ms, [path], True))
+            self._doom(0, [path], True)
         elif (key := layout.parse_log_dir_name(name)) is not None:
             found.append((data_dir, name, key))
         else:
@@ -361,7 +367,7 @@ class LogManager:
 
     def renamed(self, before: str, after: str) -> None:
         """Files that are to be removed from a directory have another name now."""
-        for _, paths, directories in self._doomed:
+        for *_, paths, directories in self._doomed:
             if not directories:
                 paths[:] = [
                     f"{after}{path[len(before) :]}" if path.startswith(f"{before}/") else path
@@ -370,9 +376,9 @@ class LogManager:
 
     def tick(self, wall_ms: int) -> None:
         """Once a second or so: unlink what is due, start flushes that `flush.ms` asks for."""
-        self._wall_ms = wall_ms
-        while self._doomed and self._doomed[0][0] <= wall_ms:
-            _, paths, directories = self._doomed.popleft()
+        self._wall_ms, self._passed_ms, self._ticked_ms = wall_ms, self._now_ms(wall_ms), wall_ms
+        while self._doomed and self._doomed[0][0] <= self._passed_ms:
+            *_, paths, directories = heappop(self._doomed)
             work = (
                 partial(_remove_trees, self._disk, paths)
                 if directories
@@ -659,10 +665,12 @@ class LogManager:
             self._doom(log.config.file_delete_delay_ms, paths, False)
 
     def _doom(self, delay_ms: int, paths: list[str], directories: bool) -> None:
-        deadline = self._wall_ms + delay_ms
-        if self._doomed and deadline < self._doomed[-1][0]:
-            deadline = self._doomed[-1][0]  # kept ascending; a little late is no matter
-        self._doomed.append((deadline, paths, directories))
+        self._ticked_ms = self._ticked_ms or self._wall_ms
+        deadline = self._now_ms(self._wall_ms) + delay_ms
+        heappush(self._doomed, (deadline, next(self._dooms), paths, directories))
+
+    def _now_ms(self, wall_ms: int) -> int:
+        return self._passed_ms + max(0, wall_ms - (self._ticked_ms or wall_ms))
 
 
 def _remove_trees(disk: Disk, paths: list[str]) -> None:

@@ -612,3 +612,55 @@ def test_a_log_that_is_set_aside_is_no_log_any_more_and_stays(node: Node) -> Non
     assert stray.endswith("-stray")
     assert node.disk.size(f"{stray}/00000000000000000000.log") > 0
     assert [log.topic_id for log in manager.logs.values()] == [bytes(16)]
+
+
+def test_a_clock_that_jumps_keeps_no_files_for_ever() -> None:
+    """Far ahead for a moment, then back: what is deleted afterwards still goes after its delay."""
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    manager.open_all(NOW)
+    year_ms = 365 * 24 * 3_600_000
+    for wall_ms in (NOW + year_ms, NOW - 3_600_000):
+        manager.tick(wall_ms)
+        manager.create_log("t", 0, TOPIC_ID, wall_ms=wall_ms)
+        assert manager.delete_log("t", 0, wall_ms=wall_ms)
+    node.syncer.drain()
+    assert len([name for name in node.disk.listdir("/data/d0") if name.endswith("-delete")]) == 2
+    manager.tick(NOW - 3_600_000 + 59_999)
+    node.syncer.drain()
+    left = [name for name in node.disk.listdir("/data/d0") if name.endswith("-delete")]
+    manager.tick(NOW - 3_600_000 + 60_000)
+    node.syncer.drain()
+    assert len(left) == 2
+    assert not [name for name in node.disk.listdir("/data/d0") if name.endswith("-delete")]
+
+
+def test_a_topic_that_keeps_deleted_files_for_long_holds_up_no_other() -> None:
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    manager.open_all(NOW)
+    for topic, delay_ms in (("slow", 10**9), ("quick", 1000)):
+        manager.create_log(topic, 0, TOPIC_ID, LogConfig(file_delete_delay_ms=delay_ms), wall_ms=NOW)
+        assert manager.delete_log(topic, 0, wall_ms=NOW)
+    manager.tick(NOW + 1000)
+    node.syncer.drain()
+    [left] = [name for name in node.disk.listdir("/data/d0") if name.endswith("-delete")]
+    assert left.startswith("slow-0.")
+
+
+def test_flush_ms_survives_a_clock_that_is_set_back() -> None:
+    node = Node(MemoryDisk(), "/data")
+    manager = node.manager()
+    manager.open_all(NOW)
+    log = manager.create_log("t", 0, TOPIC_ID, LogConfig(flush_ms=1000), wall_ms=NOW)
+    append(log, "a")
+    manager.tick(NOW - 3_600_000)
+    node.syncer.drain()
+    assert log.recovery_point == 1
+    append(log, "b")
+    manager.tick(NOW - 3_600_000 + 999)
+    node.syncer.drain()
+    assert log.recovery_point == 1
+    manager.tick(NOW - 3_600_000 + 1000)
+    node.syncer.drain()
+    assert log.recovery_point == 2
