@@ -126,7 +126,8 @@ class Life:
 
     def log(self, topic: str) -> Log:
         log = self.logs.get(topic, 0)
-        if log is None and any(path.endswith(f"/{topic}-0") for path, _ in self.report.failed):
+        failed = any(path.endswith(f"/{topic}-0") for path, _ in self.report.failed)
+        if log is None and (failed or any(data_dir.offline for data_dir in self.logs.dirs)):
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-0 could not be opened")
         assert log is not None
         return log
