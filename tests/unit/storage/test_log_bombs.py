@@ -8,9 +8,9 @@ from odradek.storage.config import LogConfig
 from odradek.storage.conversion import OPENED_RECORDS_MAX, open_batch
 from odradek.storage.log import Log
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
-from odradek.wire.compression import Codec
+from odradek.wire.compression import Codec, compress
 from odradek.wire.errors import ErrorCode, KafkaError
-from odradek.wire.records import Record, build_batch
+from odradek.wire.records import ATTRIBUTES_AT, HEADER_SIZE, Record, build_batch, seal
 
 WALL_MS = 1_700_000_000_000
 
@@ -53,3 +53,31 @@ def test_a_batch_that_lies_about_its_count_is_invalid() -> None:
         batch = bomb(1000)
         batch[57:61] = (10).to_bytes(4, "big")
         open_batch(memoryview(batch))
+
+
+LIES = {
+    "a key longer than its record": lambda body: body[:4] + b"\x7e" + body[5:],
+    "a key longer than any memory": lambda body: body[:4] + b"\xfe\xff\xff\xff\x0f" + body[5:],
+    "a record longer than the batch": lambda body: b"\x7e" + body[1:],
+    "a record that ends before its key": lambda body: b"\x08" + body[1:],
+    "a key of a negative length": lambda body: body[:4] + b"\x03" + body[5:],
+    "bytes behind the last record": lambda body: body + b"junk",
+}
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("lie", LIES)
+def test_records_that_lie_about_their_lengths_are_refused_where_they_are_opened(
+    codec: Codec, lie: str
+) -> None:
+    plain = build_batch([Record(0, WALL_MS, b"k", b"value")])
+    body = compress(codec, LIES[lie](bytes(plain[HEADER_SIZE:])))
+    batch = plain[:HEADER_SIZE] + body
+    batch[8:12] = (len(batch) - 12).to_bytes(4, "big")
+    batch[ATTRIBUTES_AT : ATTRIBUTES_AT + 2] = int(codec).to_bytes(2, "big")
+    seal(batch)
+    compacted = log(cleanup_compact=True, cleanup_delete=False)
+    with pytest.raises(KafkaError) as refused:
+        compacted.append_as_leader(memoryview(batch), 0, WALL_MS)
+    assert refused.value.code in (ErrorCode.INVALID_RECORD, ErrorCode.CORRUPT_MESSAGE)
+    assert compacted.log_end_offset == 0 and not compacted.offline
