@@ -23,7 +23,7 @@ from odradek.storage.cleaner import CleaningJob, Outcome, attempt
 from odradek.storage.cleaning_messages import decode, encode_outcome
 from odradek.storage.real_disk import RealDisk, RealFile
 
-NICENESS = 5
+NICENESS = 10
 """Requests go before."""
 _PAUSE_MIN_S = 0.01
 _PAUSE_MAX_S = 0.5
