@@ -24,7 +24,6 @@ LIKELY = {
     "any-marker": 1,
     "nobody-verifies": 7,
     "any-generation-commits": 2,
-    "zombie-coordinator": 18,
     "any-member-epoch-commits": 8,
 }
 """Where to look first. A change of the product moves such seeds; then the others are tried."""

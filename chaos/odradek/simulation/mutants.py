@@ -20,7 +20,6 @@ from odradek.coordinator.group import offsets
 from odradek.coordinator.group.classic.group import ClassicGroup
 from odradek.coordinator.group.consumer.group import ConsumerGroup
 from odradek.coordinator.group.shard import GroupShard
-from odradek.coordinator.runtime import CoordinatorRuntime
 from odradek.raft.core import RaftCore, State
 from odradek.raft.effects import RemoveVoter
 from odradek.raft.log_core import LogCore
@@ -255,16 +254,6 @@ def _nobody_verifies() -> list[Patch]:
     return [(TxnVerification, "ask", ask)]
 
 
-def _zombie_coordinator() -> list[Patch]:
-    sound = CoordinatorRuntime.error_of
-
-    def sure(runtime: Any, partition: int) -> Any:
-        with patch.object(runtime, "in_doubt", lambda: False):
-            return sound(runtime, partition)
-
-    return [(CoordinatorRuntime, "error_of", sure)]
-
-
 def _any_generation_commits() -> list[Patch]:
     sound = offsets.commit_offsets
 
@@ -378,11 +367,6 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "any-member-epoch-commits": Mutant(
         "a member of an outdated epoch commits offsets (KIP-848)", _any_member_epoch_commits, "one-groups"
-    ),
-    "zombie-coordinator": Mutant(
-        "a coordinator that did not run for a while answers from what it had in memory",
-        _zombie_coordinator,
-        "three-groups",
     ),
 }
 
