@@ -40,6 +40,9 @@ _FILE = "_FILE"
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """The exit code, once the node has stopped."""
+    if "--help" in argv:
+        print(__doc__)
+        return 0
     _end_on_signals()
     from odradek.broker.config import StartupError
     from odradek.broker.properties import PropertiesError

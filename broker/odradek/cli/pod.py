@@ -41,6 +41,9 @@ _ORDINAL = re.compile(r"ordinal(?:\+([0-9]{1,9}))?", re.ASCII)
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """The exit code, once the node has stopped; of `--zone`, when the file is written."""
+    if "--help" in argv:
+        print(__doc__)
+        return 0
     variables = os.environ if environment is None else environment
     try:
         if argv and argv[0] == ZONE_OPTION:

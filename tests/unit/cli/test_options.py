@@ -126,7 +126,21 @@ def test_no_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("usage: odradek <command>")
 
 
-@pytest.mark.parametrize("name", sorted(set(odradek.COMMANDS) - {"start", "server", "simulate", "chaos"}))
+OURS = {"start", "server", "simulate", "chaos", "container", "pod", "health"}
+"""Commands that Kafka has no tool for."""
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_commands_of_our_own_have_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = odradek.main([name, "--help"])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code == 0
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(set(odradek.COMMANDS) - OURS))
 def test_every_tool_has_help_and_a_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By the entry point that `kafka-…` calls."""
     tool = import_module(f"odradek.cli.{odradek.COMMANDS[name][0]}")

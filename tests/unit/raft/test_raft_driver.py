@@ -453,7 +453,7 @@ def test_an_unreadable_vote_file_among_several_voters_is_refused() -> None:
     node.stop()
     _rewrite_without_voters(node)
     node.disk.write_file_atomic(f"{LOG_DIR}/quorum-state", b"{", durable=True)
-    with pytest.raises(CorruptMetadata, match="quorum-state cannot be read.*or remove"):
+    with pytest.raises(CorruptMetadata, match=r"quorum-state cannot be read.*or remove"):
         DriverNode(node.me, static_voters(1, 2, 3), disk=node.disk).start()
 
 
