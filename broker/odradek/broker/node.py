@@ -23,9 +23,10 @@ from odradek.broker.metadata_quorum import metadata_quorum
 from odradek.broker.open_connections import OpenConnections
 from odradek.broker.producer_ids import ProducerIds
 from odradek.broker.refusals import others_remembered
-from odradek.broker.replica_manager import ReplicaManager, replication_config
+from odradek.broker.replica_manager import ReplicaManager
 from odradek.broker.topic_creation import INTERNAL_TOPICS, TopicCreation
 from odradek.controller.settings import GROUP_VERSION
+from odradek.replication.config import ReplicationConfig
 from odradek.replication.driver import ReplicationDriver
 from odradek.wire.apis import ApiKey
 
@@ -143,7 +144,7 @@ class ProposalsToController:
 def _replication(config: BrokerConfig, ports: Ports, controller: ProposalsToController) -> ReplicationDriver:
     return ReplicationDriver(
         config.node_id,
-        replication_config(config),
+        ReplicationConfig(replica_lag_time_max_ms=config.replica_lag_time_max_ms),
         transport=ports.peers.replication if ports.peers is not None else NoPeers(),
         controller=controller,
         syncer=ports.syncer,

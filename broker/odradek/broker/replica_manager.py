@@ -18,7 +18,6 @@ from odradek.broker.partition import Partition
 from odradek.broker.replication_quotas import ReplicationQuotas
 from odradek.metadata.configs import resolve_topic_configs
 from odradek.metadata.image import BROKER_RESOURCE, RESERVED_DIRECTORIES, TOPIC_RESOURCE
-from odradek.replication.config import FOLLOWERS_READ_LINGER_MS, ReplicationConfig
 from odradek.replication.isr import PartitionState, Peer
 from odradek.replication.read_replica import RACK_AWARE, preferred_read_replica
 from odradek.storage.config import LogConfig
@@ -27,7 +26,6 @@ from odradek.wire.errors import ErrorCode, KafkaError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from odradek.broker.config import BrokerConfig
     from odradek.broker.metrics import BrokerMetrics
     from odradek.metadata.delta import MetadataDelta
     from odradek.metadata.image import MetadataImage, PartitionImage, TopicImage
@@ -40,20 +38,11 @@ if TYPE_CHECKING:
 
 LeadershipChanged = Callable[[Partition, bool], None]
 PartitionName = tuple[str, int]
-SELECTOR = "replica.selector.class"
 AT_ONCE = 100
 """Partitions that one change of the image creates, changes or deletes while everybody waits; the rest in slices."""
 SLICE_MS = 10
 AGING_MS = 2
 """How long retention may hold up everything else at a time."""
-
-
-def replication_config(config: BrokerConfig) -> ReplicationConfig:
-    """Where consumers read from followers, these are told of new high watermarks soon."""
-    lag_ms = config.replica_lag_time_max_ms
-    if config.static.get(SELECTOR) == RACK_AWARE:
-        return ReplicationConfig(lag_ms, high_watermark_linger_ms=FOLLOWERS_READ_LINGER_MS)
-    return ReplicationConfig(lag_ms)
 
 
 class TopicSettings(NamedTuple):
@@ -84,7 +73,7 @@ class ReplicaManager:
         """Other log directories are to get no new replicas than before."""
         self._node_id = node_id
         self._static = static
-        self._rack_aware = static.get(SELECTOR) == RACK_AWARE
+        self._rack_aware = static.get("replica.selector.class") == RACK_AWARE
         self._logs = logs
         self._syncer = syncer
         self._clock = clock

@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
-FOLLOWERS_READ_LINGER_MS = 5
-"""`high_watermark_linger_ms` where consumers may read from followers (KIP-392)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReplicationConfig:
     """Times in ms, sizes in bytes. A name with dots is Kafka's key."""
@@ -19,9 +15,8 @@ class ReplicationConfig:
     """What a leader sends of one partition before the follower acknowledges some of it."""
     stream_window_bytes: int = 8 << 20
     """What a follower lets one leader have under way: its credit."""
-    high_watermark_linger_ms: int = 50
-    """How long a newer high watermark waits for batches to travel with. Only consumers that read from followers wait
-    for it; alone it costs two messages more for each record at low rates."""
+    high_watermark_linger_ms: int = 5
+    """How long a newer high watermark waits for batches to travel with."""
     join_linger_ms: int = 5
     """How long small batches wait at most for an acknowledgement, so that they travel together."""
     fetch_backoff_ms: int = 50
