@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from odradek.metadata.delta import MetadataDelta
 
 TRANSACTION_VERSION = "transaction.version"
+UNHEARD_BEATS = 3
+"""So many heartbeats without an answer, and another broker may lead soon: well before the session is over."""
 
 
 class Topics:
@@ -126,6 +128,7 @@ class Coordinators:
         for topic, (_, runtime) in self.led.items():
             runtime.is_coming = partial(self._leads, topic)
             runtime.in_doubt = lambda: node.replicas.suspended
+            runtime.must_prove = self._must_prove
 
     def leadership_changed(self, partition: Partition, leads: bool) -> None:
         if partition.topic not in self.led:
@@ -171,6 +174,11 @@ class Coordinators:
         partition = self._node.partitions.get((topic, index))
         if partition is not None and partition.leads:
             self.leadership_changed(partition, True)
+
+    def _must_prove(self) -> bool:
+        node = self._node
+        unheard_ms = UNHEARD_BEATS * node.config.broker_heartbeat_interval_ms
+        return node.ports.peers is not None and node.lifecycle.unanswered_ms() > unheard_ms
 
     def _leads(self, name: str, index: int) -> bool:
         topic = self._node.image.topics.get(name)

@@ -228,10 +228,14 @@ class CoordinatorRuntime(Generic[S]):
         """Whether this broker leads a partition already that it has not begun to load: its clients need not look for
         another coordinator, which there is not.
         """
-        self.in_doubt: Callable[[], bool] = _never_in_doubt
+        self.in_doubt: Callable[[], bool] = _never
         """Whether another broker may lead by now what this one believes to lead: its process did not run for a while.
         Until that is settled nothing is told of a state that may be of the past, and nothing is decided on it, by
         timers neither; then the owner loads everything again.
+        """
+        self.must_prove: Callable[[], bool] = _never
+        """Whether no controller has been heard for so long that one may have named another leader: before anything is
+        told of the state as it is, the replicas have to confirm a record, which they do for their leader only.
         """
         self._partitions: dict[int, _Partition[S]] = {}
         self._answers: deque[Callable[[], None]] = deque()
@@ -550,7 +554,7 @@ def _replay(shard: Shard, outcome: Outcome[Any]) -> None:
             shard.replay(record)
 
 
-def _never_in_doubt() -> bool:
+def _never() -> bool:
     return False
 
 

@@ -229,3 +229,24 @@ def test_sessions_that_end_in_doubt_begin_anew_when_all_is_loaded_again() -> Non
     assert h.state() == "Stable"
     h.advance(2)
     assert h.state() == "Empty"
+
+
+def test_a_coordinator_that_hears_no_controller_proves_that_it_leads_before_it_tells_offsets() -> None:
+    """Chaos, scenario partition: one that was cut off told a group offsets from before its successor's commits."""
+    h = Harness()
+    assert h.commit_errors({("orders", 0): 7}) == [ErrorCode.NONE]
+    h.coordinator.runtime.must_prove = lambda: True
+    h.writer.holding = True
+    asked = [h.fetch([("orders", 0)], stable=stable) for stable in (False, True)]
+    assert not any(answer.response for answer in asked), "its replicas have not confirmed anything yet"
+    h.writer.release()
+    for answer in asked:
+        [offset] = answer.response.groups[0].topics[0].partitions
+        assert (offset.error_code, offset.committed_offset) == (0, 7)
+    refused = h.fetch([("orders", 0)])
+    h.writer.release(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    assert ErrorCode(refused.response.groups[0].error_code) is ErrorCode.NOT_COORDINATOR
+    h.writer.holding = False
+    h.successor()
+    assert h.committed() == {("orders", 0): 7}
+    assert [each.group_id for each in h.list().response.groups] == [GROUP], "the proof is nobody's group"

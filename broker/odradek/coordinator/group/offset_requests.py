@@ -13,6 +13,7 @@ from functools import partial
 
 from odradek.coordinator.errors import fetch_error
 from odradek.coordinator.group.context import GroupContext, TopicResolver
+from odradek.coordinator.group.offset_codec import offset_tombstone
 from odradek.coordinator.group.offsets import fetch_offsets
 from odradek.coordinator.group.shard import GroupShard
 from odradek.coordinator.runtime import CoordinatorRuntime, Outcome
@@ -44,6 +45,8 @@ from odradek.wire.messages.offset_fetch import (
 )
 from odradek.wire.uuid import ZERO_UUID
 
+PROOF = offset_tombstone("", "", 0)
+"""A record that changes nothing: only who leads the partition gets it committed."""
 TOPIC_IDS_FROM = 10
 """OffsetCommit and OffsetFetch name topics by id alone."""
 GROUPS_FROM = 8
@@ -216,8 +219,14 @@ def _fetch_group(
         done(_group_error(context, group, fetch_error(code)))
 
     index = partition_for(group.group_id)
-    if require_stable:
-        runtime.write(index, lambda shard: Outcome(fetch_offsets(shard, known, latest=True)), respond, failed)
+    proof = [PROOF] if runtime.must_prove() else []
+    if require_stable or proof:
+        runtime.write(
+            index,
+            lambda shard: Outcome(fetch_offsets(shard, known, latest=require_stable), proof),
+            respond,
+            failed,
+        )
         return
     try:
         result = fetch_offsets(runtime.read(index), known, latest=False)
