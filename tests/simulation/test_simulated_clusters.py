@@ -38,7 +38,7 @@ def test_rare_branches_are_reached() -> None:
         (2, "one-power"),
         (1, "one-rot"),
         *((seed, "disks") for seed in (1, 2, 5)),
-        (1, "three-groups"),
+        (2, "three-groups"),
         *((seed, "transactions") for seed in (1, 2, 3)),
         (2, "voters"),
         (1, "transactions-stale"),
