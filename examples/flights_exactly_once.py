@@ -108,15 +108,19 @@ def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event) ->
 
 
 def until_done(step: Any) -> None:
-    """As long as the client says that trying again is right."""
+    """As long as the client says that trying again is right, and the transaction is not past its timeout: then the
+    coordinator has aborted it, and there is nothing left to try (librdkafka may wait for ever for a coordinator that
+    has died, its issue 5511).
+    """
     from confluent_kafka import KafkaException
 
+    deadline = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000
     while True:
         try:
             step()
             return
         except KafkaException as problem:
-            if not problem.args[0].retriable():
+            if not problem.args[0].retriable() or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 

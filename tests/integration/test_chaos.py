@@ -41,15 +41,24 @@ def test_a_leader_is_killed_and_ctrl_c_ends_the_run_with_a_report(tmp_path: Path
     said: list[str] = []
     stopped = False
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=settings
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=settings,
+        # What runs in the background of a shell without job control inherits that Ctrl-C is for others.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            said.append(line)
-            if " pause " in line and not stopped:
-                stopped = True  # a second one would end it at once
-                run.send_signal(signal.SIGINT)
-        code = run.wait(60)
+        try:
+            assert run.stdout is not None
+            for line in run.stdout:
+                said.append(line)
+                if " pause " in line and not stopped:
+                    stopped = True  # a second one would end it at once
+                    run.send_signal(signal.SIGINT)
+            code = run.wait(60)
+        finally:
+            run.kill()
     output = "".join(said)
     assert (report / "verdict.json").exists(), output
     found = json.loads((report / "verdict.json").read_text())
