@@ -37,6 +37,7 @@ SECONDS = 120
 BATCH = 200
 SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
+STUCK_S = 30.0
 QUICK = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 250, "retry.backoff.ms": 20, "log_level": 0}
 
 
@@ -58,12 +59,33 @@ def run_worker(bootstrap: str, name: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     work = work_with_confluent if WORKERS[name] == "confluent" else work_with_kafka_python
+    progress = Progress()
+    threading.Thread(target=progress.watch, args=(name, stopping), daemon=True).start()
     while not stopping.is_set():
-        work(bootstrap, name, stopping)
+        work(bootstrap, name, stopping, progress)
     return 0
 
 
-def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event) -> None:
+class Progress:
+    """What a liveness probe would do for a worker: a client may wait for ever for a coordinator that has died
+    (librdkafka's issue 5511; kafka-python 3.0.12 too). Who gets nowhere for `STUCK_S` begins anew as a process; its
+    transaction was aborted long before.
+    """
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def made(self) -> None:
+        self._at = time.monotonic()
+
+    def watch(self, name: str, stopping: threading.Event) -> None:
+        while not stopping.wait(1.0):
+            if time.monotonic() > self._at + STUCK_S:
+                print(f"{name} gets nowhere: it begins anew", file=sys.stderr, flush=True)
+                os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event, progress: Progress) -> None:
     from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
     consumer = Consumer(
@@ -90,6 +112,7 @@ def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event) ->
         consumer.subscribe([SOURCE])
         while not stopping.is_set():
             flights = [each for each in consumer.consume(BATCH, 0.2) if each.error() is None]
+            progress.made()
             if not flights:
                 continue
             producer.begin_transaction()
@@ -109,8 +132,7 @@ def work_with_confluent(bootstrap: str, name: str, stopping: threading.Event) ->
 
 def until_done(step: Any) -> None:
     """As long as the client says that trying again is right, and the transaction is not past its timeout: then the
-    coordinator has aborted it, and there is nothing left to try (librdkafka may wait for ever for a coordinator that
-    has died, its issue 5511).
+    coordinator has aborted it.
     """
     from confluent_kafka import KafkaException
 
@@ -125,7 +147,7 @@ def until_done(step: Any) -> None:
             time.sleep(0.05)
 
 
-def work_with_kafka_python(bootstrap: str, name: str, stopping: threading.Event) -> None:
+def work_with_kafka_python(bootstrap: str, name: str, stopping: threading.Event, progress: Progress) -> None:
     from kafka import KafkaConsumer, KafkaProducer
     from kafka.errors import KafkaError
     from kafka.structs import OffsetAndMetadata
@@ -149,6 +171,7 @@ def work_with_kafka_python(bootstrap: str, name: str, stopping: threading.Event)
         producer.init_transactions()
         while not stopping.is_set():
             batches = consumer.poll(timeout_ms=200)
+            progress.made()
             if not batches:
                 continue
             producer.begin_transaction()

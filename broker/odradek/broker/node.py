@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +59,8 @@ follow on the same connection would read nothing while the controllers have no m
 """
 ASSIGN_AGAIN_MS = 100
 SAVE_EPOCHS_MS = 100
+NAMED_MS = 9_000
+"""So long Kafka takes to notice, by its default session."""
 SAVE_EPOCHS = 8
 """Leader epoch checkpoints written at once: each is a rename, which can take a millisecond or two."""
 AWAKE_CHECK_MS = 250
@@ -190,6 +192,8 @@ class Node:
         """Called when the last connection has gone."""
         self.on_fatal: Callable[[str], None] = lambda reason: None
         self._endpoints: dict[str, list[Endpoint]] = {}
+        self._gone: dict[int, int] = {}
+        """Brokers that have just died, and until when (monotonic ms) clients are told of them."""
         self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
@@ -406,9 +410,10 @@ class Node:
             if not self.stopping:
                 self._stop_node(others_remembered(self.config.metadata_dir, sorted(image.brokers)))
             return
-        self.image = image
         if delta.brokers_changed:
             self._endpoints.clear()
+            self._note_gone(delta.brokers_changed, image)
+        self.image = image
         self.replicas.on_metadata(delta, image)
         if self.doubts:
             self.doubts.image_changed()
@@ -442,6 +447,28 @@ class Node:
                 if listener in broker.listeners and not broker.fenced
             ]
         return known
+
+    def _note_gone(self, changed: Iterable[int], image: MetadataImage) -> None:
+        until_ms = self.monotonic_ms() + NAMED_MS
+        for broker_id in changed:
+            before, now = self.image.brokers.get(broker_id), image.brokers.get(broker_id)
+            if now is None or not now.fenced:
+                self._gone.pop(broker_id, None)
+            elif before is not None and not before.fenced and not before.in_controlled_shutdown:
+                self._gone[broker_id] = until_ms
+
+    def just_gone(self, listener: str) -> list[Endpoint]:
+        """Brokers that died a moment ago. Clients are still told of them, as by Kafka, which takes seconds to notice:
+        librdkafka loses what it is about to ask of a broker that is not named any more (its issue 5511).
+        """
+        now_ms = self.monotonic_ms()
+        self._gone = {broker_id: until_ms for broker_id, until_ms in self._gone.items() if until_ms > now_ms}
+        brokers = (self.image.brokers[broker_id] for broker_id in self._gone)
+        return [
+            Endpoint(each.id, *each.listeners[listener][:2], each.rack)
+            for each in brokers
+            if listener in each.listeners
+        ]
 
     def controller_to_tell(self, brokers: list[Endpoint]) -> int:
         """Which broker clients shall take for the controller: admin requests go to any, so the first is as good."""

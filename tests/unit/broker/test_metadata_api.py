@@ -9,7 +9,10 @@ from struct import pack
 import pytest
 
 from odradek.broker.api.metadata import encode_body
-from odradek.metadata.image import PartitionImage, TopicImage
+from odradek.broker.node import NAMED_MS
+from odradek.metadata.delta import MetadataDelta
+from odradek.metadata.image import BrokerImage, PartitionImage, TopicImage
+from odradek.metadata.records import BrokerRegistrationChangeRecord
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from odradek.wire.messages.describe_cluster import DescribeClusterRequest
@@ -201,3 +204,47 @@ def test_a_topic_of_very_many_replicas_takes_the_general_layout(node: NodeHarnes
     body = encode_body(node.node, MetadataRequest(topics=None), 12, "PLAINTEXT")
     decoded, _ = MetadataResponse.read(body, 0, 12)
     assert len(decoded.topics[0].partitions[0].isr_nodes) == 200
+
+
+def change(node: NodeHarness, **values: bool) -> None:
+    """Of broker 2, as the controller's log tells it."""
+    image = node.node.image
+    delta = MetadataDelta(image)
+    delta.replay(BrokerRegistrationChangeRecord(2, 7, **values))
+    node.node.on_metadata(delta, delta.apply(image.offset + 1, image.epoch))
+
+
+def named(node: NodeHarness) -> list[int]:
+    response = node.client().ask(MetadataRequest(topics=[]), 12)
+    return [broker.node_id for broker in response.brokers]
+
+
+@pytest.fixture
+def one_of_two() -> NodeHarness:
+    harness = NodeHarness(listeners="PLAINTEXT://:9092,CONTROLLER://:9093")
+    harness.node.image.brokers[2] = BrokerImage(
+        2, 7, bytes(16), {"PLAINTEXT": ("other", 9092, 0)}, fenced=False
+    )
+    harness.node._endpoints.clear()
+    return harness
+
+
+def test_a_broker_that_has_just_died_is_named_for_as_long_as_kafka_would_not_have_noticed(
+    one_of_two: NodeHarness,
+) -> None:
+    """librdkafka loses what it is about to ask of a broker that is not named any more, and waits for ever."""
+    assert named(one_of_two) == [1, 2]
+    change(one_of_two, fenced=True)
+    assert named(one_of_two) == [1, 2]
+    one_of_two.advance(NAMED_MS - 1)
+    assert named(one_of_two) == [1, 2]
+    one_of_two.advance(1)
+    assert named(one_of_two) == [1]
+    change(one_of_two, fenced=False)
+    assert named(one_of_two) == [1, 2]
+
+
+def test_a_broker_that_has_left_in_order_is_not_named(one_of_two: NodeHarness) -> None:
+    change(one_of_two, in_controlled_shutdown=True)
+    change(one_of_two, fenced=True)
+    assert named(one_of_two) == [1]

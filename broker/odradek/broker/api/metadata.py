@@ -101,7 +101,7 @@ def handler(node: Node) -> Any:
             )
             return
         body = encode_body(node, read, version, listener)
-        if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX:
+        if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX and not node.just_gone(listener):
             cache[key] = body
         reply(body)
 
@@ -135,7 +135,8 @@ def encode_body(node: Node, request: MetadataRequest, version: int, listener: st
     count = _compact_count if flexible else _i32
     string = _compact_string if flexible else _string
     tags = b"\0" if flexible else b""
-    brokers = node.brokers_on(listener)
+    live = node.brokers_on(listener)
+    brokers = live + node.just_gone(listener)
     parts = [_i32(0)] if version >= 3 else []
     parts.append(count(len(brokers)))
     for broker in brokers:
@@ -146,8 +147,8 @@ def encode_body(node: Node, request: MetadataRequest, version: int, listener: st
     if version >= 2:
         parts.append(string(image.cluster_id))
     if version >= 1:
-        parts.append(_i32(node.controller_to_tell(brokers)))
-    live = {broker.id for broker in brokers}
+        parts.append(_i32(node.controller_to_tell(live)))
+    live_ids = {broker.id for broker in live}
     topics = list(_topics(image, request, version))
     parts.append(count(len(topics)))
     operations = ALL_TOPIC_OPERATIONS if request.include_topic_authorized_operations else NOT_ASKED
@@ -161,7 +162,7 @@ def encode_body(node: Node, request: MetadataRequest, version: int, listener: st
             parts.append(count(0))
         else:
             parts.append(count(len(topic.partitions)))
-            parts += encode_partitions(topic, version, live)
+            parts += encode_partitions(topic, version, live_ids)
         if version >= 8:
             parts.append(_i32(operations))
         parts.append(tags)
