@@ -13,7 +13,7 @@ LIKELY = {
     "no-epoch-start": 3,
     "not-fetched-in-this-epoch": 49,
     "roll-back-on-timeout": 2,
-    "high-watermark-before-divergence": 14,
+    "high-watermark-before-divergence": 108,
     "boot-id-ignored": 10,
     "ex-leader-resumes": 14,
     "answer-after-failed-append": 3,
