@@ -54,7 +54,7 @@ def committed(client: Client) -> dict[str, list[tuple[int, str | None]]]:
 
 def compact(node: NodeHarness) -> int:
     """Every partition of the topic, but for what is written after this; how many records have gone."""
-    node.advance(1_000)  # until the starts of leader epochs are saved: nothing later can be noted as recovered
+    node.advance(1_000)  # the starts of leader epochs are saved: nothing later can be noted as recovered
     gone = 0
     for (topic, _), partition in node.node.partitions.items():
         if topic != "__consumer_offsets":
