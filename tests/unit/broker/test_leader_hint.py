@@ -53,17 +53,18 @@ def hints(answer: Any) -> tuple[list[tuple[int, int]], list[tuple[int, str, int]
 
 
 @pytest.mark.parametrize("partitions", [(0,), (0, 1)])
-@pytest.mark.parametrize(("listener", "endpoint"), [("PLAINTEXT", INSIDE), ("EXTERNAL", OUTSIDE)])
-def test_who_waits_for_a_commit_when_the_leader_moves_is_told_where_to(
-    node: NodeHarness, partitions: tuple[int, ...], listener: str, endpoint: tuple[int, str, int]
+def test_who_waits_for_a_commit_when_the_leader_moves_finds_the_new_one_by_metadata(
+    node: NodeHarness, partitions: tuple[int, ...]
 ) -> None:
-    client = Client(node, listener)
+    """Told at once it would come to the new leader before that leads: one of its requests may be refused and the next
+    one be out of order, and then librdkafka sends again what is in the log (chaos, 2026-11-20: six duplicates)."""
+    client = Client(node, "PLAINTEXT")
     request = send(node, client, *partitions)
     assert client.take_frame() is None
     move(node, *partitions)
     node.node.settle()
     answer = client.take(ProduceRequest.API_KEY, PRODUCE_VERSION, request)
-    assert hints(answer) == ([(ELSEWHERE, EPOCH)] * len(partitions), [endpoint])
+    assert hints(answer) == ([(-1, -1)] * len(partitions), [])
 
 
 @pytest.mark.parametrize(("listener", "endpoint"), [("PLAINTEXT", INSIDE), ("EXTERNAL", OUTSIDE)])

@@ -172,7 +172,7 @@ def handler(node: Node) -> Any:
             metrics.failed_produce += 1
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
                 error = _old_magic(view[pos + 16])
-            return _answer_one(node, connection, plan, correlation_id, error)
+            return _answer_one(connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
         if plan.with_log_start:
@@ -199,7 +199,7 @@ def _until_committed(
 
     def expire(_now_ms: int) -> None:
         error = KafkaError(ErrorCode.REQUEST_TIMED_OUT)
-        pending.complete(_answer_one(node, connection, plan, correlation_id, error))
+        pending.complete(_answer_one(connection, plan, correlation_id, error))
 
     timer = node.timers.at(node.monotonic_ms() + plan.timeout_ms, expire)
     pending.on_abandoned = timer.cancel
@@ -209,7 +209,7 @@ def _until_committed(
         if error is ErrorCode.NONE:
             pending.complete(response)
         elif not pending.done:
-            pending.complete(_answer_one(node, connection, plan, correlation_id, KafkaError(error)))
+            pending.complete(_answer_one(connection, plan, correlation_id, KafkaError(error)))
 
     plan.partition.when_committed(result.last_offset + 1, committed, pending)
     return pending
@@ -338,25 +338,25 @@ def _check_size(view: memoryview, pos: int, version: int) -> None:
 
 
 def _answer_one(
-    node: Node, connection: Connection, plan: Plan, correlation_id: int, error: KafkaError
+    connection: Connection, plan: Plan, correlation_id: int, error: KafkaError
 ) -> Response | None:
-    """The error of a request on the hot path, through the generated codec."""
+    """The error of a request on the hot path, through the generated codec. Without the new leader's name (KIP-951): a
+    client that comes to it before it leads may get one request refused and the next one out of order, and librdkafka
+    then sends what was written already once more, under another epoch.
+    """
     if plan.acks == 0:
         connection.close()
         return None
     partition = plan.partition
-    one = _failed(partition.index, error)
     response = ProduceResponse(
         responses=[
             TopicProduceResponse(
                 name=partition.topic if plan.version < TOPIC_IDS_FROM else "",
                 topic_id=partition.topic_id if plan.version >= TOPIC_IDS_FROM else bytes(16),
-                partition_responses=[one],
+                partition_responses=[_failed(partition.index, error)],
             )
         ]
     )
-    if plan.version >= LEADER_HINT_FROM:
-        _tell_leader(node, connection.listener, response, partition.topic, one)
     return encode_response(ApiKey.PRODUCE, plan.version, correlation_id, response.encode(plan.version))
 
 
@@ -529,12 +529,8 @@ class _Operation:
         answer.error_message = error.message
         answer.record_errors = _record_errors(error)
         answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
-        if name is not None:
-            self._tell_leader(name, answer)
-
-    def _tell_leader(self, topic: str, answer: PartitionProduceResponse) -> None:
-        if self.version >= LEADER_HINT_FROM:
-            _tell_leader(self.node, self.connection.listener, self.response, topic, answer)
+        if name is not None and self.version >= LEADER_HINT_FROM:
+            _tell_leader(self.node, self.connection.listener, self.response, name, answer)
 
     def answer(self) -> Response | Pending:
         if not self.open and not self.unverified:
@@ -555,8 +551,7 @@ class _Operation:
                 return  # its time was over before
             if error is not ErrorCode.NONE:
                 entry[0].error_code = error
-                entry[0].base_offset = -1
-                self._tell_leader(entry[1].topic, entry[0])
+                entry[0].base_offset = -1  # and nothing of the new leader: see `_answer_one`
             self._complete_if_all_are()
 
         entry[1].when_committed(entry[2], committed, self.pending)
