@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.compose_files import COMPOSE, interpolate, services
 from odradek.broker.config import BrokerConfig, StartupError
+from odradek.chaos.node import CONTAINER_PLACE
 from odradek.cli.container import GRACE_S_MIN, configure
 from odradek.metadata.configs import is_known_broker_config
 
@@ -80,6 +82,20 @@ def test_containers_may_do_little(name: str) -> None:
         assert body["cap_drop"] == ["ALL"]
         assert body["volumes"] == [f"{service}:/var/lib/kafka/data"]
         assert int(body["stop_grace_period"].removesuffix("s")) >= GRACE_S_MIN
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_broker_can_be_hurt_beside_chaos_yaml(name: str) -> None:
+    hurt = yaml.safe_load((COMPOSE / "chaos.yaml").read_text())
+    brokers = {
+        service
+        for service, body in nodes(name).items()
+        if "broker" in body["environment"]["KAFKA_PROCESS_ROLES"]
+    }
+    assert set(hurt["services"]) == brokers
+    volumes = [volume.split(":") for body in hurt["services"].values() for volume in body["volumes"]]
+    assert {volume for volume, _ in volumes} == set(hurt["volumes"]), "each has one of its own"
+    assert {path for _, path in volumes} == {str(CONTAINER_PLACE)}
 
 
 def test_a_small_grace_period_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`--target compose`: containers that `docker compose up -d --wait` has started. They are healed and left running.
 
 Faults of the network are made in the containers' own network namespaces, by iptables and tc of this machine: for that
-the harness has to be root on the machine of the engine. Disks and clocks are the machine's: they are not hurt.
+the harness has to be root on the machine of the engine. Disks and clocks are the machine's: nodes that are to be hurt
+there are started with deploy/compose/chaos.yaml (`node.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from odradek.chaos import damage
-from odradek.chaos.kinds import KINDS, NETWORK
+from odradek.chaos.detour import Detour, Place
+from odradek.chaos.kinds import CLOCK, DAMAGE, DISK, KINDS, NETWORK
+from odradek.chaos.node import CONTAINER_PLACE, tell
 from odradek.chaos.target import Target, TargetError
 
 COMMAND_TIMEOUT_S = 120.0
@@ -46,6 +49,10 @@ class Container:
     """For clients of this machine; empty for a controller."""
     data: Path | None
     """On the machine of the engine."""
+    faults: Path | None
+    """Likewise: where the node looks for what is wrong with its disk and its clock."""
+    ports: tuple[int, ...]
+    """Where other nodes reach it."""
     health: str | None
     """Where the node says whether it is ready, if that is published."""
 
@@ -68,6 +75,8 @@ class ComposeTarget(Target):
             raise TargetError(f"no node runs: {' '.join(self._command)} up -d --wait")
         self.bootstrap = bootstrap or ",".join(each.address for each in brokers)
         self._silenced = False
+        self._detour: Detour | None = None
+        self._hurt: dict[int, dict[str, Any]] = {}
 
     def _find(self) -> dict[int, Container]:
         ids = self._run(*self._command, "ps", "-q", "--all").split()
@@ -96,15 +105,15 @@ class ComposeTarget(Target):
         return done.stdout
 
     def impossible(self, kind: str) -> str | None:
-        if kind in ("slow-disk", "failing-disk", "full-disk"):
-            return "a container has its machine's disk"
-        if kind == "clock-jump":
-            return "a container has its machine's clock"
-        if kind in ("torn-tail", "flipped-byte", "wiped-disk"):
-            paths = [each.data for each in self._containers.values() if each.is_broker]
-            if not all(path is not None and os.access(path, os.R_OK | os.W_OK) for path in paths):
-                return f"the volumes at {DATA} cannot be written to from here: be root on the machine of the engine"
-        if KINDS[kind].needs == NETWORK:
+        needs = KINDS[kind].needs
+        brokers = [each for each in self._containers.values() if each.is_broker]
+        if needs in (DISK, CLOCK):
+            if any(each.faults is None for each in brokers):
+                return f"a container has its machine's {needs}. Start the nodes with -f deploy/compose/chaos.yaml, too"
+            return _unwritable(CONTAINER_PLACE, [each.faults for each in brokers])
+        if needs == DAMAGE:
+            return _unwritable(DATA, [each.data for each in brokers])
+        if needs == NETWORK:
             return self._network_lacks(kind)
         return None
 
@@ -112,7 +121,8 @@ class ComposeTarget(Target):
         if os.geteuid() != 0 or shutil.which("nsenter") is None:
             return "it takes root and nsenter on the machine of the engine"
         if kind == "delay":
-            return None if self._netem else "the kernel of this machine has no netem"
+            works = self._netem or _works("iptables", "-t", "nat", "-A", "OUTPUT", "-j", "ACCEPT")
+            return None if works else "the kernel of this machine has neither netem nor iptables' nat table"
         if kind == "bandwidth":
             works = _works("tc", "qdisc", "add", "dev", "lo", "root", *_tbf(64))
             return None if works else "the kernel of this machine has no tbf"
@@ -126,6 +136,9 @@ class ComposeTarget(Target):
         return _works("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
 
     def start(self) -> None:
+        for node, container in self._containers.items():
+            if container.faults is not None and os.access(container.faults, os.W_OK):
+                self._tell(node, {})  # a run that was killed healed nothing
         self._run("docker", "start", *(each.name for each in self._containers.values()))
         self._await_healthy()
 
@@ -167,7 +180,8 @@ class ComposeTarget(Target):
         self._await_healthy()
 
     def serves(self, node: int) -> bool:
-        return self._state(node, "{{.State.Running}}") == "true"
+        """Not one whose process ended by itself and which the engine is about to start again."""
+        return self._state(node, "{{.State.Running}} {{.State.Restarting}}") == "true false"
 
     def _state(self, node: int, what: str) -> str:
         return self._run("docker", "inspect", "-f", what, self._containers[node].name).strip()
@@ -229,6 +243,10 @@ class ComposeTarget(Target):
     def shape(self, settings: Mapping[str, Any]) -> None:
         """Of everything that the nodes send: to clients as well, whatever `clients` says."""
         self._silenced = True
+        if "delay_ms" in settings and not self._netem:
+            self._detour = Detour(self._inside)
+            self._detour.begin({node: self._place(node) for node in self._containers}, settings)
+            return
         for node in self._containers:
             self._clear(node)
             if "kb_per_s" in settings:
@@ -239,14 +257,37 @@ class ComposeTarget(Target):
             else:
                 self._inside(node, "tc", "qdisc", "add", "dev", "eth0", "root", *_netem(settings))
 
+    def _place(self, node: int) -> Place:
+        gateway = "{{range .NetworkSettings.Networks}}{{.Gateway}} {{end}}"
+        return Place(self._address(node), self._containers[node].ports, self._state(node, gateway).split()[0])
+
     def heal_network(self) -> None:
+        if self._detour is not None:
+            self._detour.end()
+            self._detour = None
         if self._silenced:
             for node in self._containers:
                 if self.serves(node):
                     self._clear(node)
         self._silenced = False
 
-    # -- disks ---------------------------------------------------------------------------------------------
+    # -- disks, clocks -------------------------------------------------------------------------------------
+
+    def disk(self, node: int, kind: str | None, settings: Mapping[str, Any]) -> None:
+        disk = {"mode": kind.removesuffix("-disk"), **settings} if kind else {}
+        self._tell(node, {**self._hurt.get(node, {}), "disk": disk})
+
+    def clock(self, node: int, offset_s: float) -> None:
+        self._tell(node, {**self._hurt.get(node, {}), "clock_offset_s": offset_s})
+
+    def _tell(self, node: int, told: dict[str, Any]) -> None:
+        place = self._containers[node].faults
+        assert place is not None, "checked before the run"
+        self._hurt[node] = told
+        try:
+            tell(place, told)
+        except OSError as error:
+            raise TargetError(f"{self._containers[node].name} cannot be hurt: {error}") from error
 
     def damage(self, node: int, kind: str, topic: str, rng: random.Random) -> str:
         data = self._containers[node].data
@@ -270,6 +311,12 @@ def _netem(settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _unwritable(where: object, paths: Iterable[Path | None]) -> str | None:
+    if all(path is not None and os.access(path, os.R_OK | os.W_OK) for path in paths):
+        return None
+    return f"the volumes at {where} cannot be written to from here: be root on the machine of the engine"
+
+
 def _works(*command: str) -> bool:
     """In a network namespace of its own, which is gone afterwards."""
     try:
@@ -280,9 +327,10 @@ def _works(*command: str) -> bool:
 
 
 def _container(inspected: Mapping[str, Any], settings: Mapping[str, str]) -> Container:
-    sources = [mount["Source"] for mount in inspected["Mounts"] if mount["Destination"] == DATA]
+    sources = {mount["Destination"]: Path(mount["Source"]) for mount in inspected["Mounts"]}
     is_broker = "broker" in settings.get("KAFKA_PROCESS_ROLES", "broker,controller")
     advertised = settings.get("KAFKA_ADVERTISED_LISTENERS", "").split(",")
+    listeners = settings.get("KAFKA_LISTENERS", "").split(",")
     host = [each.partition("://")[2] for each in advertised if each.startswith("HOST://")]
     if is_broker and not host:
         raise TargetError(
@@ -295,6 +343,8 @@ def _container(inspected: Mapping[str, Any], settings: Mapping[str, str]) -> Con
         int(settings["KAFKA_NODE_ID"]),
         is_broker,
         host[0] if host else "",
-        Path(sources[0]) if sources else None,
+        sources.get(DATA),
+        sources.get(str(CONTAINER_PLACE)),
+        tuple(int(each.rpartition(":")[2]) for each in listeners if each and not each.startswith("HOST://")),
         f"http://127.0.0.1:{published[0]['HostPort']}/health/ready" if published else None,
     )

@@ -20,6 +20,7 @@ from typing import Any
 from odradek.chaos import damage
 from odradek.chaos.kinds import CLOCK, DISK, KINDS
 from odradek.chaos.mesh import Mesh
+from odradek.chaos.node import tell
 from odradek.chaos.scenario import Scenario
 from odradek.chaos.target import Target, TargetError
 
@@ -217,10 +218,7 @@ class LocalTarget(Target):
         """`faults.json` of the node, which looks at it all the time."""
         told = self._hurt.setdefault(node, {})
         told[key] = value
-        path = self._place(node) / "faults.json"
-        fresh = path.with_suffix(".tmp")
-        fresh.write_text(json.dumps(told))
-        fresh.replace(path)
+        tell(self._place(node), told)
 
 
 def _fill(data: Path) -> None:

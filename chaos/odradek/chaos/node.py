@@ -1,6 +1,7 @@
 """A node that can be hurt from outside: `python -m odradek.chaos.node server FILE` is `odradek server FILE`, and more.
 
-Used by local runs whose faults the operating system has no handle for. Beside the node's `server.properties` may lie
+Used by runs whose faults the operating system has no handle for: local ones, and with `container` in place of
+`server FILE` those of deploy/compose/chaos.yaml. Beside the node's `server.properties`, or in CONTAINER_PLACE, may lie
 - `chaos.json`, read once: `peers` (another node → port of the proxy on the way there), `overrides` (arguments
   for `--override`)
 - `faults.json`, read whenever it changes: `disk` ({"mode": "slow" | "failing" | "full", "write_ms", "fsync_ms"}),
@@ -19,11 +20,21 @@ import runpy
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 LOOK_S = 0.02
+FAULTS = "faults.json"
+CONTAINER_PLACE = Path("/var/lib/kafka/chaos")
+"""A volume of its own: the fault outlives the process, and an empty data directory."""
+
+
+def tell(place: Path, told: Mapping[str, Any]) -> None:
+    """What is wrong from now on, to the node that looks there. OSError."""
+    fresh = place / "faults.tmp"
+    fresh.write_text(json.dumps(told))
+    fresh.replace(place / FAULTS)
 
 
 class Hurt:
@@ -137,9 +148,9 @@ def send_by_proxies(ports: dict[int, int]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Never returns: ends the process as `odradek` does."""
-    place = Path(arguments[1]).parent
+    place = CONTAINER_PLACE if arguments[0] == "container" else Path(arguments[1]).parent
     hurt = Hurt()
-    threading.Thread(target=follow, args=(place / "faults.json", hurt), daemon=True).start()
+    threading.Thread(target=follow, args=(place / FAULTS, hurt), daemon=True).start()
     hurt_clock(hurt)
     hurt_disk(hurt)
     more: list[str] = []

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+LOCAL = "127.0.0.1"
 CHUNK = 64 * 1024
 CHUNKS_HELD_MAX = 16
 """Per connection and direction: then the sender has to wait, as for a full window."""
@@ -92,9 +93,18 @@ class Proxies:
         self._thread = threading.Thread(target=self._loop.run_forever, name="odradek-proxies", daemon=True)
         self._thread.start()
 
-    def add(self, port: int, target: Callable[[], int | None], forth: Wire, back: Wire) -> None:
-        """Connections to localhost:`port` go on to the port that `target` names, as soon as it names one."""
-        proxy = _Proxy(port, target, forth, back, self._rng)
+    def add(
+        self,
+        port: int,
+        target: Callable[[], int | None],
+        forth: Wire,
+        back: Wire,
+        *,
+        listens: str = LOCAL,
+        host: str = LOCAL,
+    ) -> None:
+        """Connections to `listens`:`port` go on to the port of `host` that `target` names, as soon as it names one."""
+        proxy = _Proxy((listens, port), host, target, forth, back, self._rng)
         self._proxies.append(proxy)
         self._wait(proxy.start())
 
@@ -122,9 +132,16 @@ class Proxies:
 
 class _Proxy:
     def __init__(
-        self, port: int, target: Callable[[], int | None], forth: Wire, back: Wire, rng: random.Random
+        self,
+        address: tuple[str, int],
+        host: str,
+        target: Callable[[], int | None],
+        forth: Wire,
+        back: Wire,
+        rng: random.Random,
     ) -> None:
-        self._port = port
+        self._address = address
+        self._host = host
         self._target = target
         self._forth = forth
         self._back = back
@@ -150,7 +167,7 @@ class _Proxy:
             while not await self._is_there():  # noqa: ASYNC110 - another process: nothing tells when it is there
                 await asyncio.sleep(PROBE_S)
             self._refused.clear()
-            self._listener = await _listen(self._port)
+            self._listener = await _listen(self._address)
             accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
             try:
                 await self._refused.wait()
@@ -164,7 +181,7 @@ class _Proxy:
         if port is None:
             return False
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(self._host, port)
         except OSError:
             return False
         writer.close()
@@ -189,7 +206,7 @@ class _Proxy:
             await self._forth.until_open()
             port = self._target()
             try:
-                other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port or 1)
+                other_reader, other_writer = await asyncio.open_connection(self._host, port or 1)
             except OSError:
                 self._refused.set()
                 _break(writer)
@@ -242,14 +259,14 @@ async def _send(held: _Held, writer: asyncio.StreamWriter, wire: Wire) -> None:
         await writer.drain()
 
 
-async def _listen(port: int) -> socket.socket:
+async def _listen(address: tuple[str, int]) -> socket.socket:
     """OSError where the port is somebody else's."""
     deadline = time.monotonic() + LISTEN_TRIES_S
     while True:
         listener = socket.socket(socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", port))
+            listener.bind(address)
         except OSError:
             listener.close()
             if time.monotonic() > deadline:

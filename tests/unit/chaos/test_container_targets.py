@@ -45,7 +45,12 @@ def play(
 
 def container(node: int, roles: str = "broker,controller") -> dict[str, Any]:
     listeners = f"PLAINTEXT://kafka-{node}:9092,HOST://localhost:{9091 + node}" if "broker" in roles else ""
-    variables = {"KAFKA_NODE_ID": node, "KAFKA_PROCESS_ROLES": roles, "KAFKA_ADVERTISED_LISTENERS": listeners}
+    variables = {
+        "KAFKA_NODE_ID": node,
+        "KAFKA_PROCESS_ROLES": roles,
+        "KAFKA_ADVERTISED_LISTENERS": listeners,
+        "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093,HOST://:19092",
+    }
     return {
         "Name": f"/p-kafka-{node}-1",
         "Config": {"Env": [f"{key}={value}" for key, value in variables.items()]},
@@ -54,10 +59,11 @@ def container(node: int, roles: str = "broker,controller") -> dict[str, Any]:
 
 
 STATE: list[tuple[str, int, str]] = [
-    ("{{.State.Running}}", 0, "true\n"),
+    ("{{.State.Running}} {{.State.Restarting}}", 0, "true false\n"),
     ("{{.State.Pid}} p-kafka-1-1", 0, "11\n"),
     ("{{.State.Pid}} p-kafka-2-1", 0, "22\n"),
     ("{{.State.Pid}}", 0, "33\n"),
+    (".Gateway}} {{end}}", 0, "127.0.0.1 \n"),
     (".IPAddress}} {{end}} p-kafka-1-1", 0, "10.0.0.1 \n"),
     (".IPAddress}} {{end}} p-kafka-2-1", 0, "10.0.0.2 \n"),
     (".IPAddress}}", 0, "10.0.0.3 \n"),
@@ -153,7 +159,7 @@ def test_compose_makes_a_worse_network_with_what_the_kernel_has(
     target, _, inside = compose(tmp_path, monkeypatch)
     monkeypatch.setattr(containers, "_works", lambda *words: "netem" not in words)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert target.impossible("delay") == "the kernel of this machine has no netem"
+    assert target.impossible("delay") is None
     assert target.impossible("loss") is None and target.impossible("bandwidth") is None
     target.shape({"loss": 0.1})
     assert inside()[-1].endswith(f"iptables -A {CHAIN} -m statistic --mode random --probability 0.1 -j DROP")
@@ -170,10 +176,60 @@ def test_compose_uses_netem_where_there_is_one(tmp_path: Path, monkeypatch: pyte
     assert inside()[-1].endswith("netem loss 10%")
 
 
+def test_compose_sends_nodes_by_proxies_that_are_late_where_there_is_no_netem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, _, inside = compose(tmp_path, monkeypatch)
+    monkeypatch.setattr(containers, "_works", lambda *words: "netem" not in words)
+    target.shape({"delay_ms": 50.0, "jitter_ms": 5.0})
+    ways = [line for line in inside() if "DNAT" in line]
+    assert len(ways) == 12  # six ways, and two ports at the end of each
+    assert sum(line.startswith("-t 11 -n iptables -t nat ") for line in ways) == 4
+    assert any("-p tcp -d 10.0.0.2 --dport 9093 -j DNAT --to-destination 127.0.0.1:" in line for line in ways)
+    assert not any("--dport 19092" in line for line in ways)  # clients are not late
+    target.heal_network()
+    healed = [line for line in inside() if "OUTPUT" in line]
+    assert sorted(line.replace("-D OUT", "-I OUT") for line in healed if "-D OUTPUT" in line) == sorted(
+        line for line in healed if "-I OUTPUT" in line
+    )
+
+
+def hurtable(node: int, place: Path) -> dict[str, Any]:
+    found = container(node)
+    found["Mounts"].append({"Destination": "/var/lib/kafka/chaos", "Source": str(place)})
+    return found
+
+
+def test_compose_tells_a_node_what_is_wrong_with_its_disk_and_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faults.json").write_text('{"disk": {"mode": "full"}}')
+    target, _, _ = compose(tmp_path, monkeypatch, hurtable(1, tmp_path))
+    assert target.impossible("failing-disk") is None and target.impossible("clock-jump") is None
+    told = lambda: json.loads((tmp_path / "faults.json").read_text())  # noqa: E731
+    target.start()
+    assert told() == {}, "what a run before left is healed"
+    target.clock(1, 3600.0)
+    target.disk(1, "slow-disk", {"write_ms": 20, "fsync_ms": 500})
+    assert told() == {"clock_offset_s": 3600.0, "disk": {"mode": "slow", "write_ms": 20, "fsync_ms": 500}}
+    target.disk(1, None, {})
+    assert told() == {"clock_offset_s": 3600.0, "disk": {}}
+
+
+def test_a_container_that_the_engine_is_about_to_start_again_does_not_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, _, _ = compose(tmp_path, monkeypatch)
+    assert target.serves(1)
+    play("docker", [("inspect", 0, "true true\n")], tmp_path, monkeypatch)
+    assert not target.serves(1)
+
+
 def test_compose_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, _, _ = compose(tmp_path, monkeypatch)
-    assert target.impossible("clock-jump") == "a container has its machine's clock"
-    assert target.impossible("slow-disk") == "a container has its machine's disk"
+    hint = "Start the nodes with -f deploy/compose/chaos.yaml, too"
+    assert target.impossible("clock-jump") == f"a container has its machine's clock. {hint}"
+    assert target.impossible("slow-disk") == f"a container has its machine's disk. {hint}"
     assert "volumes at /var/lib/kafka/data cannot be written to" in (target.impossible("flipped-byte") or "")
     majority = parse(
         {
