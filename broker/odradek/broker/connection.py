@@ -143,6 +143,8 @@ class Connection:
         self.last_active_ms = 0
         self.produce_cache: dict[bytes, Any] = {}
         self.produce_prefix_length = 0
+        self.refused_batches: dict[tuple[str, int], Any] = {}
+        """See `api/produce_behind.py`."""
         self.produced = 0
         """Produce requests of the present event, for the metrics."""
         self.handlers = host.handlers
@@ -234,6 +236,7 @@ class Connection:
         self._held = 0
         self.count_unsent()
         self.produce_cache.clear()
+        self.refused_batches.clear()
         self._release_own()
         self._release_memory()
         self.host.connection_closed(self)

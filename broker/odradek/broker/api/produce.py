@@ -19,6 +19,7 @@ from struct import error as struct_error
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from odradek.broker.api import produce_transactional
+from odradek.broker.api.produce_behind import error_to_tell
 from odradek.broker.pending import Pending, Response
 from odradek.storage.conversion import InvalidRecords
 from odradek.wire.apis import ApiKey
@@ -28,6 +29,7 @@ from odradek.wire.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
+    PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
@@ -172,6 +174,8 @@ def handler(node: Node) -> Any:
             metrics.failed_produce += 1
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
                 error = _old_magic(view[pos + 16])
+            batch = view[pos : pos + size]
+            error = error_to_tell(connection.refused_batches, partition.topic, partition.index, batch, error)
             return _answer_one(connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
@@ -455,7 +459,7 @@ class _Operation:
                     answers.append(self._append_one(name, data.index, data.records))
                 except KafkaError as error:
                     self.failed = True
-                    answers.append(self._failure(name, data.index, error))
+                    answers.append(self._failure(name, data, error))
             self.response.responses.append(
                 TopicProduceResponse(
                     name="" if by_id else topic.name, topic_id=topic.topic_id, partition_responses=answers
@@ -519,8 +523,13 @@ class _Operation:
         answer.log_append_time_ms = result.log_append_time
         answer.log_start_offset = partition.log.log_start_offset
 
-    def _failure(self, name: str | None, index: int, error: KafkaError) -> PartitionProduceResponse:
-        answer = PartitionProduceResponse(index=index)
+    def _failure(
+        self, name: str | None, data: PartitionProduceData, error: KafkaError
+    ) -> PartitionProduceResponse:
+        answer = PartitionProduceResponse(index=data.index)
+        if name is not None:
+            refused = self.connection.refused_batches
+            error = error_to_tell(refused, name, data.index, data.records, error)
         self._refuse(answer, name, error)
         return answer
 

@@ -1,0 +1,150 @@
+"""What was sent behind a batch that was refused for a moment hears the same, and is not told that it is out of order:
+librdkafka would begin a new epoch and write again what is in the logs of other partitions.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from odradek.broker.api import produce_behind
+from odradek.broker.api.produce_behind import BEHIND_MAX, PARTITIONS_MAX, error_to_tell
+from odradek.wire.errors import ErrorCode, KafkaError
+from odradek.wire.messages.init_producer_id import InitProducerIdRequest
+from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from support.node_harness import Client, NodeHarness
+
+NOT_LEADER = ErrorCode.NOT_LEADER_OR_FOLLOWER
+OUT_OF_ORDER = ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+VERSION = 9
+
+
+class Producer:
+    """An idempotent one, of topic t."""
+
+    def __init__(self, node: NodeHarness) -> None:
+        self.node = node
+        given = node.client().ask(InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=-1), 4)
+        self.id = given.producer_id
+
+    def batch(self, sequence: int) -> bytes:
+        return self.node.batch(b"v", producer_id=self.id, producer_epoch=0, base_sequence=sequence)
+
+    def produce(self, client: Client, sequence: int, *partitions: int, version: int = VERSION) -> ErrorCode:
+        """`partitions`: 0 if none is named. What each of them is told."""
+        data = [
+            PartitionProduceData(index=index, records=self.batch(sequence)) for index in partitions or (0,)
+        ]
+        by_id = version >= 13
+        topic = TopicProduceData(
+            name="" if by_id else "t",
+            topic_id=self.node.topic_id("t") if by_id else bytes(16),
+            partition_data=data,
+        )
+        answer = client.ask(ProduceRequest(acks=-1, timeout_ms=1000, topic_data=[topic]), version)
+        (code,) = {each.error_code for each in answer.responses[0].partition_responses}
+        return ErrorCode(code)
+
+
+@pytest.fixture
+def node() -> NodeHarness:
+    harness = NodeHarness()
+    harness.create_topic("t", 2)
+    return harness
+
+
+def lead(node: NodeHarness, leads: bool) -> None:
+    for partition in node.node.partitions.values():
+        partition.is_leader = leads
+
+
+@pytest.mark.parametrize("partitions", [(0,), (0, 1)])
+@pytest.mark.parametrize("version", [9, 13])
+def test_what_comes_behind_a_batch_that_came_before_the_leader_led_is_refused_alike(
+    node: NodeHarness, version: int, partitions: tuple[int, ...]
+) -> None:
+    producer, client = Producer(node), node.client()
+
+    def produce(sequence: int) -> ErrorCode:
+        return producer.produce(client, sequence, *partitions, version=version)
+
+    assert [produce(0), produce(1)] == [ErrorCode.NONE, ErrorCode.NONE]
+    lead(node, False)
+    assert produce(2) is NOT_LEADER
+    lead(node, True)
+    assert [produce(3), produce(4)] == [NOT_LEADER, NOT_LEADER], "two that were under way"
+    assert [produce(2), produce(3), produce(4)] == [ErrorCode.NONE] * 3, "again, in their order"
+
+
+def test_so_it_is_with_too_few_replicas_on_the_hot_path(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer, client = Producer(node), node.client()
+    partition = node.node.partitions["t", 0]
+    assert [producer.produce(client, each) for each in range(2)] == [ErrorCode.NONE] * 2
+    partition.commits_at_once = False  # as with several replicas
+
+    def refuse(_partition: object) -> None:
+        raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)
+
+    with monkeypatch.context() as few:
+        few.setattr(type(partition), "refuse_if_too_few_in_sync", refuse)
+        assert producer.produce(client, 2) is ErrorCode.NOT_ENOUGH_REPLICAS
+    partition.commits_at_once = True
+    assert producer.produce(client, 3) is ErrorCode.NOT_ENOUGH_REPLICAS
+    assert [producer.produce(client, each) for each in (2, 3)] == [ErrorCode.NONE] * 2
+
+
+def test_a_gap_is_told_where_nothing_was_refused_before(node: NodeHarness) -> None:
+    producer, other, client = Producer(node), Producer(node), node.client()
+    assert producer.produce(client, 0) is ErrorCode.NONE
+    assert producer.produce(client, 5) is OUT_OF_ORDER
+    lead(node, False)
+    assert [producer.produce(client, 1), other.produce(client, 0, 1)] == [NOT_LEADER] * 2
+    lead(node, True)
+    assert producer.produce(node.client(), 2) is OUT_OF_ORDER, (
+        "another connection: nothing is under way there"
+    )
+    assert other.produce(client, 0) is ErrorCode.NONE
+    assert other.produce(client, 2) is OUT_OF_ORDER, "another producer in this partition"
+    assert producer.produce(client, 7, 1) is ErrorCode.NONE, "the first that this partition sees of it"
+    assert producer.produce(client, 9, 1) is OUT_OF_ORDER, "another partition"
+
+
+def test_a_gap_is_told_once_no_more_can_be_under_way(node: NodeHarness) -> None:
+    producer, client = Producer(node), node.client()
+    assert producer.produce(client, 0) is ErrorCode.NONE
+    lead(node, False)
+    assert producer.produce(client, 1) is NOT_LEADER
+    lead(node, True)
+    told = [producer.produce(client, sequence) for sequence in range(2, 8)]
+    assert told == [NOT_LEADER] * BEHIND_MAX + [OUT_OF_ORDER] * (6 - BEHIND_MAX)
+
+
+def test_sequences_begin_again_after_the_last_one(node: NodeHarness) -> None:
+    refused: produce_behind.Refused = {}
+
+    def told(sequence: int, code: ErrorCode, epoch: int = 0) -> ErrorCode:
+        batch = node.batch(b"v", producer_id=1, producer_epoch=epoch, base_sequence=sequence)
+        return error_to_tell(refused, "t", 0, batch, KafkaError(code)).code
+
+    assert told((1 << 31) - 1, NOT_LEADER) is NOT_LEADER
+    assert told(3, OUT_OF_ORDER) is NOT_LEADER
+    assert told((1 << 31) - 2, OUT_OF_ORDER) is OUT_OF_ORDER, "before it, not behind it"
+    assert told(4, OUT_OF_ORDER, epoch=1) is OUT_OF_ORDER, "of another epoch"
+
+
+@pytest.mark.parametrize("batch", [None, b"", b"short", bytes(61)])
+def test_what_is_no_batch_is_not_remembered(batch: bytes | None) -> None:
+    refused: produce_behind.Refused = {}
+    assert error_to_tell(refused, "t", 0, batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
+    assert not refused
+
+
+def test_only_idempotent_producers_and_so_many_partitions_are_remembered(node: NodeHarness) -> None:
+    refused: produce_behind.Refused = {}
+    error_to_tell(refused, "t", 0, node.batch(b"v"), KafkaError(NOT_LEADER))
+    assert not refused
+    batch = node.batch(b"v", producer_id=1, producer_epoch=0, base_sequence=0)
+    for index in range(PARTITIONS_MAX + 1):
+        error_to_tell(refused, "t", index, batch, KafkaError(NOT_LEADER))
+        assert len(refused) <= PARTITIONS_MAX
