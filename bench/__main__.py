@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from bench import compaction_report, coordinator_report, failover_report, recovery_report
 from bench.cluster_rows import CLUSTER_FULL, CLUSTER_QUICK, CLUSTER_ROW_NAMES, LOW_RATE
-from bench.findings import RESULTS, names_of, write
+from bench.findings import RESULTS, Report, names_of, write
 from bench.raw_client import BenchError
 from bench.report import OURS, PEER, markdown, outcomes, tables
 from bench.rows import FULL, MICRO_ROW, QUICK, ROW_NAMES, Plan
@@ -21,25 +22,18 @@ from bench.servers import ROOT, SIDES, FreeKafkaServer, class_path, data_root, j
 from bench.terminal import say, show
 
 CLUSTERS_COMMAND = "three-nodes"
+COMMANDS: dict[str, Report] = {
+    "compaction": compaction_report,
+    "coordinators": coordinator_report,
+    "failover": failover_report,
+    "recovery": recovery_report,
+}
+"""Each a module with options of its own (`python -m bench failover --help`), and what tells what it found."""
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["failover"]:
-        from bench.failover import main as failover
-
-        return failover(sys.argv[2:])
-    if sys.argv[1:2] == ["coordinators"]:
-        from bench.coordinators import main as coordinators
-
-        return coordinators(sys.argv[2:])
-    if sys.argv[1:2] == ["compaction"]:
-        from bench.compaction import main as compaction
-
-        return compaction(sys.argv[2:])
-    if sys.argv[1:2] == ["recovery"]:
-        from bench.recovery import main as recovery
-
-        return recovery(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return int(importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:]))
     options = parse_arguments()
     if options.command == "report":
         return report(options.file)
@@ -66,17 +60,17 @@ def main() -> int:
 
 def report(file: Path) -> int:
     """Write anew what follows from the samples of a run, whatever command they are of."""
-    results, base = json.loads(file.read_text()), file.with_suffix("")
-    if "coordinators" in results:
-        write(coordinator_report, base, results)
-    elif "compaction" in results:
-        write(compaction_report, base, results)
-    elif "recovery" in results:
-        write(recovery_report, base, results)
-    elif "notes" in results:
-        write(failover_report, base, results)
-    else:
+    try:
+        results, base = json.loads(file.read_text()), file.with_suffix("")
+    except (OSError, ValueError) as problem:
+        raise BenchError(f"{file} is no file of results: {problem}") from None
+    kind = next((command for command in COMMANDS if command in results), None)
+    if kind is None and "notes" in results:
+        kind = "failover"
+    if kind is None:
         write_results(results, base)
+    else:
+        write(COMMANDS[kind], base, results)
     return 0
 
 
@@ -158,11 +152,13 @@ def write_results(results: dict[str, Any], base: Path) -> int:
     from bench.plot import draw
 
     base.with_name(base.name + ".json").write_text(json.dumps(results, indent=1) + "\n")
+    samples, micro = results["samples"], results["micro"]
+    shown, found = tables(samples, micro), outcomes(samples, micro)
     base.with_name(base.name + ".md").write_text(
-        markdown(base.name, results["machine"], results, notes(results))
+        markdown(base.name, results["machine"], notes(results), found, shown)
     )
-    draw(results["samples"], results["machine"], base.with_name(base.name + ".png"))
-    show(tables(results["samples"], results["micro"]), outcomes(results["samples"], results["micro"]))
+    draw(samples, results["machine"], base.with_name(base.name + ".png"))
+    show(shown, found)
     say(f"written: {base.relative_to(ROOT) if base.is_relative_to(ROOT) else base.name}.json, .md, .png")
     return 0
 

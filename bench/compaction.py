@@ -19,12 +19,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench import compaction_data, compaction_report
 from bench.clusters import until
 from bench.compaction_report import BESIDE, CLEAN, COMPILED, PARTS
-from bench.findings import find, names_of
+from bench.parts import Parts, add, find_parts, parser_of
 from bench.procstat import ProcessMeter
 from bench.raw_client import CREATE_TOPICS_VERSION, Admin, BenchError, check
 from bench.raw_frames import BatchShape
@@ -84,25 +83,14 @@ class CompiledServer(PureServer):
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-
-    def measure(root: Path) -> dict[str, Any]:
-        run = Run(options, root)
-        run.measure()
-        return {"compaction": run.samples}
-
-    return find(options, measure, compaction_report, notes(options))
+    return find_parts("compaction", options, Run, compaction_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench compaction", description="The log cleaner.")
-    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--sides", type=names_of(SIDES), default=list(SIDES), help=", ".join(SIDES))
+    parser = parser_of("compaction", "The log cleaner.", PARTS, SIDES, "one round of 300 MB")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--mb", type=int, default=2_000, help="to be compacted; half of it is to be deleted")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the quiet node")
-    parser.add_argument("--label", default="compaction", help="in the names of the result files")
-    parser.add_argument("--data", help="directory for the nodes' data, removed afterwards")
-    parser.add_argument("--quick", action="store_true", help="a look: one round of 300 MB")
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds, options.mb, options.seconds = 1, 300, 4.0
@@ -110,10 +98,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 class Run:
-    """Everything measured. `samples`: part → row → side → one Metrics per round; a failed one is {"error": text}."""
+    """Everything measured."""
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
-        self.samples: dict[str, dict[str, dict[str, list[Metrics]]]] = {}
+        self.samples: Parts = {}
         self._options = options
         self._root = root
         self._dirty, self._old = root / "template" / f"{COMPACTED}-0", root / "template" / f"{AGING}-0"
@@ -125,15 +113,13 @@ class Run:
         parts = {CLEAN: self._clean, BESIDE: self._beside}
         row = f"{options.mb / 1000:g} GB of 1 KB, 10 % distinct keys"
         for part in options.only:
-            for number in range(options.rounds):
+            for _ in range(options.rounds):
                 for side in options.sides:
                     if part == BESIDE and side == COMPILED:
                         continue  # the same, over sooner
                     settle()
                     metrics = guarded(lambda part=part, side=side: self._round(side, parts[part]))  # type: ignore[misc]
-                    self.samples.setdefault(part, {}).setdefault(row, {}).setdefault(side, []).append(metrics)
-                    told = ", ".join(f"{name} {value}" for name, value in metrics.items())
-                    say(f"{part} {number + 1}/{options.rounds} {side}: {told}")
+                    add(self.samples, part, row, side, metrics)
 
     def _prepare(self) -> None:
         size = self._options.mb * MB

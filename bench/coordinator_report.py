@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.report import (
-    CLIENT_LIMITS_FROM,
-    NOISE_FROM,
-    OURS,
-    PEER,
-    TIE_FROM,
-    WORDS,
-    Outcome,
-    Table,
-    number,
-    table_lines,
-)
-from bench.rows import Metrics
+from bench import parts
+from bench.parts import Parts, Rows, Sides, failures, median, values
+from bench.report import CLIENT_LIMITS_FROM, NOISE_FROM, OURS, PEER, TIE_FROM, Outcome, Table, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 IDLE, CROWD, COMMITS, TRANSACTIONS = "idle", "crowd", "commits", "transactions"
 THREE_NODES, FAILOVER = "three-nodes", "failover"
 PARTS = (IDLE, CROWD, COMMITS, TRANSACTIONS, THREE_NODES, FAILOVER)
-COLORS = {OURS: "#c2410c", PEER: "#334155"}
 
 
 class Limit(NamedTuple):
@@ -52,17 +43,9 @@ TITLES = {
     FAILOVER: "Coordinator's failover with 100,000 offsets: ms",
 }
 
-Rows = dict[str, dict[str, list[Metrics]]]
 
-
-def median(samples: dict[str, list[Metrics]], side: str, metric: str) -> float | None:
-    values = [one[metric] for one in samples.get(side, []) if metric in one]
-    return statistics.median(values) if values else None
-
-
-def parts_of(results: dict[str, Any]) -> dict[str, Rows]:
-    found: dict[str, Rows] = results["coordinators"]
-    return {part: found[part] for part in PARTS if part in found}
+def parts_of(results: dict[str, Any]) -> Parts:
+    return parts.in_order(results, "coordinators", PARTS)
 
 
 def outcomes(results: dict[str, Any]) -> list[Outcome]:
@@ -73,9 +56,9 @@ def outcomes(results: dict[str, Any]) -> list[Outcome]:
     return found
 
 
-def row_outcomes(part: str, row: str, samples: dict[str, list[Metrics]]) -> list[Outcome]:
+def row_outcomes(part: str, row: str, samples: Sides) -> list[Outcome]:
     name, limit = f"{part}: {row}", LIMITS[part]
-    found = [Outcome(name, one["error"], met=False) for one in samples.get(OURS, []) if "error" in one]
+    found = [Outcome(name, text, met=False) for text in failures(samples, OURS)]
     ours, peer = (median(samples, side, limit.metric) for side in (OURS, PEER))
     wanted = limit.value if limit.value is not None else peer
     if ours is None or wanted is None:
@@ -95,7 +78,7 @@ def row_outcomes(part: str, row: str, samples: dict[str, list[Metrics]]) -> list
     return [*found, Outcome(name, text, met)]
 
 
-def clients_limit(samples: dict[str, list[Metrics]]) -> bool:
+def clients_limit(samples: Sides) -> bool:
     return any((median(samples, side, "client_busy") or 0) > CLIENT_LIMITS_FROM for side in (OURS, PEER))
 
 
@@ -119,7 +102,7 @@ def detail(part: str) -> tuple[tuple[str, str], ...]:
 
 def part_table(part: str, rows: Rows, beside: tuple[tuple[str, str], ...]) -> Table:
     limit = LIMITS[part]
-    header = ("what", limit.unit, "Kafka's", "ours / Kafka's", "worst", "Kafka's")
+    header: tuple[str, ...] = ("what", limit.unit, "Kafka's", "ours / Kafka's", "worst", "Kafka's")
     for _, heading in beside:
         header += (heading, "Kafka's")
     lines = []
@@ -135,71 +118,34 @@ def part_table(part: str, rows: Rows, beside: tuple[tuple[str, str], ...]) -> Ta
     return Table(TITLES[part], "", (*header, "targets"), lines)
 
 
-def worst(samples: dict[str, list[Metrics]], side: str, limit: Limit) -> str:
-    values = [one[limit.metric] for one in samples.get(side, []) if limit.metric in one]
-    return number((min if limit.at_least else max)(values)) if values else "–"
+def worst(samples: Sides, side: str, limit: Limit) -> str:
+    return number((min if limit.at_least else max)(values(samples, side, limit.metric), default=None))
 
 
-def disturbed(samples: dict[str, list[Metrics]]) -> str:
+def disturbed(samples: Sides) -> str:
     """A mark when other processes took a share of the machine."""
     found = [median(samples, side, "others_busy") or 0 for side in (OURS, PEER)]
     return " ~" if max(found) > NOISE_FROM else ""
 
 
-def remark(part: str, row: str, samples: dict[str, list[Metrics]]) -> str:
+def remark(part: str, row: str, samples: Sides) -> str:
     found = row_outcomes(part, row, samples)
     missed = "; ".join(dict.fromkeys(one.text for one in found if one.met is False))
     text = f"missed: {missed}" if missed else "open" if any(one.met is None for one in found) else "met"
-    failed = next((one["error"] for one in samples.get(PEER, []) if "error" in one), "")
-    return (text if found else "–") + (f"; {PEER} failed: {failed}" if failed else "")
-
-
-def markdown(name: str, results: dict[str, Any]) -> str:
-    lines = [f"# {name}", "", f"![plot]({name}.png)", ""]
-    lines += [f"- {label}: {value}" for label, value in results["machine"].items()]
-    lines += ["", *(f"- {note}" for note in results["notes"]), "", "## Targets", ""]
-    lines += [f"- {WORDS[one.met]} · {one.row}: {one.text}" for one in outcomes(results)]
-    for table in tables(results):
-        lines += table_lines(table)
-    return "\n".join(lines) + "\n"
+    return (text if found else "–") + parts.peer_failed(samples)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Medians as bars, and every round a point; a plot for each part."""
-    import matplotlib
+    found = parts_of(results)
+    parts.draw(path, found, draw_part, [0.62 * (1 + len(rows)) for rows in found.values()])
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    parts = parts_of(results)
-    heights = [1.0 + len(rows) for rows in parts.values()]
-    figure, axes = pyplot.subplots(
-        len(parts), 1, figsize=(11, 1.0 + 0.62 * sum(heights)), layout="constrained", squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
-    for axis, (part, rows) in zip(axes[:, 0], parts.items(), strict=True):
-        limit = LIMITS[part]
-        for index, samples in enumerate(rows.values()):
-            for place, side in enumerate((OURS, PEER)):
-                middle = median(samples, side, limit.metric)
-                if middle is None:
-                    continue
-                height = index + (place - 0.5) * 0.36
-                values = [one[limit.metric] for one in samples[side] if limit.metric in one]
-                label = side if index == 0 else None
-                axis.barh(height, middle, 0.34, color=COLORS[side], alpha=0.8, label=label)
-                axis.scatter(values, [height] * len(values), color="#000000", s=8, zorder=3)
-                axis.annotate(
-                    number(middle), (max(values), height), xytext=(6, 0), textcoords="offset points", va="center",
-                    fontsize=8,
-                )  # fmt: skip
-        if limit.value is not None:
-            axis.axvline(limit.value, color="#15803d", linewidth=2, label=f"wanted ≤ {limit.value:,.0f}")
-        axis.set_yticks(range(len(rows)), list(rows))
-        axis.invert_yaxis()
-        axis.set_title(f"{TITLES[part]} ({'more' if limit.at_least else 'less'} is better)", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(loc="lower right", fontsize=8, framealpha=0.9)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+def draw_part(axis: Axes, part: str, rows: Rows) -> list[str]:
+    limit = LIMITS[part]
+    for at, samples in enumerate(rows.values()):
+        parts.pair_of_bars(axis, at, samples, limit.metric)
+    if limit.value is not None:
+        label = f"wanted ≤ {limit.value:,.0f}"
+        axis.axvline(limit.value, color=parts.WANTED_COLOR, linewidth=2, label=label)
+    axis.set_title(f"{TITLES[part]} ({'more' if limit.at_least else 'less'} is better)", fontsize=10)
+    return list(rows)

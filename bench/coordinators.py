@@ -21,7 +21,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -37,8 +36,8 @@ from bench.coordinator_report import (
     THREE_NODES,
     TRANSACTIONS,
 )
-from bench.findings import find, names_of
 from bench.offset_commits import CommitLoad
+from bench.parts import Parts, add, find_parts, parser_of
 from bench.procstat import Cpus, MachineTime
 from bench.raw_client import Admin
 from bench.raw_frames import BatchShape, produce_frame
@@ -47,7 +46,6 @@ from bench.report import OURS, PEER
 from bench.rows import KB, Metrics
 from bench.runner import guarded, settle
 from bench.servers import Server, free_ports
-from bench.terminal import say
 from bench.transactions import Tally, TransactionLoad
 
 SIDES = (OURS, PEER)
@@ -61,21 +59,17 @@ OVERRIDES_OF_TRANSACTIONS = {"transaction.state.log.num.partitions": "12"}
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-
-    def measure(root: Path) -> dict[str, Any]:
-        run = Run(options, root)
-        run.measure()
-        return {"coordinators": run.samples}
-
-    return find(options, measure, coordinator_report, notes(options))
+    return find_parts("coordinators", options, Run, coordinator_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench coordinators", description="Groups, offsets and transactions."
+    parser = parser_of(
+        "coordinators",
+        "Groups, offsets and transactions.",
+        PARTS,
+        SIDES,
+        "one round, fewer groups",
     )
-    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--sides", type=names_of(SIDES), default=list(SIDES), help=", ".join(SIDES))
     parser.add_argument(
         "--rounds",
         type=int,
@@ -87,9 +81,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=1_000, help="of a crowd")
     parser.add_argument("--failovers", type=int, default=10, help="on our side")
     parser.add_argument("--kafka-failovers", type=int, default=2, help="each takes half a minute")
-    parser.add_argument("--label", default="coordinators", help="in the names of the result files")
-    parser.add_argument("--data", help="directory for the nodes' data, removed afterwards")
-    parser.add_argument("--quick", action="store_true", help="a look: one round, fewer groups and members")
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds, options.seconds, options.groups, options.members = 1, 2.0, 1_000, 100
@@ -98,10 +89,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 class Run:
-    """Everything measured. `samples`: part → row → side → one Metrics per round; a failed one is {"error": text}."""
+    """Everything measured."""
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
-        self.samples: dict[str, dict[str, dict[str, list[Metrics]]]] = {}
+        self.samples: Parts = {}
         self._options = options
         self._root = root
         self._serial = 0
@@ -121,12 +112,7 @@ class Run:
             gc.enable()
 
     def _add(self, part: str, row: str, side: str, metrics: Metrics) -> Metrics:
-        self.samples.setdefault(part, {}).setdefault(row, {}).setdefault(side, []).append(metrics)
-        shown = {
-            key: round(value, 3) if isinstance(value, float) else value for key, value in metrics.items()
-        }
-        say(f"{side} {part}, {row}: " + ", ".join(f"{key} {value}" for key, value in shown.items()))
-        return metrics
+        return add(self.samples, part, row, side, metrics)
 
     def _guarded(self, part: str, row: str, side: str, work: Callable[[], Metrics]) -> None:
         self._add(part, row, side, guarded(work))

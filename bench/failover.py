@@ -19,6 +19,7 @@ from bench.failover_load import CLIENT
 from bench.failover_partitions import measure_partitions
 from bench.failover_rounds import KINDS, LEADER, PAUSE, Trial
 from bench.findings import find, names_of
+from bench.findings import parser as command_parser
 from bench.report import OURS, PEER
 from bench.rows import Metrics
 from bench.runner import guarded, settle
@@ -54,9 +55,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     def counts(text: str) -> list[int]:
         return [int(each) for each in text.split(",")] if text else []
 
-    parser = argparse.ArgumentParser(
-        prog="python -m bench failover", description="Failures of three nodes, as clients see them."
-    )
+    parser = command_parser(
+        "failover", "Failures of three nodes, as clients see them.", SIDES,
+        "2 rounds, 1 of Kafka, 1,000 partitions", default=(OURS, PEER),
+    )  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=20, help="leader kills on our side; half as many of the other kinds"
     )
@@ -64,14 +66,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--kafka-rounds", type=int, default=2, help="of each kind, on Kafka's: each takes half a minute"
     )
     parser.add_argument("--kinds", type=names_of(KINDS), default=list(KINDS), help=", ".join(KINDS))
-    parser.add_argument("--sides", type=names_of(SIDES), default=[OURS, PEER], help=", ".join(SIDES))
     parser.add_argument(
         "--partitions", type=counts, default=[1_000, 10_000], help="failovers of so many, on our side"
     )
     parser.add_argument("--kafka-partitions", type=counts, default=[1_000], help="the same on Kafka's")
-    parser.add_argument("--label", default="failover", help="in the names of the result files")
-    parser.add_argument("--data", help="directory for the nodes' data, removed afterwards")
-    parser.add_argument("--quick", action="store_true", help="a look: 2 rounds, 1 of Kafka, 1,000 partitions")
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds, options.kafka_rounds = 2, 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.failover_rounds import CONTROLLER, KINDS, LEADER, STOP
-from bench.report import OURS, WORDS, Outcome, Table, number, table_lines
+from bench.report import OURS, Outcome, Table, number
 from bench.rows import Metrics
 
 COLORS = {"odradek": "#c2410c", "kafka": "#334155", "kafka-3s": "#94a3b8"}
@@ -126,16 +126,6 @@ def median_and_worst(values: list[float]) -> tuple[str, str]:
 def median_of(samples: list[Metrics], metric: str) -> str:
     values = good(samples, metric)
     return number(statistics.median(values)) if values else "–"
-
-
-def markdown(name: str, results: dict[str, Any]) -> str:
-    lines = [f"# {name}", "", f"![plot]({name}.png)", ""]
-    lines += [f"- {label}: {value}" for label, value in results["machine"].items()]
-    lines += ["", *(f"- {note}" for note in results["notes"]), "", "## Targets", ""]
-    lines += [f"- {WORDS[one.met]} · {one.row}: {one.text}" for one in outcomes(results)]
-    for table in tables(results):
-        lines += table_lines(table)
-    return "\n".join(lines) + "\n"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench import recovery_data, recovery_report
 from bench.clusters import until
-from bench.findings import find, names_of
+from bench.parts import Parts, add, find_parts, parser_of
 from bench.raw_client import CREATE_TOPICS_VERSION, LIST_OFFSETS_VERSION, Admin, BenchError, check
 from bench.raw_frames import BatchShape, produce_frame
 from bench.raw_latency import percentile
@@ -30,7 +29,6 @@ from bench.report import OURS, PEER
 from bench.rows import Metrics
 from bench.runner import guarded, settle
 from bench.servers import KafkaServer, OdradekServer, Server, free_ports
-from bench.terminal import say
 from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
 from odradek.wire.messages.list_offsets import (
     ListOffsetsPartition,
@@ -57,27 +55,16 @@ RETRY_S = 0.005
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-
-    def measure(root: Path) -> dict[str, Any]:
-        run = Run(options, root)
-        run.measure()
-        return {"recovery": run.samples}
-
-    return find(options, measure, recovery_report, notes(options))
+    return find_parts("recovery", options, Run, recovery_report, notes(options))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench recovery", description="Starts after kill -9.")
-    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--sides", type=names_of(SIDES), default=list(SIDES), help=", ".join(SIDES))
+    parser = parser_of("recovery", "Starts after kill -9.", PARTS, SIDES, "one round, 2,000 partitions")
     parser.add_argument("--rounds", type=int, default=3, help="of starts; Kafka's are at most two")
     parser.add_argument("--partitions", type=int, default=10_000, help="of one node")
     parser.add_argument(
         "--kafka-partitions", type=int, default=0, help="the same on Kafka's side; 10,000 take it minutes"
     )
-    parser.add_argument("--label", default="recovery", help="in the names of the result files")
-    parser.add_argument("--data", help="directory for the nodes' data, removed afterwards")
-    parser.add_argument("--quick", action="store_true", help="a look: one round, 2,000 partitions")
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds, options.partitions = 1, 2_000
@@ -85,10 +72,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 class Run:
-    """Everything measured. `samples`: part → row → side → one Metrics per round; a failed one is {"error": text}."""
+    """Everything measured."""
 
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
-        self.samples: dict[str, dict[str, dict[str, list[Metrics]]]] = {}
+        self.samples: Parts = {}
         self._options = options
         self._root = root
 
@@ -111,12 +98,7 @@ class Run:
         }
 
     def _add(self, part: str, row: str, side: str, work: Callable[[], Metrics]) -> bool:
-        metrics = guarded(work)
-        self.samples.setdefault(part, {}).setdefault(row, {}).setdefault(side, []).append(metrics)
-        shown = {
-            key: round(value, 3) if isinstance(value, float) else value for key, value in metrics.items()
-        }
-        say(f"{side} {part}, {row}: " + ", ".join(f"{key} {value}" for key, value in shown.items()))
+        metrics = add(self.samples, part, row, side, guarded(work))
         settle()
         return "error" not in metrics
 

@@ -288,14 +288,18 @@ def number(value: float | None) -> str:
 # Markdown --------------------------------------------------------------------------------------------------------
 
 
-def markdown(title: str, machine: dict[str, str], results: dict[str, Any], notes: Sequence[str]) -> str:
-    samples, micro = results["samples"], results["micro"]
+def markdown(
+    title: str,
+    machine: dict[str, str],
+    notes: Sequence[str],
+    found: Sequence[Outcome],
+    shown_as: Sequence[Table],
+) -> str:
     lines = [f"# {title}", "", f"![plot]({title}.png)", ""]
     lines += [f"- {label}: {value}" for label, value in machine.items()]
     lines += ["", *(f"- {note}" for note in notes), "", "## Targets", ""]
-    for one in outcomes(samples, micro):
-        lines.append(f"- {WORDS[one.met]} · {one.row}: {one.text}")
-    for table in tables(samples, micro):
+    lines += [f"- {WORDS[one.met]} · {one.row}: {one.text}" for one in found]
+    for table in shown_as:
         lines += table_lines(table)
     return "\n".join(lines) + "\n"
 

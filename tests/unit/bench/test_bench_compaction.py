@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import compaction_data
-from bench.compaction_report import BESIDE, CLEAN, COMPILED, markdown, outcomes, tables
+from bench import compaction_data, compaction_report
+from bench.compaction_report import BESIDE, CLEAN, COMPILED, outcomes, tables
+from bench.findings import page
 
 from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
@@ -59,4 +60,4 @@ def test_the_compiled_build_may_take_twice_kafkas_time_and_both_half_as_much_aga
         (COMPILED, True), ("odradek", True), (COMPILED, False), (COMPILED, False),
     ]  # fmt: skip
     assert [len(table.rows) for table in tables(results)] == [3, 3]
-    assert "1.95 × Kafka's time" in markdown("name", results)
+    assert "1.95 × Kafka's time" in page(compaction_report, "name", results)

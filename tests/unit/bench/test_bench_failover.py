@@ -1,10 +1,12 @@
 """Write gaps are counted from the moment of the failure, whoever was being written to then."""
 
 import pytest
+from bench import failover_report
 from bench.failover_load import longest_gap
 from bench.failover_partitions import produce_request, topics_of
-from bench.failover_report import markdown, outcomes, tables
+from bench.failover_report import outcomes, tables
 from bench.failover_rounds import CONTROLLER, LEADER, STOP, victim_of
+from bench.findings import page
 
 
 def test_a_gap_that_began_before_the_failure_counts_from_the_failure():
@@ -66,6 +68,6 @@ def test_medians_worst_rounds_errors_and_failed_rounds_are_held_against_what_is_
 
 
 def test_the_page_has_both_sides():
-    page = markdown("today", results())
-    assert "| leader kill -9 | kafka | 1 | 9,100 |" in page
+    text = page(failover_report, "today", results())
+    assert "| leader kill -9 | kafka | 1 | 9,100 |" in text
     assert len(tables(results())) == 2

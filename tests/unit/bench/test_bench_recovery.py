@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import recovery_data
-from bench.recovery_report import CRASH, LOOKUP, MANY, markdown, outcomes, tables
+from bench import recovery_data, recovery_report
+from bench.findings import page
+from bench.recovery_report import CRASH, LOOKUP, MANY, outcomes, tables
 
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
@@ -80,4 +81,4 @@ def test_a_start_may_take_three_seconds_and_three_for_each_gb() -> None:
         ("lookup: 1,000 segments", "0.40 ms median, wanted ≤ 2.00", True),
     ]
     assert len(tables(results)) == 3
-    assert "| 1 GB | 5.50 | 5.50 | 9.00 | 0.61 |" in markdown("x", results)
+    assert "| 1 GB | 5.50 | 5.50 | 9.00 | 0.61 |" in page(recovery_report, "x", results)

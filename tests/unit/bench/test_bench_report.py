@@ -109,7 +109,7 @@ def test_a_busy_client_and_a_disturbed_row_are_marked():
 
 def test_the_report_has_tables_and_misses():
     text = markdown(
-        "2026-01-01-x", {"CPU": "a CPU"}, {"samples": samples(), "micro": [], "plan": PLAN}, ["a note"]
+        "2026-01-01-x", {"CPU": "a CPU"}, ["a note"], outcomes(samples(), []), tables(samples(), [])
     )
     assert "**missed** · latency" in text
     assert "| produce, 1 KB requests | 225 | 100 | 2.25 (1.50–3.00) |" in text
