@@ -27,8 +27,13 @@ else
 	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground
 endif
 
+# Everything, in two parts (tests/in_parts.py); with ARGS="..." what these ask pytest for.
 test: $(VENV)/.installed-dev
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python tests/in_parts.py
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

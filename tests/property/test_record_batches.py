@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from odradek.wire.compression import Codec, compress, decompress
@@ -18,9 +18,9 @@ from odradek.wire.records import (
     parse_header,
     read_records,
 )
+from support.examples import examples
 
 LIMIT = 1 << 20
-any_time = settings(deadline=None)  # a busy machine is no bug, nor is the first import of a codec
 PROTOCOL_ERRORS = (KafkaError, MalformedMessage)
 
 codecs = st.sampled_from(Codec)
@@ -41,7 +41,6 @@ def record_lists(draw: st.DrawFn) -> list[Record]:
     return records
 
 
-@any_time
 @given(record_lists(), codecs)
 def test_what_is_built_is_read(records: list[Record], codec: Codec) -> None:
     batch = build_batch(records, codec=codec, leader_epoch=5)
@@ -53,7 +52,6 @@ def test_what_is_built_is_read(records: list[Record], codec: Codec) -> None:
     assert header.max_timestamp == max(record.timestamp for record in records)
 
 
-@any_time
 @given(record_lists(), codecs, st.data())
 def test_a_cut_batch_is_an_error(records: list[Record], codec: Codec, data: st.DataObject) -> None:
     batch = build_batch(records, codec=codec)
@@ -66,7 +64,6 @@ def test_a_cut_batch_is_an_error(records: list[Record], codec: Codec, data: st.D
     raise AssertionError(f"a batch of {len(batch)} bytes, cut at {cut}, was read")
 
 
-@any_time
 @given(record_lists(), codecs, st.data())
 def test_a_changed_byte_is_found_by_the_checksum_and_crashes_nothing(
     records: list[Record], codec: Codec, data: st.DataObject
@@ -79,7 +76,6 @@ def test_a_changed_byte_is_found_by_the_checksum_and_crashes_nothing(
         read_records(batch, limit=LIMIT)
 
 
-@any_time
 @given(st.binary(max_size=300), st.integers(-1, 50))
 def test_any_bytes_are_records_or_refused(payload: bytes, count: int) -> None:
     try:
@@ -89,7 +85,6 @@ def test_any_bytes_are_records_or_refused(payload: bytes, count: int) -> None:
     assert len(records) == count
 
 
-@any_time
 @given(st.binary(max_size=300), st.integers(0, 4))
 def test_any_bytes_are_batches_or_refused(payload: bytes, codec: int) -> None:
     batch = build_batch([Record(0, 0, None, None)])[:HEADER_SIZE] + payload
@@ -101,7 +96,6 @@ def test_any_bytes_are_batches_or_refused(payload: bytes, codec: int) -> None:
                 read_records(memoryview(buf)[pos : pos + header.size], header, limit=LIMIT)
 
 
-@any_time
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_varints_come_back(value: int) -> None:
     encoded = varint(value)
@@ -109,7 +103,6 @@ def test_varints_come_back(value: int) -> None:
     assert read_varint(encoded, 0, 64) == (value, len(encoded))
 
 
-@any_time
 @given(codecs, st.binary(max_size=4000), st.integers(0, 4000))
 def test_decompression_gives_all_or_nothing(codec: Codec, data: bytes, limit: int) -> None:
     packed = compress(codec, data)
@@ -124,7 +117,7 @@ def test_decompression_gives_all_or_nothing(codec: Codec, data: bytes, limit: in
     raise AssertionError("more than the limit came out")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(codecs, st.binary(max_size=400), st.integers(0, 3000), st.data())
 def test_damaged_compression_never_passes_the_limit(
     codec: Codec, data: bytes, limit: int, draw: st.DataObject

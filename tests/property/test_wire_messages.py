@@ -3,20 +3,20 @@
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from odradek.wire.errors import MalformedMessage
 from odradek.wire.messages._schema import MESSAGES
+from support.examples import examples
 from support.message_samples import Sampler, all_versions, message_class
 
 ALL = all_versions()
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(0, 3)
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@few
+@examples(40)
 @given(seed=seeds, size=sizes)
 def test_every_message_at_every_version_survives_a_round_trip(seed: int, size: int) -> None:
     sampler = Sampler(Random(seed), size=size)
@@ -29,7 +29,7 @@ def test_every_message_at_every_version_survives_a_round_trip(seed: int, size: i
         assert again.encode(version) == data, (name, version)
 
 
-@few
+@examples(40)
 @given(seed=seeds, before=st.binary(max_size=5), after=st.binary(max_size=5))
 def test_a_message_is_read_from_the_middle_of_any_kind_of_buffer(
     seed: int, before: bytes, after: bytes
@@ -45,7 +45,7 @@ def test_a_message_is_read_from_the_middle_of_any_kind_of_buffer(
             assert (again, end) == (message, len(out)), (name, version)
 
 
-@settings(few, max_examples=15)
+@examples(15)
 @given(seed=seeds)
 def test_a_message_cut_at_any_byte_is_malformed(seed: int) -> None:
     sampler = Sampler(Random(seed), size=1)
@@ -61,7 +61,7 @@ def test_a_message_cut_at_any_byte_is_malformed(seed: int) -> None:
             pytest.fail(f"{name} v{version}: {end} of {len(data)} bytes decode to {got}")
 
 
-@settings(few, max_examples=80)
+@examples(80)
 @given(seed=seeds)
 def test_damaged_messages_are_malformed_or_something_that_can_be_written_again(seed: int) -> None:
     """Noise over a valid message: no other exception, and what decodes is a message in its own right."""
@@ -83,7 +83,7 @@ def test_damaged_messages_are_malformed_or_something_that_can_be_written_again(s
         assert cls.decode(message.encode(version), version).encode(version) == message.encode(version)
 
 
-@few
+@examples(40)
 @given(seed=seeds, data=st.binary(max_size=200))
 def test_random_bytes_never_raise_anything_but_malformed(seed: int, data: bytes) -> None:
     for name, version in Random(seed).sample(ALL, 300):
@@ -93,7 +93,7 @@ def test_random_bytes_never_raise_anything_but_malformed(seed: int, data: bytes)
             continue
 
 
-@few
+@examples(40)
 @given(seed=seeds)
 def test_unknown_tagged_fields_are_kept_and_written_in_order(seed: int) -> None:
     rng = Random(seed)

@@ -7,7 +7,7 @@ from struct import pack
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from odradek.wire.apis import request_class
@@ -24,6 +24,7 @@ from odradek.wire.messages.create_topics import CreatableTopic, CreateTopicsRequ
 from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
 from odradek.wire.messages.metadata import MetadataRequest
 from odradek.wire.primitives import Message
+from support.examples import examples
 from support.message_samples import Sampler
 from support.node_harness import Client, NodeHarness
 
@@ -135,7 +136,7 @@ def test_random_but_well_formed_requests_find_no_bug() -> None:
     no_bug(node)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.binary(max_size=300), key=st.integers(0, 80), version=st.integers(-1, 20))
 def test_random_bytes_behind_a_valid_head(node: NodeHarness, data: bytes, key: int, version: int) -> None:
     client = node.client()
@@ -145,7 +146,7 @@ def test_random_bytes_behind_a_valid_head(node: NodeHarness, data: bytes, key: i
     no_bug(node)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.binary(max_size=600))
 def test_random_bytes(node: NodeHarness, data: bytes) -> None:
     client = node.client()

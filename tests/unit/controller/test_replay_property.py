@@ -42,6 +42,7 @@ from odradek.wire.messages.create_topics import CreateTopicsRequest
 from odradek.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from odradek.wire.messages.elect_leaders import ElectLeadersRequest
 from odradek.wire.messages.unregister_broker import UnregisterBrokerRequest
+from support.examples import examples
 from unit.controller.controller_harness import Harness, directory, new_topic, registration, violations
 
 BROKERS = st.integers(0, 4)
@@ -319,7 +320,7 @@ def _proposal(
 
 
 ControllerMachine.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    examples(120), stateful_step_count=50, suppress_health_check=list(HealthCheck)
 )
 TestController = ControllerMachine.TestCase
 

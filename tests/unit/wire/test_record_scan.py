@@ -11,11 +11,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.record_body import Record, append_record, parse_records
+from support.examples import examples
 
 PROTO = Path(__file__).parents[3] / "proto"
 NAME = "odradek.wire.record_scan"
@@ -116,7 +117,7 @@ def test_of_each_key_what_is_not_older_than_the_table_says(scans: ModuleType) ->
     assert not scans.note_keys(entries, BASE, BASE, {}, 2)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     seed=st.integers(0, 1 << 30), at=st.integers(0, 1 << 16), bits=st.integers(1, 255), cut=st.integers(0, 3)
 )
