@@ -59,6 +59,7 @@ class Partition:
         "bytes_appended",
         "commits_at_once",
         "dirty",
+        "gaps_after_move",
         "high_watermark",
         "index",
         "is_leader",
@@ -91,6 +92,8 @@ class Partition:
         self.suspended = False
         """It leads as far as metadata is known here, and serves nobody until that is known to be new."""
         self.dirty = False
+        self.gaps_after_move: dict[int, int] = {}
+        """By producer id, since this node leads: see `api/produce_behind.py`."""
         self.high_watermark = 0
         self.replica: Replica | None = None
         """What replication knows of it; set once, before anything else is asked of the partition."""
@@ -119,6 +122,7 @@ class Partition:
         self.leader_epoch = replica.leader.leader_epoch
         self.high_watermark = replica.high_watermark
         self.is_leader, self.suspended = True, False
+        self.gaps_after_move.clear()
         self._metrics_offset = self.log.log_end_offset
         self._host.leading(self)
 

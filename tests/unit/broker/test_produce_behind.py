@@ -1,5 +1,5 @@
-"""What was sent behind a batch that was refused for a moment hears the same, and is not told that it is out of order:
-librdkafka would begin a new epoch and write again what is in the logs of other partitions.
+"""A batch is not told that it is out of order while the one before it may be on its way: librdkafka would begin a new
+epoch and write again what is in the logs of other partitions.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from odradek.broker.api import produce_behind
-from odradek.broker.api.produce_behind import BEHIND_MAX, PARTITIONS_MAX, error_to_tell
+from odradek.broker.api.produce_behind import AFTER_MOVE_MAX, BEHIND_MAX, PARTITIONS_MAX, error_to_tell
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.messages.init_producer_id import InitProducerIdRequest
 from odradek.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
@@ -120,12 +120,64 @@ def test_a_gap_is_told_once_no_more_can_be_under_way(node: NodeHarness) -> None:
     assert told == [NOT_LEADER] * BEHIND_MAX + [OUT_OF_ORDER] * (6 - BEHIND_MAX)
 
 
+def new_leader(node: NodeHarness) -> None:
+    """As if the partitions had just moved here, with all that is in their logs."""
+    for partition in node.node.partitions.values():
+        assert partition.replica is not None and partition.replica.leader is not None
+        partition.replica.leader.epoch_start_offset = partition.log.log_end_offset
+        partition.leading(partition.replica)
+
+
+def test_after_a_move_the_batch_before_may_still_be_under_way_to_the_earlier_leader(
+    node: NodeHarness,
+) -> None:
+    producer, client = Producer(node), node.client()
+    assert [producer.produce(client, each) for each in range(3)] == [ErrorCode.NONE] * 3
+    new_leader(node)
+    assert [producer.produce(client, each) for each in (4, 5)] == [NOT_LEADER] * 2
+    assert [producer.produce(client, each) for each in (3, 4, 5)] == [ErrorCode.NONE] * 3, "in their order"
+    assert producer.produce(client, 7) is NOT_LEADER, "6 may have been the last of five under way"
+    assert [producer.produce(client, each) for each in (6, 7)] == [ErrorCode.NONE] * 2
+    assert producer.produce(client, 9) is OUT_OF_ORDER, "five were taken here: a gap is a gap"
+
+
+def test_after_a_move_who_lost_a_batch_is_told_so_in_the_end(node: NodeHarness) -> None:
+    producer, client = Producer(node), node.client()
+    assert producer.produce(client, 0) is ErrorCode.NONE
+    for _ in range(2):  # each new leader counts anew
+        new_leader(node)
+        told = [producer.produce(client, 2) for _ in range(AFTER_MOVE_MAX + 2)]
+        assert told == [NOT_LEADER] * AFTER_MOVE_MAX + [OUT_OF_ORDER] * 2
+    new_leader(node)
+    assert producer.produce(client, 0) is ErrorCode.NONE, "a retry of what is there"
+
+
+def test_after_a_move_what_is_behind_the_last_five_is_out_of_order(node: NodeHarness) -> None:
+    producer, client = Producer(node), node.client()
+    assert [producer.produce(client, each) for each in range(8)] == [ErrorCode.NONE] * 8
+    new_leader(node)
+    assert producer.produce(client, 1) is OUT_OF_ORDER, "nothing before it is missing"
+
+
+def test_producers_that_are_counted_after_a_move_are_bounded(
+    node: NodeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(produce_behind, "PRODUCERS_MAX", 2)
+    producers, client = [Producer(node) for _ in range(4)], node.client()
+    for each in producers:
+        assert each.produce(client, 0) is ErrorCode.NONE
+    new_leader(node)
+    for each in producers:
+        assert each.produce(client, 2) is NOT_LEADER
+    assert len(node.node.partitions["t", 0].gaps_after_move) <= 2
+
+
 def test_sequences_begin_again_after_the_last_one(node: NodeHarness) -> None:
     refused: produce_behind.Refused = {}
 
     def told(sequence: int, code: ErrorCode, epoch: int = 0) -> ErrorCode:
         batch = node.batch(b"v", producer_id=1, producer_epoch=epoch, base_sequence=sequence)
-        return error_to_tell(refused, "t", 0, batch, KafkaError(code)).code
+        return error_to_tell(refused, "t", 0, None, batch, KafkaError(code)).code
 
     assert told((1 << 31) - 1, NOT_LEADER) is NOT_LEADER
     assert told(3, OUT_OF_ORDER) is NOT_LEADER
@@ -136,15 +188,15 @@ def test_sequences_begin_again_after_the_last_one(node: NodeHarness) -> None:
 @pytest.mark.parametrize("batch", [None, b"", b"short", bytes(61)])
 def test_what_is_no_batch_is_not_remembered(batch: bytes | None) -> None:
     refused: produce_behind.Refused = {}
-    assert error_to_tell(refused, "t", 0, batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
+    assert error_to_tell(refused, "t", 0, None, batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
     assert not refused
 
 
 def test_only_idempotent_producers_and_so_many_partitions_are_remembered(node: NodeHarness) -> None:
     refused: produce_behind.Refused = {}
-    error_to_tell(refused, "t", 0, node.batch(b"v"), KafkaError(NOT_LEADER))
+    error_to_tell(refused, "t", 0, None, node.batch(b"v"), KafkaError(NOT_LEADER))
     assert not refused
     batch = node.batch(b"v", producer_id=1, producer_epoch=0, base_sequence=0)
     for index in range(PARTITIONS_MAX + 1):
-        error_to_tell(refused, "t", index, batch, KafkaError(NOT_LEADER))
+        error_to_tell(refused, "t", index, None, batch, KafkaError(NOT_LEADER))
         assert len(refused) <= PARTITIONS_MAX

@@ -175,7 +175,8 @@ def handler(node: Node) -> Any:
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
                 error = _old_magic(view[pos + 16])
             batch = view[pos : pos + size]
-            error = error_to_tell(connection.refused_batches, partition.topic, partition.index, batch, error)
+            refused = connection.refused_batches
+            error = error_to_tell(refused, partition.topic, partition.index, partition, batch, error)
             return _answer_one(connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
@@ -529,7 +530,8 @@ class _Operation:
         answer = PartitionProduceResponse(index=data.index)
         if name is not None:
             refused = self.connection.refused_batches
-            error = error_to_tell(refused, name, data.index, data.records, error)
+            partition = self.node.partitions.get((name, data.index))
+            error = error_to_tell(refused, name, data.index, partition, data.records, error)
         self._refuse(answer, name, error)
         return answer
 

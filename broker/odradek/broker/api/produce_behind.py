@@ -1,15 +1,20 @@
-"""What was sent behind a batch that was refused for a moment only.
+"""What is out of order because the batch before it is still on its way.
 
-An idempotent producer has up to five requests under way. When one of them comes to a broker that does not lead yet, or
-has too few replicas, it is refused, to be sent again; by the time the next one is looked at the moment may be over, and
-that one is out of order. Kafka says so, OUT_OF_ORDER_SEQUENCE_NUMBER, and the Java client sends both again. librdkafka
-(2.16) begins a new epoch instead, in which it sends everything again that is not acknowledged, whatever partition it is
-for: also what a leader has written that died before it could say so, and no broker can know it again (chaos,
-2026-11-20: six duplicates in thirty minutes).
+An idempotent producer has up to five requests under way. A batch out of order is told so by Kafka:
+OUT_OF_ORDER_SEQUENCE_NUMBER. The Java client sends it again if others were before it. librdkafka (2.16) begins a new
+epoch, in which it sends everything again that is not acknowledged, whatever partition it is for: also what a leader has
+written that moved or died before it could say so, and no broker can know that again. Duplicates of an idempotent
+producer, then (chaos, 2026-11-20: six in thirty minutes). There are two ways to a gap that is none:
 
-So what comes behind a refused batch on its connection hears the same as that one, which is as true: it was not taken,
-and may be after the batch before it. All clients send both again in their order. A deviation from Kafka in the code of
-an error, of at most `BEHIND_MAX` requests; nothing is accepted that Kafka would refuse.
+- One request is refused because this broker does not lead yet, or has too few replicas, and by the time the next one is
+  looked at the moment is over. So what comes behind a refused batch on its connection hears the same as that one.
+- The partition has moved here, and librdkafka's thread for this broker is quicker than its thread for the earlier
+  leader, which has been told that a batch was refused and has not put it back into the queue yet. So a producer of
+  whose last five batches some were written under an earlier leader hears NOT_LEADER_OR_FOLLOWER.
+
+Both are true: the batch was not taken, and may be after the one before it. All clients send both again in their order.
+A deviation from Kafka in the code of an error, for a bounded number of requests; nothing is accepted that Kafka would
+refuse, and who really has lost a batch hears so after that.
 """
 
 from __future__ import annotations
@@ -21,12 +26,17 @@ from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import HEADER_SIZE, MAGIC, MAGIC_AT, PRODUCER_ID_AT
 
 if TYPE_CHECKING:
+    from odradek.broker.partition import Partition
     from odradek.ports.disk import Buffer
 
 BEHIND_MAX = 4
 """A producer has five requests under way (max.in.flight.requests.per.connection), the refused one is one of them."""
+AFTER_MOVE_MAX = 5
+"""Of one producer, since this broker leads the partition."""
 PARTITIONS_MAX = 1024
 """Of one connection; beyond, it is forgotten what was refused."""
+PRODUCERS_MAX = 1024
+"""Of one partition; beyond, they are counted anew."""
 _HALF = 1 << 30
 """Sequences go on with 0 after 2^31 - 1: what is less than this ahead is later."""
 _SEQUENCE_MASK = (1 << 31) - 1
@@ -48,11 +58,24 @@ class _Refused:
         self.code = code
         self.left = BEHIND_MAX
 
+    def is_before(self, producer_id: int, epoch: int, sequence: int) -> bool:
+        same = (producer_id, epoch) == (self.producer_id, self.epoch)
+        return same and _is_ahead(sequence, self.sequence)
+
+
+def _is_ahead(sequence: int, of: int) -> bool:
+    return 0 < (sequence - of) & _SEQUENCE_MASK < _HALF
+
 
 def error_to_tell(
-    refused: Refused, topic: str, index: int, batch: Buffer | None, error: KafkaError
+    refused: Refused,
+    topic: str,
+    index: int,
+    partition: Partition | None,
+    batch: Buffer | None,
+    error: KafkaError,
 ) -> KafkaError:
-    """What to answer for `batch`, which was refused with `error`."""
+    """What to answer for `batch`, which was refused with `error`. `refused` is of the connection it came on."""
     out_of_order = error.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
     if not (out_of_order or error.code.retriable) or batch is None:
         return error
@@ -67,9 +90,34 @@ def error_to_tell(
         refused[topic, index] = _Refused(producer_id, epoch, sequence, error.code)
         return error
     first = refused.get((topic, index))
-    if first is None or (producer_id, epoch) != (first.producer_id, first.epoch) or not first.left:
-        return error
-    if not 0 < (sequence - first.sequence) & _SEQUENCE_MASK < _HALF:
-        return error
-    first.left -= 1
-    return KafkaError(first.code, f"The batch with sequence {first.sequence} before this one was refused.")
+    if first is not None and first.left and first.is_before(producer_id, epoch, sequence):
+        first.left -= 1
+        return KafkaError(
+            first.code, f"The batch with sequence {first.sequence} before this one was refused."
+        )
+    if partition is not None and _may_be_under_way_elsewhere(partition, producer_id, epoch, sequence):
+        code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+        return KafkaError(
+            code, "The batch before this one is not here yet, and may be under way to an earlier leader."
+        )
+    return error
+
+
+def _may_be_under_way_elsewhere(partition: Partition, producer_id: int, epoch: int, sequence: int) -> bool:
+    """What is missing before `sequence`. Counts how often that was said."""
+    entry = partition.log.producers.entries.get(producer_id)
+    leader = partition.replica.leader if partition.replica is not None else None
+    if entry is None or leader is None:
+        return False
+    if entry.batches and entry.batches[0][2] >= leader.epoch_start_offset:
+        return False
+    if not _is_ahead(sequence, entry.next_sequence if entry.batches and entry.epoch == epoch else 0):
+        return False
+    counts = partition.gaps_after_move
+    count = counts.get(producer_id, 0)
+    if count >= AFTER_MOVE_MAX:
+        return False
+    if len(counts) >= PRODUCERS_MAX:
+        counts.clear()
+    counts[producer_id] = count + 1
+    return True
