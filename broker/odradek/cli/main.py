@@ -45,8 +45,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
 }
 COMMANDS = {name: text for commands in SECTIONS.values() for name, text in commands.items()}
-"""What each is for. Its function is `run` of the module of its name, but for these two."""
+"""What each is for."""
 ELSEWHERE = {"start": ("serve", "run_start"), "server": ("serve", "run_server")}
+"""Module and function of those that are not `run` of the module of their name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,9 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    module, function = ELSEWHERE.get(command, (command.replace("-", "_"), "run"))
+    module, function = ELSEWHERE.get(command, (module_of(command), "run"))
     run: Callable[[list[str]], int] = getattr(import_module(f"odradek.cli.{module}"), function)
     return run_tool(run, arguments[1:])
+
+
+def module_of(command: str) -> str:
+    return command.replace("-", "_")
 
 
 def usage() -> str:

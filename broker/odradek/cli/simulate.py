@@ -123,7 +123,7 @@ def _run_all(seeds: list[int], options: argparse.Namespace) -> int:
     elapsed_s = time.monotonic() - began
     print(
         f"{done} seeds in {elapsed_s:.1f} s ({done / elapsed_s:.1f}/s): {steps:,} steps, "
-        f"{virtual_ms / 3_600_000:.1f} hours of virtual time, {len(bad)} with a violation"
+        f"{virtual_ms / 60_000:,.1f} minutes of virtual time, {len(bad)} with a violation"
     )
     if options.counters:
         width = max(map(len, totals), default=0)

@@ -143,7 +143,7 @@ def test_commands_of_our_own_have_help(name: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("name", sorted(set(odradek.COMMANDS) - OURS))
 def test_every_tool_has_help_and_a_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By the entry point that `kafka-…` calls."""
-    tool = import_module(f"odradek.cli.{odradek.COMMANDS[name][0]}")
+    tool = import_module(f"odradek.cli.{odradek.module_of(name)}")
     for option in ("--help", "--version"):
         with pytest.raises(SystemExit) as ended:
             tool.main([option])
