@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -17,6 +16,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from deploy.compose_files import COMPOSE
+from interop.cluster import free_ports
 
 IMAGE = os.environ.get("ODRADEK_TEST_IMAGE", "")
 PATIENCE_S = 120.0
@@ -52,17 +52,6 @@ def docker(
     if check:
         assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}{done.stdout}"
     return done
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 class Container:
@@ -157,8 +146,9 @@ class Engine:
         )
         return docker(*words).stdout
 
-    def compose(self, name: str) -> Compose:
-        project = Compose(COMPOSE / name, f"{self.prefix}-{len(self._projects)}")
+    def compose(self, *names: str) -> Compose:
+        """Of the first of these files, with the others laid over it."""
+        project = Compose([COMPOSE / name for name in names], f"{self.prefix}-{len(self._projects)}")
         self._projects.append(project)
         return project
 
@@ -172,11 +162,11 @@ class Engine:
 
 
 class Compose:
-    """A project of one of our files, on ports of its own."""
+    """A project of our files, on ports of its own."""
 
-    def __init__(self, file: Path, project: str) -> None:
+    def __init__(self, files: list[Path], project: str) -> None:
         self.project = project
-        self._file = file
+        self._files = [word for file in files for word in ("-f", str(file))]
         clients, metrics = free_ports(3), free_ports(3)
         self.bootstrap = ",".join(f"localhost:{port}" for port in clients)
         self._environment = {"IMAGE": IMAGE}
@@ -189,8 +179,7 @@ class Compose:
             "compose",
             "-p",
             self.project,
-            "-f",
-            str(self._file),
+            *self._files,
             *words,
             check=check,
             environment=self._environment,

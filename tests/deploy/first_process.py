@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from interop.cluster import PATIENCE_S
+
 LONE = {"KAFKA_LISTENERS": "PLAINTEXT://127.0.0.1:0", "ODRADEK_METRICS_PORT": "-1"}
-END_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+END_S = PATIENCE_S
 
 
 class First:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from deploy.engine import IMAGE, Container, Engine, await_true, docker, free_ports, needs_engine
+from deploy.engine import IMAGE, Container, Engine, await_true, docker, needs_engine
+from interop.cluster import free_ports
 
 pytestmark = [needs_engine, pytest.mark.timeout(180)]
 

@@ -9,17 +9,16 @@ import signal
 
 import pytest
 
-from deploy.first_process import END_S, LONE, First, free_port
+from deploy.first_process import END_S, LONE, First
+from interop.cluster import free_ports
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
 OTHER_CLUSTER = "4L6g3nShT-eMCtK--X86sw"
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def node(**changed: str) -> dict[str, str]:
     """Node 1 of three, of which the others do not answer."""
-    port, closed = free_port(), free_port()
+    port, closed = free_ports(2)
     return {
         "CLUSTER_ID": CLUSTER,
         "KAFKA_NODE_ID": "1",

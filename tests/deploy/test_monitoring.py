@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.compose_files import COMPOSE, services
 from deploy.first_process import First
+from interop.cluster import PATIENCE_S
 
 MONITORING = COMPOSE / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "odradek.json"
@@ -61,11 +62,11 @@ def told(first: First) -> dict[str, set[str]]:
     bootstrap = {"bootstrap.servers": line["bootstrap_servers"]}
     producer = Producer(bootstrap)
     producer.produce("orders", b"placed")
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     consumer = Consumer({**bootstrap, "group.id": "audit", "auto.offset.reset": "earliest"})
     consumer.subscribe(["orders"])
-    assert consumer.consume(1, 20)
-    with urllib.request.urlopen(line["metrics"], timeout=10) as answer:
+    assert consumer.consume(1, PATIENCE_S)
+    with urllib.request.urlopen(line["metrics"], timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     consumer.close()
     found: dict[str, set[str]] = {}

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,11 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from odradek.cli.cluster_layout import EPHEMERAL_FROM, is_free
 from odradek.cli.cluster_processes import port_is_open as port_is_open
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 15.0
+PATIENCE_S = 90.0
+"""Whatever is not a figure may take so long: two cores can be busy with other things for many seconds."""
 ENVIRONMENT = "ODRADEK_TEST_BOOTSTRAP"
+
+PORTS_FROM = 20_000
+_RNG = random.Random()
+_given: set[int] = set()
 
 T = TypeVar("T")
 
@@ -68,7 +73,7 @@ class Node:
                 env=environment,
                 start_new_session=True,
             )
-        eventually(self._listens, START_TIMEOUT_S, f"the node did not start; see {self.directory}/node.log")
+        eventually(self._listens, PATIENCE_S, f"the node did not start; see {self.directory}/node.log")
 
     def _listens(self) -> bool:
         assert self.process is not None
@@ -90,7 +95,7 @@ class Node:
             return 0
         process.send_signal(number)
         try:
-            return process.wait(STOP_TIMEOUT_S)
+            return process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -114,15 +119,20 @@ def eventually(condition: Callable[[], T], timeout_s: float, otherwise: str, *, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """So many ports in a row that nobody has.
+
+    They lie below those that systems give to outgoing connections, of which a client that knocks at a killed node makes
+    many: what starts again finds its ports free. None is given twice in a process.
+    """
+
+    def drawn() -> list[int]:
+        first = _RNG.randrange(PORTS_FROM, EPHEMERAL_FROM - count)
+        found = range(first, first + count)
+        return list(found) if _given.isdisjoint(found) and all(map(is_free, found)) else []
+
+    ports = eventually(drawn, PATIENCE_S, f"there are no {count} free ports in a row")
+    _given.update(ports)
+    return ports
 
 
 def unique(prefix: str) -> str:
@@ -131,7 +141,7 @@ def unique(prefix: str) -> str:
 
 
 def tool(
-    name: str, *args: str, stdin: bytes = b"", timeout_s: float = 40.0
+    name: str, *args: str, stdin: bytes = b"", timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[bytes]:
     """`odradek NAME …`, to its end."""
     command = [sys.executable, "-m", "odradek.cli.main", name, *args]

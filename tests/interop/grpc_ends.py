@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import socket
 
+from interop.cluster import PATIENCE_S, free_ports
 from odradek.broker.internal_server import InternalServer
 from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import BrokerImage, MetadataImage
@@ -18,7 +18,7 @@ from odradek.wire.errors import ErrorCode
 from odradek.wire.records import simple_batch
 
 HOST = "127.0.0.1"
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 SETTINGS = RpcSettings(
     handshake_timeout_ms=5_000,
     keepalive_ms=5_000,
@@ -31,14 +31,6 @@ SETTINGS = RpcSettings(
 
 def identity(node_id, *, cluster="cluster", directory=None):
     return NodeIdentity(cluster, node_id, directory or bytes([node_id]) * 16, bytes([node_id, 1]) * 8)
-
-
-def free_port() -> int:
-    """A port that nobody has at present."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Seen(list):
@@ -68,7 +60,7 @@ class End:
 
     def __init__(self, node_id, port=None, *, who=None, settings=SETTINGS, secret=b""):
         self.id = node_id
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         self.who = who or identity(node_id)
         self.settings = settings
         self.secret = secret
@@ -174,7 +166,7 @@ def on_the_loop(test):
 
     def wrapped():
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.wait_for(run(), 60))
+            runner.run(asyncio.wait_for(run(), 2 * PATIENCE_S))
 
     wrapped.__name__, wrapped.__doc__ = test.__name__, test.__doc__
     return wrapped

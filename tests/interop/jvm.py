@@ -19,7 +19,7 @@ from pathlib import Path
 KAFKA_VERSION = "4.3.1"
 LOGGER = "org.slf4j:slf4j-simple:1.7.36"
 """What Kafka's clients and server log with."""
-FETCH_TIMEOUT_S = 300
+FETCH_TIMEOUT_S = 200
 
 
 class Unavailable(RuntimeError):  # noqa: N818 - a reason to skip, not a failure
@@ -129,13 +129,13 @@ def pom_text(coordinates: tuple[str, ...]) -> str:
 def compile_java(source: Path, path: str, target: Path) -> str:
     """Compiles one source file into `target`; the class path to run it with."""
     command = [tool("javac"), "-nowarn", "-proc:none", "-cp", path, "-d", str(target), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     if done.returncode != 0:
         raise AssertionError(f"{source.name} does not compile:\n{done.stderr}")
     return f"{target}{os.pathsep}{path}"
 
 
-def run_java(main_class: str, path: str, stdin: bytes, *, timeout_s: float = 120) -> bytes:
+def run_java(main_class: str, path: str, stdin: bytes, *, timeout_s: float = 200) -> bytes:
     """Runs a small program to its end; what it wrote to its standard output."""
     command = [
         tool("java"),

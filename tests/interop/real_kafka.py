@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interop import jvm
-from interop.cluster import port_is_open
+from interop.cluster import PATIENCE_S, port_is_open
 
 VERSION = jvm.KAFKA_VERSION
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any well-formed id; fixed so that data directories can be reused
@@ -38,7 +38,7 @@ def java() -> str:
 
 
 def run_tool(
-    main_class: str, args: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0
+    main_class: str, args: Sequence[str], *, stdin: bytes = b"", timeout: float = 2 * PATIENCE_S
 ) -> subprocess.CompletedProcess[bytes]:
     """One of Kafka's own tools, e.g. ``org.apache.kafka.tools.TopicCommand``; logging is kept off its output."""
     command = [
@@ -83,7 +83,7 @@ class RealKafka:
         path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         return path
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 2 * PATIENCE_S) -> None:
         """Format the data directory if it is new, start the process and wait until it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self._properties()
@@ -129,12 +129,12 @@ class RealKafka:
             self.process = None
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that takes longer than 20 s."""
+        """SIGTERM, and SIGKILL where that takes too long."""
         if self.process is None:
             return
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -12,20 +12,18 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
-from interop.cluster import unique
-
-pytestmark = pytest.mark.timeout(60)
+from interop.cluster import PATIENCE_S, unique
 
 CreateTopic = Callable[..., str]
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 45))
+    asyncio.run(asyncio.wait_for(coroutine, 2 * PATIENCE_S))
 
 
 async def take(consumer: AIOKafkaConsumer, count: int) -> list[Any]:
     """`count` records."""
-    return [await asyncio.wait_for(consumer.getone(), 20) for _ in range(count)]
+    return [await asyncio.wait_for(consumer.getone(), PATIENCE_S) for _ in range(count)]
 
 
 def test_the_snippet_of_the_introduction(bootstrap: str) -> None:
@@ -116,9 +114,11 @@ def test_two_members_share_and_one_takes_over(bootstrap: str, new_topic: CreateT
                 for member in members:
                     await member.getmany(timeout_ms=100)
 
-        await asyncio.wait_for(until(lambda: [len(member.assignment()) for member in members] == [2, 2]), 20)
+        await asyncio.wait_for(
+            until(lambda: [len(member.assignment()) for member in members] == [2, 2]), PATIENCE_S
+        )
         await members.pop().stop()
-        await asyncio.wait_for(until(lambda: len(members[0].assignment()) == 4), 20)
+        await asyncio.wait_for(until(lambda: len(members[0].assignment()) == 4), PATIENCE_S)
         await members[0].stop()
 
     run(scenario())

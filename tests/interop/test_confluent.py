@@ -27,9 +27,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from interop.cluster import ended, eventually, script, unique
-
-pytestmark = pytest.mark.timeout(90)
+from interop.cluster import PATIENCE_S, ended, eventually, script, unique
 
 CreateTopic = Callable[..., str]
 
@@ -52,7 +50,7 @@ def produce(bootstrap: str, topic: str, records: list[dict[str, Any]], **setting
     for record in records:
         producer.produce(topic, on_delivery=delivered, **record)
         producer.poll(0)
-    assert producer.flush(20) == 0, "records were not delivered"
+    assert producer.flush(PATIENCE_S) == 0, "records were not delivered"
     return reports
 
 
@@ -67,7 +65,7 @@ def read(bootstrap: str, topic: str, count: int, partitions: int = 1, **settings
         consumer.close()
 
 
-def consume(consumer: Consumer, count: int, timeout_s: float = 20.0) -> list[Any]:
+def consume(consumer: Consumer, count: int, timeout_s: float = PATIENCE_S) -> list[Any]:
     """`count` messages without error."""
     messages: list[Any] = []
     deadline = time.monotonic() + timeout_s
@@ -153,8 +151,8 @@ def test_watermarks_and_offsets_for_times(bootstrap: str, new_topic: CreateTopic
     base = int(time.time() * 1000) - 3_600_000
     produce(bootstrap, topic, [{"value": b"v", "timestamp": base + number * 10} for number in range(50)])
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": unique("times")})
-    assert consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10) == (0, 50)
-    [found] = consumer.offsets_for_times([TopicPartition(topic, 0, base + 205)], timeout=10)
+    assert consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=PATIENCE_S) == (0, 50)
+    [found] = consumer.offsets_for_times([TopicPartition(topic, 0, base + 205)], timeout=PATIENCE_S)
     assert found.offset == 21
     consumer.close()
 
@@ -172,7 +170,7 @@ def test_commits_resume_where_the_last_member_stopped(bootstrap: str, new_topic:
     second = Consumer(settings)
     second.subscribe([topic])
     assert [int(message.value()) for message in consume(second, 63)] == list(range(37, 100))
-    assert second.committed([TopicPartition(topic, 0)], timeout=10)[0].offset == 37
+    assert second.committed([TopicPartition(topic, 0)], timeout=PATIENCE_S)[0].offset == 37
     second.close()
 
 
@@ -281,14 +279,14 @@ def test_two_members_take_over_from_a_killed_third(
     group = new_group(topic, **{"partition.assignment.strategy": strategy})
     for name in ("a", "b", "c"):
         group.add(name)
-    eventually(lambda: group.balanced(6), 30, "three members did not share six partitions")
+    eventually(lambda: group.balanced(6), PATIENCE_S, "three members did not share six partitions")
     produce(bootstrap, topic, [{"value": b"%d" % number, "partition": number % 6} for number in range(60)])
-    eventually(lambda: len(group.values()) >= 60, 20, "records before the kill are missing")
+    eventually(lambda: len(group.values()) >= 60, PATIENCE_S, "records before the kill are missing")
     group.kill("b")
     produce(
         bootstrap, topic, [{"value": b"%d" % number, "partition": number % 6} for number in range(60, 120)]
     )
-    eventually(lambda: group.balanced(6), 30, "two members did not take over")
+    eventually(lambda: group.balanced(6), PATIENCE_S, "two members did not take over")
     eventually(
         lambda: set(group.values()) == {str(number) for number in range(120)}, 20, "records are missing"
     )
@@ -298,15 +296,17 @@ def test_a_static_member_comes_back_to_its_share(
     new_topic: CreateTopic, new_group: Callable[..., Group], bootstrap: str
 ) -> None:
     topic = new_topic("static", 4)
-    group = new_group(topic, **{"session.timeout.ms": 30_000})
+    group = new_group(topic, **{"session.timeout.ms": 300_000})
     group.add("a", **{"group.instance.id": "instance-a"})
     group.add("b", **{"group.instance.id": "instance-b"})
-    eventually(lambda: group.balanced(4), 30, "two members did not share four partitions")
+    eventually(lambda: group.balanced(4), PATIENCE_S, "two members did not share four partitions")
     before, changes = group.shares(), group.generations("a")
     group.kill("b")
     group.add("again", **{"group.instance.id": "instance-b"})
     eventually(
-        lambda: group.shares().get("again") == before["b"], 25, "the instance did not get its share back"
+        lambda: group.shares().get("again") == before["b"],
+        PATIENCE_S,
+        "the instance did not get its share back",
     )
     assert group.shares()["a"] == before["a"]
     assert group.generations("a") == changes, "the other member was rebalanced"
@@ -317,41 +317,47 @@ def test_a_static_member_comes_back_to_its_share(
 
 def test_topics_and_configs_through_the_admin_client(bootstrap: str, admin: AdminClient) -> None:
     topic = unique("managed")
-    admin.create_topics([NewTopic(topic, 2, 1, config={"retention.ms": "60000"})])[topic].result(10)
+    admin.create_topics([NewTopic(topic, 2, 1, config={"retention.ms": "60000"})])[topic].result(PATIENCE_S)
     described = eventually(
-        lambda: admin.list_topics(timeout=10).topics.get(topic), 10, "the topic is not listed"
+        lambda: admin.list_topics(timeout=PATIENCE_S).topics.get(topic), PATIENCE_S, "the topic is not listed"
     )
     assert sorted(described.partitions) == [0, 1]
     with pytest.raises(KafkaException) as refused:
-        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(10)
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(PATIENCE_S)
     assert refused.value.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
 
-    admin.create_partitions([NewPartitions(topic, 5)])[topic].result(10)
+    admin.create_partitions([NewPartitions(topic, 5)])[topic].result(PATIENCE_S)
     eventually(
-        lambda: len(admin.list_topics(topic, timeout=10).topics[topic].partitions) == 5,
-        10,
+        lambda: len(admin.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions) == 5,
+        PATIENCE_S,
         "five did not come",
     )
 
     entry = ConfigEntry("max.message.bytes", "4096", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
 
     def configs() -> dict[str, Any]:
         asked = ConfigResource(ResourceType.TOPIC, topic)
-        return dict(admin.describe_configs([asked])[asked].result(10))
+        return dict(admin.describe_configs([asked])[asked].result(PATIENCE_S))
 
-    eventually(lambda: configs()["max.message.bytes"].value == "4096", 10, "the config did not change")
+    eventually(
+        lambda: configs()["max.message.bytes"].value == "4096", PATIENCE_S, "the config did not change"
+    )
     assert configs()["retention.ms"].value == "60000"
     assert configs()["cleanup.policy"].is_default
     bad = ConfigEntry("retention.ms", "soon", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[bad])
     with pytest.raises(KafkaException) as refused:
-        admin.incremental_alter_configs([resource])[resource].result(10)
+        admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
     assert refused.value.args[0].code() == KafkaError.INVALID_CONFIG
 
-    admin.delete_topics([topic])[topic].result(10)
-    eventually(lambda: topic not in admin.list_topics(timeout=10).topics, 10, "the topic is still listed")
+    admin.delete_topics([topic])[topic].result(PATIENCE_S)
+    eventually(
+        lambda: topic not in admin.list_topics(timeout=PATIENCE_S).topics,
+        PATIENCE_S,
+        "the topic is still listed",
+    )
 
 
 def test_offsets_and_records_through_the_admin_client(
@@ -363,14 +369,14 @@ def test_offsets_and_records_through_the_admin_client(
     produce(bootstrap, topic, [{"value": b"v", "timestamp": base + stamp} for stamp in (0, 500, 300)])
 
     def offset(spec: OffsetSpec) -> int:
-        return int(admin.list_offsets({part: spec})[part].result(10).offset)
+        return int(admin.list_offsets({part: spec})[part].result(PATIENCE_S).offset)
 
     assert offset(OffsetSpec.earliest()) == 0
     assert offset(OffsetSpec.latest()) == 3
     assert offset(OffsetSpec.max_timestamp()) == 1
     assert offset(OffsetSpec.for_timestamp(base + 200)) == 1
     deleted = admin.delete_records([TopicPartition(topic, 0, 2)])
-    assert next(iter(deleted.values())).result(10).low_watermark == 2
+    assert next(iter(deleted.values())).result(PATIENCE_S).low_watermark == 2
     assert offset(OffsetSpec.earliest()) == 2
 
 
@@ -380,25 +386,25 @@ def test_groups_through_the_admin_client(bootstrap: str, new_topic: CreateTopic,
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"})
     consumer.subscribe([topic])
     consume(consumer, 10)
-    described = admin.describe_consumer_groups([group])[group].result(10)
+    described = admin.describe_consumer_groups([group])[group].result(PATIENCE_S)
     assert described.state.name == "STABLE"
     assert [part.topic for part in described.members[0].assignment.topic_partitions] == [topic]
     consumer.close()
 
-    listed = admin.list_consumer_groups().result(10)
+    listed = admin.list_consumer_groups().result(PATIENCE_S)
     assert not listed.errors
     assert group in [entry.group_id for entry in listed.valid]
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 4)])
-    admin.alter_consumer_group_offsets([wanted])[group].result(10)
+    admin.alter_consumer_group_offsets([wanted])[group].result(PATIENCE_S)
     asked = ConsumerGroupTopicPartitions(group)
-    found = admin.list_consumer_group_offsets([asked])[group].result(10)
+    found = admin.list_consumer_group_offsets([asked])[group].result(PATIENCE_S)
     assert [part.offset for part in found.topic_partitions] == [4]
-    admin.delete_consumer_groups([group])[group].result(10)
-    assert group not in [entry.group_id for entry in admin.list_consumer_groups().result(10).valid]
+    admin.delete_consumer_groups([group])[group].result(PATIENCE_S)
+    assert group not in [entry.group_id for entry in admin.list_consumer_groups().result(PATIENCE_S).valid]
 
 
 def test_the_cluster_describes_itself(bootstrap: str, admin: AdminClient) -> None:
-    described = admin.describe_cluster().result(10)
+    described = admin.describe_cluster().result(PATIENCE_S)
     assert len(described.cluster_id) == 22
     assert f"{described.nodes[0].host}:{described.nodes[0].port}" == bootstrap
     assert described.controller.id == described.nodes[0].id

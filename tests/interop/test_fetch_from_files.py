@@ -11,13 +11,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from crc32c import crc32c
 
-from interop.cluster import Node, eventually, unique
+from interop.cluster import PATIENCE_S, Node, eventually, unique
 from odradek.storage.batch import CRC_START
 from odradek.wire.frame import decode_response_header, encode_request
 from odradek.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from odradek.wire.records import iter_batches, read_records
 
-pytestmark = pytest.mark.timeout(90)
 VERSION = 12
 COUNT = 12_000
 VALUE = bytes(range(250)) * 4
@@ -37,19 +36,19 @@ def topic(own_node: Node) -> Iterator[str]:
 
 def fill(node: Node, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": node.bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(PATIENCE_S)
     producer = Producer({"bootstrap.servers": node.bootstrap, "batch.size": 5000})
     for number in range(COUNT):
         producer.produce(topic, VALUE + b"%d" % number)
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def connect(node: Node) -> socket.socket:
     """With a small window: much of an answer stays with the node."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    sock.settimeout(30)
+    sock.settimeout(PATIENCE_S)
     sock.connect(("127.0.0.1", node.port))
     return sock
 
@@ -117,8 +116,8 @@ def test_an_answer_on_its_way_survives_the_deletion_of_its_topic(own_node: Node,
     with connect(own_node) as sock:
         ask(sock, topic)
         sock.recv(1, socket.MSG_PEEK)
-        admin.delete_topics([topic])[topic].result(20)
-        eventually(lambda: not list(own_node.data.glob(f"{topic}*")), 20, "the files are still there")
+        admin.delete_topics([topic])[topic].result(PATIENCE_S)
+        eventually(lambda: not list(own_node.data.glob(f"{topic}*")), PATIENCE_S, "the files are still there")
         assert take(sock) == EVERYTHING
 
 
@@ -130,7 +129,7 @@ def test_peers_that_go_away_in_the_middle_leave_nothing_behind(own_node: Node, t
         with connect(own_node) as sock:
             ask(sock, topic)
             sock.recv(1000)
-    eventually(lambda: open_sockets(pid) == 0, 20, "connections are left")
+    eventually(lambda: open_sockets(pid) == 0, PATIENCE_S, "connections are left")
     with connect(own_node) as sock:
         ask(sock, topic)
         assert take(sock) == EVERYTHING

@@ -19,13 +19,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from interop import jvm
-from interop.cluster import ENVIRONMENT, Node, eventually, free_ports
-
-pytestmark = pytest.mark.timeout(240)
+from interop.cluster import ENVIRONMENT, PATIENCE_S, Node, eventually, free_ports
 
 WORD_COUNT = Path(__file__).parent / "clients" / "WordCount.java"
 PARTITIONS = 2
-PATIENCE_S = 90.0
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 CONNECT = ("connect-runtime", "connect-file", "connect-json")
 
@@ -98,7 +95,7 @@ def write_lines(producer: Producer, count: int, rng: Random) -> Counter[str]:
         line = [f"word-{rng.randrange(20)}" for _ in range(4)]
         words.update(line)
         producer.produce("words", key=str(number % 7), value=" ".join(line))
-    assert producer.flush(30) == 0
+    assert producer.flush(PATIENCE_S) == 0
     return words
 
 
@@ -146,7 +143,7 @@ def test_streams_counts_each_word_once_while_node_and_application_are_killed(
     for future in admin.create_topics(
         [NewTopic(name, PARTITIONS, 1) for name in ("words", "counted")]
     ).values():
-        future.result(20)
+        future.result(PATIENCE_S)
     settings = {"bootstrap.servers": node.bootstrap, "enable.idempotence": True, "log_level": 0}
     producer = Producer({**settings, "reconnect.backoff.max.ms": 200})
     rng = Random(1)

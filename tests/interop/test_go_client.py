@@ -15,8 +15,6 @@ import pytest
 
 from interop import jvm
 
-pytestmark = pytest.mark.timeout(300)
-
 SOURCE = Path(__file__).parent / "clients" / "franz"
 
 
@@ -57,7 +55,7 @@ def test_franz_go(bootstrap: str, program: Path) -> None:
         [str(program), bootstrap, uuid.uuid4().hex[:8]],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
     passed = [json.loads(line)["passed"] for line in done.stdout.splitlines()]

@@ -3,7 +3,8 @@
 import asyncio
 import random
 
-from interop.grpc_ends import HOST, free_port
+from interop.cluster import PATIENCE_S, free_ports
+from interop.grpc_ends import HOST
 from odradek.broker.internal_server import InternalServer
 from odradek.broker.server import FlushingSyncer, LoopTimers, RealClock
 from odradek.controller.controller_node import MetadataQuorum
@@ -15,8 +16,6 @@ from odradek.storage.real_disk import ThreadSyncer
 from odradek.wire.errors import ErrorCode
 from unit.controller.controller_harness import CLUSTER, registration
 from unit.controller.test_metadata_quorum import DIR, Config
-
-WAIT_S = 30
 
 
 class Node:
@@ -78,7 +77,7 @@ class Node:
     def ask(self, request):
         response = self._loop.create_future()
         self.quorum.handle(request, request.MAX_VERSION, RealClock().monotonic_ms(), response.set_result)
-        return asyncio.wait_for(response, WAIT_S)
+        return asyncio.wait_for(response, PATIENCE_S)
 
     async def vanish(self):
         """As if the process were gone: nothing is said, no timer fires, nobody listens."""
@@ -90,7 +89,7 @@ class Node:
 
 
 async def until(changed, condition):
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             changed.clear()
             await changed.wait()
@@ -100,7 +99,7 @@ async def elects_answers_and_replaces_its_leader():
     trouble = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: trouble.append(context))
     changed = asyncio.Event()
-    addresses = {node_id: free_port() for node_id in (1, 2, 3)}
+    addresses = dict(zip((1, 2, 3), free_ports(3), strict=True))
     nodes = [Node(node_id, port, addresses, changed) for node_id, port in addresses.items()]
     for node in nodes:
         await node.start()

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from interop.cluster import free_ports
 from interop.grpc_ends import (
     HOST,
     SETTINGS,
@@ -18,7 +19,6 @@ from interop.grpc_ends import (
     down,
     fetch,
     fetch_answer,
-    free_port,
     identity,
     on_the_loop,
     up,
@@ -403,7 +403,7 @@ async def test_a_process_that_accepts_and_says_nothing_is_not_refused(ends):
         await reader.read()
         writer.close()
 
-    port = free_port()
+    port = free_ports(1)[0]
     server = await asyncio.start_server(silent, HOST, port)
     one = await ends.start(1, settings=replace(SETTINGS, handshake_timeout_ms=100))
     one.net.set_controller(2, HOST, port)
@@ -437,7 +437,7 @@ class Link:
     """A connection to a node that can go silent, as behind a broken switch: nothing arrives, nothing is refused."""
 
     def __init__(self, to_port):
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self._to_port = to_port
         self._open = asyncio.Event()
         self._open.set()

@@ -11,8 +11,6 @@ import pytest
 
 from interop import jvm
 
-pytestmark = pytest.mark.timeout(180)
-
 SOURCE = Path(__file__).parent / "clients" / "StockClient.java"
 SCENARIOS = ("codecs", "fields", "large", "group", "transactions", "admin")
 
@@ -42,6 +40,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_java_client(bootstrap: str, program: list[str]) -> None:
     """One JVM for all scenarios: starting it takes longer than they do."""
     command = [*program, bootstrap, uuid.uuid4().hex[:8], *SCENARIOS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     passed = [json.loads(line)["passed"] for line in done.stdout.splitlines()]
     assert (passed, done.returncode) == (list(SCENARIOS), 0), done.stderr[-3000:]

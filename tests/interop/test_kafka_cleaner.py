@@ -6,7 +6,6 @@ Needs a JVM and Kafka's jars (see real_kafka.py); skips naming what is missing.
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from random import Random
 import pytest
 
 from interop import real_kafka
+from interop.cluster import PATIENCE_S, free_ports
 from odradek.storage.batch import scan_batches
 from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
@@ -33,15 +33,7 @@ HEADER_OF_THIS_CLEANING = {"crc": 0, "length": 0, "base_timestamp": 0}
 @pytest.fixture
 def kafka(tmp_path: Path) -> Iterator[real_kafka.RealKafka]:
     """With its cleaner off."""
-    with socket.socket() as first, socket.socket() as second:
-        for probe in (first, second):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        first.bind(("localhost", 0))
-        port: int = first.getsockname()[1]
-        try:
-            second.bind(("localhost", port + 1))
-        except OSError:
-            pytest.skip(f"port {port + 1} is taken")
+    port, _ = free_ports(2)
     settings = {
         "log.cleaner.enable": "false",
         "log.segment.bytes": str(SEGMENT_BYTES),
@@ -98,7 +90,7 @@ def create_topic(bootstrap: str) -> None:
     admin.close()
 
 
-def await_cleaning(kafka: real_kafka.RealKafka, timeout_s: float = 60.0) -> int:
+def await_cleaning(kafka: real_kafka.RealKafka, timeout_s: float = PATIENCE_S) -> int:
     """The offset below which Kafka has cleaned."""
     checkpoint = kafka.directory / "data" / "cleaner-offset-checkpoint"
     deadline = time.monotonic() + timeout_s

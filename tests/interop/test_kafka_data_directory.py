@@ -18,14 +18,14 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from interop import real_kafka
-from interop.cluster import Node, eventually, free_ports, tool, unique
+from interop.cluster import PATIENCE_S, Node, eventually, free_ports, tool, unique
 from odradek.storage.log import Log
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import StepSyncer
 from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import read_records
 
-pytestmark = [pytest.mark.usefixtures("kafka_tools"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.usefixtures("kafka_tools")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 PLAIN, COMPACTED = "orders", "addresses"
 COMMITTED = 17
@@ -56,7 +56,7 @@ def read(bootstrap: str, isolation: str) -> dict[tuple[str, int], Seen]:
         }
     )
     found: dict[tuple[str, int], Seen] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     for topic, partition in ((PLAIN, 0), (PLAIN, 1), (COMPACTED, 0)):
         consumer.assign([TopicPartition(topic, partition, 0)])
         seen = found[topic, partition] = []
@@ -93,7 +93,7 @@ def fill(bootstrap: str) -> None:
         for number in range(40):
             plain.produce(PLAIN, key=b"k%d" % number, value=rng.randbytes(1500) * 2, partition=number % 2)
             if number % 5 == 4:
-                plain.flush(20)
+                plain.flush(PATIENCE_S)
     transactional = KafkaProducer(transactional_id="billing", **common)
     transactional.init_transactions()
     for number in range(6):
@@ -133,12 +133,14 @@ def kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafkas]:
         "log.segment.bytes": "1048576", "log.index.size.max.bytes": "65536", "log.cleaner.backoff.ms": "200",
         "offsets.topic.num.partitions": "3", "transaction.state.log.num.partitions": "3",
     }  # fmt: skip
-    kafka = real_kafka.RealKafka(root / "kafka", free_ports(1)[0], settings=settings)
-    kafka.start(timeout=120)
+    kafka = real_kafka.RealKafka(root / "kafka", free_ports(2)[0], settings=settings)
+    kafka.start()
     try:
         fill(kafka.bootstrap)
         data = kafka.directory / "data"
-        eventually(lambda: is_cleaned(data), 60, "Kafka's cleaner has not come to the topic", every_s=0.2)
+        eventually(
+            lambda: is_cleaned(data), PATIENCE_S, "Kafka's cleaner has not come to the topic", every_s=0.2
+        )
         found = Kafkas(
             data,
             root / "killed",
@@ -229,7 +231,7 @@ def test_a_node_serves_a_directory_that_it_has_adopted(kafkas: Kafkas, tmp_path:
         producer = KafkaProducer(bootstrap_servers=node.bootstrap, transactional_id="billing", acks="all")
         producer.init_transactions()
         producer.begin_transaction()
-        sent = producer.send(PLAIN, value=b"ours", partition=0).get(20)
+        sent = producer.send(PLAIN, value=b"ours", partition=0).get(PATIENCE_S)
         producer.commit_transaction()
         producer.close()
         assert sent.offset > kafkas.everything[PLAIN, 0][-1][0]

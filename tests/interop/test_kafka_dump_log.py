@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -15,6 +14,7 @@ from random import Random
 import pytest
 
 from interop import real_kafka
+from interop.cluster import free_ports
 from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
@@ -156,15 +156,7 @@ def reopened(log: Log) -> Log:
 @pytest.fixture
 def port() -> int:
     """The first of two neighbouring free ports."""
-    for candidate in range(19700, 19800, 2):
-        try:
-            for number in (candidate, candidate + 1):
-                with socket.socket() as probe:
-                    probe.bind(("localhost", number))
-        except OSError:
-            continue
-        return candidate
-    pytest.skip("no free port between 19700 and 19800")
+    return free_ports(2)[0]
 
 
 @pytest.fixture

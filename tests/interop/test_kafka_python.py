@@ -17,9 +17,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import MessageSizeTooLargeError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from kafka.structs import OffsetAndMetadata
 
-from interop.cluster import eventually, unique
-
-pytestmark = pytest.mark.timeout(60)
+from interop.cluster import PATIENCE_S, eventually, unique
 
 CreateTopic = Callable[..., str]
 
@@ -34,7 +32,7 @@ def admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
 def read(bootstrap: str, topic: str, count: int, **settings: Any) -> list[Any]:
     """`count` records of a topic from its beginning, without a group."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
-    parts = eventually(lambda: consumer.partitions_for_topic(topic), 10, f"{topic} is unknown")
+    parts = eventually(lambda: consumer.partitions_for_topic(topic), PATIENCE_S, f"{topic} is unknown")
     consumer.assign([TopicPartition(topic, part) for part in parts])
     try:
         return poll(consumer, count)
@@ -42,7 +40,7 @@ def read(bootstrap: str, topic: str, count: int, **settings: Any) -> list[Any]:
         consumer.close()
 
 
-def poll(consumer: KafkaConsumer, count: int, timeout_s: float = 20.0) -> list[Any]:
+def poll(consumer: KafkaConsumer, count: int, timeout_s: float = PATIENCE_S) -> list[Any]:
     """At least `count` records from `poll`."""
     records: list[Any] = []
     deadline = time.monotonic() + timeout_s
@@ -101,7 +99,7 @@ def test_each_level_of_acknowledgement(bootstrap: str, new_topic: CreateTopic, a
     producer = KafkaProducer(bootstrap_servers=bootstrap, acks=acks)
     futures = [producer.send(topic, b"%d" % number) for number in range(50)]
     producer.flush()
-    offsets = [future.get(10).offset for future in futures]
+    offsets = [future.get(PATIENCE_S).offset for future in futures]
     producer.close()
     if acks != 0:  # without acknowledgement the client makes offsets up
         assert offsets == list(range(50))
@@ -142,7 +140,7 @@ def test_a_compacted_topic_refuses_records_without_key(bootstrap: str, new_topic
     topic = new_topic("compacted", 1, **{"cleanup.policy": "compact"})
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     with pytest.raises(Exception, match=r"InvalidRecord|CorruptRecord|invalid"):
-        producer.send(topic, b"no key").get(10)
+        producer.send(topic, b"no key").get(PATIENCE_S)
     producer.close()
 
 
@@ -151,10 +149,10 @@ def test_records_of_a_megabyte_and_one_that_is_too_large(bootstrap: str, new_top
     # The client gives up a whole idempotent session for one refused batch, so this one has none.
     producer = KafkaProducer(bootstrap_servers=bootstrap, max_request_size=4 << 20, enable_idempotence=False)
     body = os.urandom(1_000_000)
-    assert producer.send(topic, body).get(10).offset == 0
+    assert producer.send(topic, body).get(PATIENCE_S).offset == 0
     with pytest.raises(MessageSizeTooLargeError):
-        producer.send(topic, os.urandom(1_100_000)).get(10)
-    assert producer.send(topic, b"after").get(10).offset == 1
+        producer.send(topic, os.urandom(1_100_000)).get(PATIENCE_S)
+    assert producer.send(topic, b"after").get(PATIENCE_S).offset == 1
     producer.close()
     assert [record.value for record in read(bootstrap, topic, 2)] == [body, b"after"]
 
@@ -202,7 +200,7 @@ def test_log_append_time(bootstrap: str, new_topic: CreateTopic) -> None:
     topic = new_topic("stamped", 1, **{"message.timestamp.type": "LogAppendTime"})
     before = int(time.time() * 1000)
     producer = KafkaProducer(bootstrap_servers=bootstrap)
-    assert producer.send(topic, b"v", timestamp_ms=before - 3_600_000).get(10).timestamp >= before
+    assert producer.send(topic, b"v", timestamp_ms=before - 3_600_000).get(PATIENCE_S).timestamp >= before
     producer.close()
     record = read(bootstrap, topic, 1)[0]
     assert record.timestamp_type == 1
@@ -210,19 +208,22 @@ def test_log_append_time(bootstrap: str, new_topic: CreateTopic) -> None:
 
 
 def test_a_waiting_fetch_answers_when_data_comes(bootstrap: str, new_topic: CreateTopic) -> None:
-    """The broker may wait as long as the reader does, so an answer that only comes with the limit is too late."""
+    """The broker may wait longer than the reader does: an answer that only comes with the limit is too late."""
     topic = new_topic("longpoll")
     got: list[Any] = []
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, fetch_max_wait_ms=25_000, auto_offset_reset="earliest"
+        bootstrap_servers=bootstrap,
+        fetch_max_wait_ms=200_000,
+        request_timeout_ms=240_000,
+        auto_offset_reset="earliest",
     )
     consumer.assign([TopicPartition(topic, 0)])
     reader = threading.Thread(target=lambda: got.extend(poll(consumer, 1)))
     reader.start()
     producer = KafkaProducer(bootstrap_servers=bootstrap)
-    producer.send(topic, b"news").get(10)
+    producer.send(topic, b"news").get(PATIENCE_S)
     producer.close()
-    reader.join(20)
+    reader.join(PATIENCE_S)
     assert [record.value for record in got] == [b"news"]
     consumer.close()
 
@@ -230,16 +231,17 @@ def test_a_waiting_fetch_answers_when_data_comes(bootstrap: str, new_topic: Crea
 def test_min_bytes_holds_a_fetch_back(bootstrap: str, new_topic: CreateTopic) -> None:
     topic = new_topic("minbytes")
     producer = KafkaProducer(bootstrap_servers=bootstrap)
-    producer.send(topic, b"x" * 100).get(10)
+    producer.send(topic, b"x" * 100).get(PATIENCE_S)
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
         fetch_min_bytes=5_000,
-        fetch_max_wait_ms=25_000,
+        fetch_max_wait_ms=200_000,
+        request_timeout_ms=240_000,
         auto_offset_reset="earliest",
     )
     consumer.assign([TopicPartition(topic, 0)])
     assert consumer.poll(timeout_ms=700) == {}
-    producer.send(topic, b"y" * 6_000).get(10)
+    producer.send(topic, b"y" * 6_000).get(PATIENCE_S)
     assert len(poll(consumer, 2)) == 2
     producer.close()
     consumer.close()
@@ -273,7 +275,7 @@ class Member(threading.Thread):
     def leave(self) -> None:
         """Close the consumer, which leaves the group."""
         self._leave.set()
-        self.join(20)
+        self.join(PATIENCE_S)
 
 
 def share(members: list[Member], partitions: int) -> bool:
@@ -290,14 +292,14 @@ def test_three_members_share_and_take_over_when_one_leaves(
     assignor = RangePartitionAssignor if strategy == "eager" else CooperativeStickyAssignor
     topic, group = new_topic("shared", 6), unique("group")
     members = [Member(bootstrap, topic, group, partition_assignment_strategy=[assignor]) for _ in range(3)]
-    eventually(lambda: share(members, 6), 20, "three members did not share six partitions")
+    eventually(lambda: share(members, 6), PATIENCE_S, "three members did not share six partitions")
     members[2].leave()
-    eventually(lambda: share(members[:2], 6), 20, "two members did not take over")
+    eventually(lambda: share(members[:2], 6), PATIENCE_S, "two members did not take over")
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     for number in range(60):
         producer.send(topic, b"%d" % number, partition=number % 6)
     producer.close()
-    eventually(lambda: sum(len(member.values) for member in members) >= 60, 20, "records are missing")
+    eventually(lambda: sum(len(member.values) for member in members) >= 60, PATIENCE_S, "records are missing")
     for member in members[:2]:
         member.leave()
     values = sorted(int(value) for member in members for value in member.values)
@@ -327,12 +329,12 @@ def test_topics_through_the_admin_client(bootstrap: str, admin: KafkaAdminClient
 
     wanted = {"retention.ms": "120000", "cleanup.policy": "compact"}
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
-    eventually(lambda: overrides() == wanted, 10, "the configs did not change")
+    eventually(lambda: overrides() == wanted, PATIENCE_S, "the configs did not change")
     admin.reset_configs([ConfigResource(ConfigResourceType.TOPIC, topic, ["cleanup.policy"])])
-    eventually(lambda: overrides() == {"retention.ms": "120000"}, 10, "the config was not reset")
+    eventually(lambda: overrides() == {"retention.ms": "120000"}, PATIENCE_S, "the config was not reset")
 
     admin.delete_topics([topic])
-    eventually(lambda: topic not in admin.list_topics(), 10, "the topic is still listed")
+    eventually(lambda: topic not in admin.list_topics(), PATIENCE_S, "the topic is still listed")
     with pytest.raises(UnknownTopicOrPartitionError):
         admin.delete_topics([topic])
 

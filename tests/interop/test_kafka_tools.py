@@ -18,10 +18,8 @@ from confluent_kafka import Producer
 from kafka import KafkaConsumer, KafkaProducer
 
 from interop import jvm
-from interop.cluster import eventually, tool, unique
+from interop.cluster import PATIENCE_S, eventually, tool, unique
 from odradek.cli.main import main as odradek
-
-pytestmark = pytest.mark.timeout(120)
 
 SOURCE = Path(__file__).parent / "clients" / "KafkaTools.java"
 CLASSES = {
@@ -171,13 +169,13 @@ def test_each_creates_what_the_other_describes_and_deletes(kafkas: KafkaTools, b
             lambda other=other, topic=topic: (
                 "PartitionCount: 3" in other("topics", *at, "--describe", "--topic", topic)[1]
             ),
-            10,
+            PATIENCE_S,
             "three partitions did not show",
         )
         assert other("topics", *at, "--delete", "--topic", topic) == (0, "")
         eventually(
             lambda one=one, topic=topic: topic not in one("topics", *at, "--list")[1],
-            10,
+            PATIENCE_S,
             "the topic is still listed",
         )
 
@@ -224,7 +222,7 @@ def test_consumer_groups_with_a_member(kafkas: KafkaTools, bootstrap: str, order
         consumer.poll(timeout_ms=200)
         return len(consumer.assignment()) == 3
 
-    eventually(ready, 20, "the member got no partitions")
+    eventually(ready, PATIENCE_S, "the member got no partitions")
     consumer.commit()
     for args in (
         ("--describe", "--group", name),
@@ -339,14 +337,19 @@ def test_features(kafkas: KafkaTools, bootstrap: str) -> None:
 def transaction(bootstrap: str, topic: str, transactional_id: str, *, commit: bool) -> Producer:
     """One with a record in partition 0, committed or left open."""
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "transactional.id": transactional_id, "log_level": 0}
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": 600_000,
+            "log_level": 0,
+        }
     )
-    producer.init_transactions(30)
+    producer.init_transactions(PATIENCE_S)
     producer.begin_transaction()
     producer.produce(topic, b"value", partition=0)
-    producer.flush(30)
+    producer.flush(PATIENCE_S)
     if commit:
-        producer.commit_transaction(30)
+        producer.commit_transaction(PATIENCE_S)
     return producer
 
 

@@ -11,12 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
-from interop.cluster import unique
+from interop.cluster import PATIENCE_S, unique
 
-pytestmark = [
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
 
 CreateTopic = Callable[..., str]
 
@@ -24,7 +21,7 @@ CreateTopic = Callable[..., str]
 def kcat(bootstrap: str, *args: str, stdin: bytes = b"") -> bytes:
     """What kcat prints."""
     done = subprocess.run(
-        ["kcat", "-b", bootstrap, *args], input=stdin, capture_output=True, timeout=40, check=False
+        ["kcat", "-b", bootstrap, *args], input=stdin, capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout

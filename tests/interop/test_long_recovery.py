@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.cluster import Node, eventually
+from interop.cluster import PATIENCE_S, Node, eventually
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.real_disk import RealDisk
@@ -19,7 +19,8 @@ from odradek.wire.records import simple_batch
 
 NOW = 1_700_000_000_000
 BYTES = 5 << 20
-LOGS = 40
+LOGS = 400
+"""The node is told to end as soon as it was seen to recover; that must not be over before."""
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ def node(tmp_path: Path) -> Node:
 def get(node: Node, path: str) -> tuple[int, str]:
     """(0, "") while nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://localhost:{node.metrics_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://localhost:{node.metrics_port}{path}", timeout=PATIENCE_S
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -75,7 +78,7 @@ def test_a_long_recovery_is_seen_and_can_be_ended(node: Node) -> None:
     try:
         metrics = eventually(
             lambda: "remainingsegmentstorecover{" in (text := get(node, "/metrics")[1]) and text,
-            20,
+            PATIENCE_S,
             "no metrics",
         )
         assert "kafka_server_kafkaserver_brokerstate 2.0" in metrics
@@ -83,7 +86,7 @@ def test_a_long_recovery_is_seen_and_can_be_ended(node: Node) -> None:
         status, body = get(node, "/startupz")
         assert (status, json.loads(body)["recovery"]["logs"]) == (503, LOGS)
         assert 0 < json.loads(body)["recovery"]["segmentsLeft"] <= LOGS
-        children = eventually(lambda: scanners(pid), 10, "nobody scans")
+        children = eventually(lambda: scanners(pid), PATIENCE_S, "nobody scans")
     finally:
         assert node.stop() == 0
     assert "stopped before all logs were recovered" in node.log

@@ -5,19 +5,18 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
-import pytest
 from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from interop.cluster import Node, eventually, port_is_open, unique
-
-pytestmark = pytest.mark.timeout(60)
+from interop.cluster import PATIENCE_S, Node, eventually, port_is_open, unique
 
 
 def get(node: Node, path: str) -> tuple[int, str]:
     """Status and body."""
     try:
-        with urllib.request.urlopen(f"http://localhost:{node.metrics_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://localhost:{node.metrics_port}{path}", timeout=PATIENCE_S
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -39,7 +38,9 @@ def value(node: Node, name: str, **labels: str) -> float:
 def start(node: Node) -> None:
     """Start the node and wait for its HTTP server, too, which opens after the clients' port."""
     node.start()
-    eventually(lambda: port_is_open(node.metrics_port), 10, "nothing listens on the port of the metrics")
+    eventually(
+        lambda: port_is_open(node.metrics_port), PATIENCE_S, "nothing listens on the port of the metrics"
+    )
 
 
 def test_traffic_shows_in_the_metrics(own_node: Node) -> None:
@@ -51,7 +52,7 @@ def test_traffic_shows_in_the_metrics(own_node: Node) -> None:
     producer.close()
     eventually(
         lambda: value(own_node, "kafka_server_brokertopicmetrics_messagesin_total", topic=topic) == 200,
-        10,
+        PATIENCE_S,
         "200 messages in did not show",
     )
     assert value(own_node, "kafka_server_brokertopicmetrics_bytesin_total", topic=topic) > 20_000
@@ -62,5 +63,5 @@ def test_traffic_shows_in_the_metrics(own_node: Node) -> None:
 def test_health_endpoints(own_node: Node) -> None:
     start(own_node)
     assert get(own_node, "/health/live")[0] == 200
-    eventually(lambda: get(own_node, "/health/ready")[0] == 200, 10, "the node is not ready")
+    eventually(lambda: get(own_node, "/health/ready")[0] == 200, PATIENCE_S, "the node is not ready")
     assert get(own_node, "/nothing")[0] == 404

@@ -14,8 +14,6 @@ import pytest
 
 from interop import jvm
 
-pytestmark = pytest.mark.timeout(180)
-
 PROGRAM = Path(__file__).parent / "clients" / "stock_client.mjs"
 PACKAGE = "kafkajs@2.2.4"
 
@@ -52,7 +50,7 @@ def test_kafkajs(bootstrap: str, modules: Path) -> None:
         ["node", str(PROGRAM), bootstrap, uuid.uuid4().hex[:8]],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
         env={**os.environ, "CLIENT_MODULES": str(modules), "KAFKAJS_NO_PARTITIONER_WARNING": "1"},
     )

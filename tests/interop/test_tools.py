@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from interop.cluster import ended, eventually, tool, unique
-
-pytestmark = pytest.mark.timeout(60)
+from interop.cluster import PATIENCE_S, ended, eventually, tool, unique
 
 CreateTopic = Callable[..., str]
 
@@ -83,13 +81,13 @@ def test_typed_lines_are_prompted_for_and_sent_at_once(bootstrap: str, new_topic
         return wanted in shown
 
     try:
-        eventually(lambda: screen(b">"), 10, "there is no prompt")
+        eventually(lambda: screen(b">"), PATIENCE_S, "there is no prompt")
         os.write(master, "grüß dich\n".encode())
         assert lines_of(reader, 1) == ["grüß dich".encode()]
         shown = shown.replace(b">", b"", 1)
-        eventually(lambda: screen(b">"), 10, "there is no second prompt")
+        eventually(lambda: screen(b">"), PATIENCE_S, "there is no second prompt")
         os.write(master, b"\x04")  # Ctrl-D
-        assert writer.wait(15) == 0
+        assert writer.wait(PATIENCE_S) == 0
     finally:
         ended([reader, writer])
         os.close(master)
@@ -105,7 +103,7 @@ def test_a_signal_ends_the_consumer_in_order(
     reader = start("console-consumer", "--topic", topic, "--from-beginning", "--group", group, *at)
     assert lines_of(reader, 3) == [b"a", b"b", b"c"]
     reader.send_signal(number)
-    _, said = reader.communicate(timeout=20)
+    _, said = reader.communicate(timeout=PATIENCE_S)
     assert (reader.returncode, said) == (128 + number, b"Processed a total of 3 messages\n")
     described = tool("consumer-groups", "--describe", "--group", group, *at)
     assert b"has no active members" in described.stderr
@@ -125,7 +123,7 @@ def test_the_consumer_ends_when_nobody_reads_it(bootstrap: str, new_topic: Creat
     assert lines_of(reader, 2) == [b"line 0", b"line 1"]
     assert reader.stdout is not None and reader.stderr is not None
     reader.stdout.close()
-    assert reader.wait(20) == 0
+    assert reader.wait(PATIENCE_S) == 0
     assert b"Unable to write to standard out, closing consumer.\n" in reader.stderr.read()
     ended([reader])
 

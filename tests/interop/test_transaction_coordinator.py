@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer
 from kafka import KafkaAdminClient
 
 from interop import jvm, real_kafka
-from interop.cluster import Node, eventually, tool
+from interop.cluster import PATIENCE_S, Node, eventually, tool
 from interop.transactional_writers import ConfluentWriter, JavaWriter, Writer
 from odradek.cli.main import main as odradek
 from odradek.wire.apis import ApiKey
@@ -26,8 +26,6 @@ from odradek.wire.messages.produce import (
     TopicProduceData,
 )
 from odradek.wire.records import simple_batch
-
-pytestmark = pytest.mark.timeout(150)
 
 TOPIC = "ledger"
 PARTITIONS = 3
@@ -59,7 +57,7 @@ def create(bootstrap: str, topic: str = TOPIC, partitions: int = PARTITIONS) -> 
     admin.close()
 
 
-def producer(bootstrap: str, transactional_id: str, timeout_ms: int = 60_000) -> Producer:
+def producer(bootstrap: str, transactional_id: str, timeout_ms: int = 600_000) -> Producer:
     made = Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -68,7 +66,7 @@ def producer(bootstrap: str, transactional_id: str, timeout_ms: int = 60_000) ->
             "log_level": 0,
         }
     )
-    made.init_transactions(30)
+    made.init_transactions(PATIENCE_S)
     return made
 
 
@@ -105,14 +103,14 @@ def test_a_second_producer_fences_the_first(bootstrap: str, new_topic: Callable[
     first = producer(bootstrap, topic)
     first.begin_transaction()
     first.produce(topic, b"of the first")
-    first.flush(30)
+    first.flush(PATIENCE_S)
     second = producer(bootstrap, topic)
     with pytest.raises(KafkaException) as failure:
-        first.commit_transaction(30)
+        first.commit_transaction(PATIENCE_S)
     assert failure.value.args[0].fatal()
     second.begin_transaction()
     second.produce(topic, b"of the second")
-    second.commit_transaction(30)
+    second.commit_transaction(PATIENCE_S)
     assert described(bootstrap, topic)["TransactionState"] == "CompleteCommit"
 
 
@@ -120,19 +118,21 @@ def test_a_transaction_past_its_timeout_is_aborted(own_node: Node) -> None:
     own_node.overrides = ("transaction.abort.timed.out.transaction.cleanup.interval.ms=200",)
     own_node.start()
     create(own_node.bootstrap)
-    slow = producer(own_node.bootstrap, "slow", timeout_ms=10_000)
-    slow.begin_transaction()
-    slow.produce(TOPIC, b"too late", partition=0)
-    slow.flush(30)
-    state = described(own_node.bootstrap, "slow")
-    assert (state["TransactionState"], state["TopicPartitions"]) == ("Ongoing", f"{TOPIC}-0")
+    patient = producer(own_node.bootstrap, "patient", timeout_ms=600_000)
+    slow = producer(own_node.bootstrap, "slow", timeout_ms=1_000)
+    for each in (patient, slow):
+        each.begin_transaction()
+        each.produce(TOPIC, b"too late", partition=0)
+        each.flush(PATIENCE_S)
     eventually(
         lambda: described(own_node.bootstrap, "slow")["TransactionState"] == "CompleteAbort",
-        40,
+        PATIENCE_S,
         "nobody aborts it",
     )
     with pytest.raises(KafkaException):
-        slow.commit_transaction(30)
+        slow.commit_transaction(PATIENCE_S)
+    state = described(own_node.bootstrap, "patient")
+    assert (state["TransactionState"], state["TopicPartitions"]) == ("Ongoing", f"{TOPIC}-0")
 
 
 def test_kafka_reads_the_log_of_transactions(own_node: Node, kafka_tools: None) -> None:
@@ -144,11 +144,11 @@ def test_kafka_reads_the_log_of_transactions(own_node: Node, kafka_tools: None) 
     for commit in (True, False):
         writer.begin_transaction()
         writer.produce(TOPIC, b"x", partition=1)
-        writer.flush(30)
+        writer.flush(PATIENCE_S)
         (writer.commit_transaction if commit else writer.abort_transaction)(30)
     eventually(
         lambda: described(own_node.bootstrap, "dumped")["TransactionState"] == "CompleteAbort",
-        20,
+        PATIENCE_S,
         "it does not end",
     )
     own_node.stop()
@@ -179,12 +179,12 @@ def test_levels_of_transaction_version(own_node: Node, capsys: pytest.CaptureFix
         one = producer(own_node.bootstrap, f"level-{level}")
         one.begin_transaction()
         one.produce(TOPIC, b"x", partition=0)
-        one.commit_transaction(30)
+        one.commit_transaction(PATIENCE_S)
     assert odradek([*at, "upgrade", "--feature", "transaction.version=2"]) == 0
     one = producer(own_node.bootstrap, "level-0")
     one.begin_transaction()
     one.produce(TOPIC, b"x", partition=0)
-    one.commit_transaction(30)
+    one.commit_transaction(PATIENCE_S)
 
 
 def hang(port: int, topic: str, producer_id: int, ago_ms: int) -> None:
@@ -200,7 +200,7 @@ def hang(port: int, topic: str, producer_id: int, ago_ms: int) -> None:
     )
     data = TopicProduceData(topic, partition_data=[PartitionProduceData(0, bytes(batch))])
     request = ProduceRequest("nobody", -1, 10_000, [data])
-    with socket.create_connection(("localhost", port), timeout=10) as connection:
+    with socket.create_connection(("localhost", port), timeout=PATIENCE_S) as connection:
         connection.sendall(encode_request(ApiKey.PRODUCE, 9, 1, "test", request.encode(9)))
         size = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
         frame = connection.recv(size, socket.MSG_WAITALL)
@@ -233,7 +233,7 @@ def test_force_terminate_aborts_what_is_open(bootstrap: str, new_topic: Callable
     open_one = producer(bootstrap, topic)
     open_one.begin_transaction()
     open_one.produce(topic, b"x")
-    open_one.flush(30)
+    open_one.flush(PATIENCE_S)
     done = tool(
         "transactions",
         "--bootstrap-server",
@@ -244,4 +244,4 @@ def test_force_terminate_aborts_what_is_open(bootstrap: str, new_topic: Callable
     )
     assert (done.returncode, done.stdout) == (0, b""), done.stderr.decode()
     with pytest.raises(KafkaException):
-        open_one.commit_transaction(30)
+        open_one.commit_transaction(PATIENCE_S)

@@ -14,9 +14,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from interop import jvm
-from interop.cluster import eventually
+from interop.cluster import PATIENCE_S, eventually
 
-PATIENCE_S = 60.0
 ABORT_EVERY = 5
 SOURCE = Path(__file__).parent / "clients" / "TransactionalClient.java"
 

@@ -9,12 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from deploy.engine import IMAGE, docker, free_ports
-from interop.cluster import eventually
+from deploy.engine import IMAGE, docker
+from interop.cluster import PATIENCE_S, eventually, free_ports
 from k8s.pods import Objects, Pod, write_secrets
 from odradek.cli.health import PROBES, NoProbesError, ask
 
-PATIENCE_S = 60.0
 HOST = "127.0.0.1"
 NODE_PORT = 31090
 
@@ -81,7 +80,7 @@ class ContainerPod:
         return self.run(self.pod.container["lifecycle"]["preStop"]["exec"]["command"])
 
     def pre_stop_says(self) -> str:
-        return "; ".join(json.loads(ask(HOST, self._metrics, PROBES["may-stop"], 5.0)[1])["reasons"])
+        return "; ".join(json.loads(ask(HOST, self._metrics, PROBES["may-stop"], PATIENCE_S)[1])["reasons"])
 
     def stop(self) -> int:
         """SIGTERM and the grace period; the exit code. The container is gone, the volume stays."""

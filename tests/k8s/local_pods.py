@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from integration.machines import free_base
-from interop.cluster import STOP_TIMEOUT_S, eventually
+from interop.cluster import PATIENCE_S, eventually
 from k8s.pods import Objects, Pod, write_secrets
 from odradek.cli.health import PROBES, NoProbesError, ask
-
-PATIENCE_S = 40.0
-
 
 HOST = "127.0.0.1"
 SVC = r"[-a-z]+\.\{POD_NAMESPACE\}\.svc\.cluster\.local"
@@ -95,7 +92,7 @@ class LocalPod:
         tool, *options = words
         moved = [OWN_HOST.sub(lambda found: f"{HOST}:{self.port(int(found[1]))}", word) for word in options]
         command = [sys.executable, "-m", "odradek.cli.main", tool, *moved]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     def start(self, **more: str) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -136,12 +133,12 @@ class LocalPod:
         """The hook, as the kubelet runs it in the container."""
         words = self.command(self.pod.container["lifecycle"]["preStop"]["exec"]["command"])
         return subprocess.run(
-            words, env=self.environment(), capture_output=True, text=True, timeout=90, check=False
+            words, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     def pre_stop_says(self) -> str:
         """What speaks against stopping it now; "" for nothing. The hook would wait."""
-        return "; ".join(json.loads(ask(HOST, self.port(9644), PROBES["may-stop"], 5.0)[1])["reasons"])
+        return "; ".join(json.loads(ask(HOST, self.port(9644), PROBES["may-stop"], PATIENCE_S)[1])["reasons"])
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -155,12 +152,12 @@ class LocalPod:
         if process is None:
             return 0
         process.send_signal(number)
-        return process.wait(STOP_TIMEOUT_S)
+        return process.wait(PATIENCE_S)
 
     def await_end(self) -> tuple[int, str]:
         """Of a process that cannot start: exit code and last line."""
         assert self._process is not None
-        code = self._process.wait(STOP_TIMEOUT_S)
+        code = self._process.wait(PATIENCE_S)
         self._process = None
         return code, self.log.strip().splitlines()[-1]
 

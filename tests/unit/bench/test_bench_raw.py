@@ -15,6 +15,7 @@ from bench.raw_frames import (
 )
 from bench.raw_latency import percentile
 
+from interop.cluster import PATIENCE_S
 from odradek.wire.apis import ApiKey
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.produce import ProduceRequest
@@ -30,7 +31,7 @@ def node(monkeypatch):
     ours, theirs = socket.socketpair()
     for module in (raw_produce, raw_fetch, raw_latency):
         monkeypatch.setattr(module, "connect", lambda _port: ours)
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE_S)
     yield theirs
     ours.close()
     theirs.close()

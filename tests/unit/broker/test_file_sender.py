@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from interop.cluster import PATIENCE_S
 from odradek.broker import file_sender
 from odradek.broker.file_sender import IS_SUPPORTED, FileSender, FileSenders
 from odradek.storage.real_disk import RealDisk
@@ -58,7 +59,7 @@ def run(body: Body, descriptors_max: int = 10) -> None:
     async def main() -> None:
         senders = FileSenders(asyncio.get_running_loop(), descriptors_max)
         try:
-            await asyncio.wait_for(body(senders), 20)
+            await asyncio.wait_for(body(senders), PATIENCE_S)
         finally:
             senders.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from interop.cluster import PATIENCE_S, free_ports
 from odradek.chaos.mesh import CLIENTS, Mesh, pairs_of
 from odradek.chaos.proxy import RETRANSMISSION_S, Proxies, Wire
 
@@ -63,16 +64,11 @@ def proxies() -> Iterator[Proxies]:
     found.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def connect(port: int) -> socket.socket:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=5)
+            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise
@@ -88,7 +84,7 @@ def receive(client: socket.socket, length: int) -> bytes:
 
 def refused(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -97,14 +93,14 @@ def refused(port: int) -> bool:
 
 
 def await_refused(port: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not refused(port):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_bytes_pass_and_the_end_too(echo: Echo, proxies: Proxies) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     proxies.add(port, lambda: echo.port, Wire(), Wire())
     data = random.Random(1).randbytes(3_000_000)
     with connect(port) as client:
@@ -116,7 +112,7 @@ def test_bytes_pass_and_the_end_too(echo: Echo, proxies: Proxies) -> None:
 
 
 def test_silence_one_way_holds_bytes_until_it_ends(echo: Echo, proxies: Proxies) -> None:
-    port, forth, back = free_port(), Wire(), Wire()
+    port, forth, back = free_ports(1)[0], Wire(), Wire()
     proxies.add(port, lambda: echo.port, forth, back)
     with connect(port) as client:
         client.sendall(b"a")
@@ -127,13 +123,13 @@ def test_silence_one_way_holds_bytes_until_it_ends(echo: Echo, proxies: Proxies)
             client.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 client.recv(1)
-            client.settimeout(5)
+            client.settimeout(PATIENCE_S)
             proxies.change(wire.heal)
             assert client.recv(1) == b"b"
 
 
 def test_delay(echo: Echo, proxies: Proxies) -> None:
-    port, forth, back = free_port(), Wire(), Wire()
+    port, forth, back = free_ports(1)[0], Wire(), Wire()
     forth.delay_s = back.delay_s = 0.1
     proxies.add(port, lambda: echo.port, forth, back)
     with connect(port) as client:
@@ -144,7 +140,7 @@ def test_delay(echo: Echo, proxies: Proxies) -> None:
 
 
 def test_bandwidth(echo: Echo, proxies: Proxies) -> None:
-    port, forth = free_port(), Wire()
+    port, forth = free_ports(1)[0], Wire()
     forth.bytes_per_s = 200_000
     proxies.add(port, lambda: echo.port, forth, Wire())
     data = bytes(100_000)
@@ -165,7 +161,7 @@ def test_loss_is_late_and_sometimes_the_end() -> None:
 
 
 def test_who_refuses_is_refused_for_and_who_comes_back_is_reached(proxies: Proxies) -> None:
-    port, target = free_port(), free_port()
+    port, target = free_ports(2)
     proxies.add(port, lambda: target, Wire(), Wire())
     assert refused(port)
     echo = Echo(target)
@@ -182,7 +178,7 @@ def test_who_refuses_is_refused_for_and_who_comes_back_is_reached(proxies: Proxi
 
 
 def test_a_connection_to_who_is_gone_breaks(echo: Echo, proxies: Proxies) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     proxies.add(port, lambda: echo.port, Wire(), Wire())
     with connect(port) as client:
         client.sendall(b"a")
@@ -193,7 +189,7 @@ def test_a_connection_to_who_is_gone_breaks(echo: Echo, proxies: Proxies) -> Non
 
 
 def test_a_mesh_has_a_way_for_each_pair_and_for_clients(echo: Echo) -> None:
-    mesh = Mesh((1, 2), free_port(), lambda node: echo.port if node == 2 else None, {2: echo.port})
+    mesh = Mesh((1, 2), free_ports(1)[0], lambda node: echo.port if node == 2 else None, {2: echo.port})
     try:
         with connect(mesh.peers[1, 2]) as peer, connect(mesh.clients[2]) as client:
             mesh.silence([(1, 2)])
@@ -204,7 +200,7 @@ def test_a_mesh_has_a_way_for_each_pair_and_for_clients(echo: Echo) -> None:
             with pytest.raises(TimeoutError):
                 peer.recv(1)
             mesh.heal()
-            peer.settimeout(5)
+            peer.settimeout(PATIENCE_S)
             assert peer.recv(1) == b"a"
     finally:
         mesh.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interop.cluster import PATIENCE_S, eventually
 from odradek.chaos import lives as lives_module
 from odradek.chaos.lives import Lives, _Life
 
@@ -40,10 +41,7 @@ def stubborn() -> subprocess.Popen[bytes]:
 def test_a_zombie_that_does_not_go_when_told_is_killed_in_the_end(lives: Lives) -> None:
     process = stubborn()
     lives._zombies.append(_Life(process, 0.0, wakes=time.monotonic()))
-    deadline = time.monotonic() + 10
-    while lives._zombies:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not lives._zombies, PATIENCE_S, "the zombie was not woken")
     lives.finish()
     assert process.poll() == -9
     assert lives.trouble == ["a zombie did not come to its end"]
@@ -64,11 +62,12 @@ def test_who_is_abandoned_is_killed_at_once(lives: Lives) -> None:
         lives._current["writer-0"] = _Life(process, time.monotonic() + 60)
         lives._zombies.append(_Life(zombie, 0.0, wakes=time.monotonic() + 60))
     lives.abandon()
-    lives.join(10)
+    lives.join(PATIENCE_S)
     assert process.poll() == zombie.poll() == -9
 
 
-def test_a_frozen_client_goes_on_and_ends(lives: Lives) -> None:
+def test_a_frozen_client_goes_on_and_ends(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lives_module, "STOP_S", PATIENCE_S)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with lives._lock:
         lives._current["writer-0"] = _Life(process, time.monotonic() + 60)
