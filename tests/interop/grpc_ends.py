@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from unittest import mock
 
 from interop.cluster import PATIENCE_S, free_ports
+from odradek.broker import internal_server
 from odradek.broker.internal_server import InternalServer
 from odradek.metadata.delta import MetadataDelta
 from odradek.metadata.image import BrokerImage, MetadataImage
@@ -20,13 +22,21 @@ from odradek.wire.records import simple_batch
 HOST = "127.0.0.1"
 WAIT_S = PATIENCE_S
 SETTINGS = RpcSettings(
-    handshake_timeout_ms=5_000,
-    keepalive_ms=5_000,
-    keepalive_timeout_ms=10_000,
-    bulk_keepalive_timeout_ms=10_000,
+    handshake_timeout_ms=60_000,
+    keepalive_ms=60_000,
+    keepalive_timeout_ms=60_000,
+    bulk_keepalive_timeout_ms=60_000,
+    ask_timeout_ms=60_000,
     mismatch_backoff_ms=100,
 )
 """A loaded machine is not a dead peer."""
+
+
+@contextlib.contextmanager
+def time_to_stop():
+    """A process that ends leaves to the system what its node has not closed in time. Here no process ends."""
+    with mock.patch.object(internal_server, "STOP_S_MAX", PATIENCE_S):
+        yield
 
 
 def identity(node_id, *, cluster="cluster", directory=None):
@@ -165,7 +175,7 @@ def on_the_loop(test):
         assert not [task for task in others if "odradek" in repr(task.get_coro())], "a task was left behind"
 
     def wrapped():
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with time_to_stop(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(asyncio.wait_for(run(), 2 * PATIENCE_S))
 
     wrapped.__name__, wrapped.__doc__ = test.__name__, test.__doc__

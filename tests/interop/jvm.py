@@ -22,6 +22,10 @@ LOGGER = "org.slf4j:slf4j-simple:1.7.36"
 FETCH_TIMEOUT_S = 200
 
 
+_unreachable: list[str] = []
+"""Why jars could not be fetched: what is not to be had is not asked for again by every test."""
+
+
 class Unavailable(RuntimeError):  # noqa: N818 - a reason to skip, not a failure
     """What a test needs is not on this machine; the text says what, and is the reason to skip."""
 
@@ -63,7 +67,13 @@ def jars(*coordinates: str, transitive: bool = True) -> list[Path]:
     key = hashlib.sha256(repr((sorted(coordinates), transitive)).encode()).hexdigest()[:16]
     folder = cache_dir() / f"jars-{key}"
     if not folder.is_dir():
-        fetch(coordinates, folder, transitive)
+        if _unreachable:
+            raise Unavailable(_unreachable[0])
+        try:
+            fetch(coordinates, folder, transitive)
+        except Unavailable as missing:
+            _unreachable.append(str(missing))
+            raise
     return sorted(folder.glob("*.jar"))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from interop.cluster import PATIENCE_S, free_ports
-from interop.grpc_ends import HOST
+from interop.grpc_ends import HOST, time_to_stop
 from odradek.broker.internal_server import InternalServer
 from odradek.broker.server import FlushingSyncer, LoopTimers, RealClock
 from odradek.controller.controller_node import MetadataQuorum
@@ -59,7 +59,7 @@ class Node:
             rng=random.Random(self.id),
             node_id=self.id,
             cluster_id=CLUSTER,
-            config=Config(),
+            config=Config(controller_quorum_fetch_timeout_ms=2_000),
             directory_id=directory,
             voters=voters,
             transport=self.net.raft,
@@ -108,6 +108,7 @@ async def elects_answers_and_replaces_its_leader():
         assert response.error_code == ErrorCode.NONE
     await until(changed, lambda: all(sorted(node.quorum.image.brokers) == [1, 2, 3] for node in nodes))
 
+    await until(changed, lambda: sum(node.quorum.controller.active for node in nodes) == 1)
     [leader] = [node for node in nodes if node.quorum.controller.active]
     others = [node for node in nodes if node is not leader]
     await leader.vanish()
@@ -116,7 +117,8 @@ async def elects_answers_and_replaces_its_leader():
         response = await node.ask(registration(10 + node.id))
         assert response.error_code == ErrorCode.NONE
     await until(changed, lambda: all(len(node.quorum.image.brokers) == 5 for node in others))
-    assert {node.quorum.image.controller_id for node in others} < {node.id for node in others}
+    await until(changed, lambda: len({node.quorum.image.controller_id for node in others}) == 1)
+    assert others[0].quorum.image.controller_id in {node.id for node in others}
     for node in others:
         node.quorum.close()
         await node.vanish()
@@ -127,5 +129,5 @@ async def elects_answers_and_replaces_its_leader():
 def test_a_quorum_elects_answers_everywhere_and_replaces_a_leader_that_is_gone():
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with time_to_stop(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(elects_answers_and_replaces_its_leader())

@@ -416,7 +416,7 @@ async def test_a_process_that_accepts_and_says_nothing_is_not_refused(ends):
 
 @on_the_loop
 async def test_a_connection_that_has_gone_silent_is_given_up_and_made_anew(ends):
-    quick = replace(SETTINGS, keepalive_ms=300, keepalive_timeout_ms=1_500, bulk_keepalive_timeout_ms=1_500)
+    quick = replace(SETTINGS, keepalive_ms=300, keepalive_timeout_ms=4_000, bulk_keepalive_timeout_ms=4_000)
     one, two = await ends.start(1, settings=quick), await ends.start(2)
     async with Link(two.port) as link:
         one.knows(End(2, link.port))
@@ -496,13 +496,12 @@ async def test_raft_drops_its_oldest_messages_for_a_peer_that_does_not_take_them
 
 @on_the_loop
 async def test_what_was_said_last_arrives_before_a_node_stops(ends):
-    one, two = await ends.pair()
+    one, two = await ends.start(1, settings=replace(SETTINGS, stop_ms=60_000)), await ends.start(2)
+    one.knows(two)
     one.send(two, vote())
     await two.messages.first()
     one.send(two, m.EndQuorumEpochRequest(ReplicaKey(0), 1, 9, ()))
-    began = asyncio.get_running_loop().time()
     await one.net.stop()
-    assert asyncio.get_running_loop().time() - began < 5
     (_, last) = await two.messages.first(2)
     assert isinstance(last, m.EndQuorumEpochRequest)
 
