@@ -216,14 +216,14 @@ def append_record(
 ) -> None:
     """Append the bytes of one record."""
     parts = [
-        b"\0",
-        varint(timestamp_delta),
-        varint(offset_delta),
+        b"\0\0\0"
+        if not (timestamp_delta or offset_delta)
+        else b"\0" + varint(timestamp_delta) + varint(offset_delta),
         b"\1" if key is None else varint(len(key)),
         key or b"",
         b"\1" if value is None else varint(len(value)),
         value or b"",
-        varint(len(headers)),
+        varint(len(headers)) if headers else b"\0",
     ]
     for name, content in headers:
         raw = name.encode("utf-8", "surrogateescape")

@@ -347,16 +347,32 @@ def simple_batch(
     control: bool = False,
 ) -> bytearray:
     """Build a sealed batch of (key, value) pairs with consecutive offsets and one timestamp (ms)."""
-    return build_batch(
-        [Record(offset, timestamp, key, value) for offset, (key, value) in enumerate(items, base_offset)],
-        codec=codec,
-        leader_epoch=leader_epoch,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        base_sequence=base_sequence,
-        transactional=transactional,
-        control=control,
+    assert items, "a batch has at least one record"
+    batch = bytearray(HEADER_SIZE)
+    body = batch if codec is Codec.NONE else bytearray()
+    for delta, (key, value) in enumerate(items):
+        append_record(body, delta, 0, key, value)
+    if codec is not Codec.NONE:
+        batch += compress(codec, body)
+    HEADER.pack_into(
+        batch,
+        0,
+        base_offset,
+        len(batch) - LOG_OVERHEAD,
+        leader_epoch,
+        MAGIC,
+        0,
+        codec | (TRANSACTIONAL_FLAG if transactional else 0) | (CONTROL_FLAG if control else 0),
+        len(items) - 1,
+        timestamp,
+        timestamp,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        len(items),
     )
+    seal(batch)
+    return batch
 
 
 def seal(batch: bytearray) -> None:

@@ -20,9 +20,12 @@ from odradek.storage.batch import SEQUENCE_MAX
 from odradek.storage.txn_index import AbortedTxn
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import (
+    CODEC_MASK,
     CONTROL_FLAG,
+    HEADER_SIZE,
     TRANSACTIONAL_FLAG,
     BatchHeader,
+    ControlType,
     EndTxnMarker,
     parse_end_txn_marker,
     read_records,
@@ -41,6 +44,13 @@ _ENDED_MAGIC = b"ended"
 _ENDED = Struct(">qq")
 _ABORTED_MAGIC = b"abort"
 _ABORTED = Struct(">q")
+_MARKER = Struct(">5shhBhiB").unpack_from
+"""Behind the header: what comes before the key, its version and type; the value's length, version, coordinator epoch;
+the number of headers.
+"""
+_MARKER_SIZE = HEADER_SIZE + 17
+_MARKER_FRAME = (b"\x20\0\0\0\x08", 0, 12, 0, 0)
+"""16 bytes, no attributes nor deltas, a key of 4 bytes of version 0; a value of 6 bytes of version 0; no headers."""
 _MARKER_BYTES_MAX = 4096
 """Bound on the records of a batch that ends a transaction, decompressed."""
 
@@ -214,10 +224,14 @@ class ProducerStates:
         entry.add(header.producer_epoch, header.base_sequence, header.last_sequence, base_offset, last,
                   header.max_timestamp)  # fmt: skip
         if header.attributes & TRANSACTIONAL_FLAG and entry.transaction_start < 0:
-            entry.transaction_start = base_offset
-            self.ongoing[producer_id] = base_offset
-            self.verifying.pop(producer_id, None)
+            self.begin_transaction(entry, base_offset)
         return None
+
+    def begin_transaction(self, entry: ProducerEntry, offset: int) -> None:
+        """The producer's first batch of a transaction is at `offset`."""
+        entry.transaction_start = offset
+        self.ongoing[entry.producer_id] = offset
+        self.verifying.pop(entry.producer_id, None)
 
     def _end(
         self, entry: ProducerEntry, header: BatchHeader, offset: int, batch: Buffer
@@ -385,6 +399,11 @@ def _section(data: bytes, at: int, magic: bytes, entry: Struct) -> int:
 
 def end_transaction_marker(header: BatchHeader, batch: Buffer) -> EndTxnMarker | None:
     """What a control batch ends; None for other control records."""
+    if header.count == 1 and not header.attributes & CODEC_MASK and len(batch) == _MARKER_SIZE:
+        # As we and Kafka write it: read at once, in a tenth of the time.
+        head, key_version, kind, between, value_version, epoch, end = _MARKER(batch, HEADER_SIZE)
+        if (head, key_version, between, value_version, end) == _MARKER_FRAME and kind in (0, 1):
+            return EndTxnMarker(kind == ControlType.COMMIT, epoch)
     try:
         (record,) = read_records(batch, header, limit=_MARKER_BYTES_MAX)
         return parse_end_txn_marker(record)

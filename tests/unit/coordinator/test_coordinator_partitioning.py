@@ -19,6 +19,8 @@ from odradek.coordinator.partitioning import java_string_hash, partition_for, ut
         ("日本", 835047),
         ("😀", 1772899),
         ("console-consumer-12345", 158455506),
+        ("ab" * 128, -403234688),
+        ("ab" * 128 + "c", 384626659),
     ],
 )
 def test_the_hash_is_javas(text: str, expected: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from odradek.coordinator.transaction.records import TransactionRecord, decode
-from odradek.coordinator.transaction.state import TransactionState
+from odradek.coordinator.transaction.state import Transaction, TransactionState
 from odradek.wire.errors import MalformedMessage
+from odradek.wire.messages.transaction_log_value import PartitionsSchema, TransactionLogValue
 
 KAFKAS = {
     "a new id": (
@@ -73,6 +74,35 @@ def test_what_a_record_holds() -> None:
     assert (known.previous_producer_id, known.client_version, known.timeout_ms) == (28, 2, 10_000)
     assert list(known.partitions) == [("orders", 0)]
     assert (known.start_ms, known.update_ms) == (1_795_165_905_795, 1_795_165_906_106)
+
+
+@pytest.mark.parametrize("previous", [-1, 2**40])
+@pytest.mark.parametrize("following", [-1, 7])
+@pytest.mark.parametrize("client_version", [0, 2])
+@pytest.mark.parametrize(
+    "topics", [{}, {"orders": [0]}, {"ö" * 100: list(range(200)), "users": [9, 2**31 - 1]}]
+)
+def test_what_is_written_by_hand_is_what_the_generated_codec_writes(
+    previous: int, following: int, client_version: int, topics: dict[str, list[int]]
+) -> None:
+    partitions = {(topic, index): None for topic, indexes in topics.items() for index in indexes}
+    known = Transaction(
+        TransactionState.ONGOING, 5, 32_767, 10_000, 9, previous_producer_id=previous,
+        next_producer_id=following, partitions=partitions, start_ms=8, client_version=client_version,
+    )  # fmt: skip
+    generated = TransactionLogValue(
+        producer_id=5, producer_epoch=32_767, previous_producer_id=previous, next_producer_id=following,
+        client_transaction_version=client_version, transaction_timeout_ms=10_000, transaction_status=1,
+        transaction_partitions=[PartitionsSchema(*each) for each in topics.items()],
+        transaction_last_update_timestamp_ms=9, transaction_start_timestamp_ms=8,
+    )  # fmt: skip
+    assert TransactionRecord("tx", known).encode() == (KEY, b"\0\1" + generated.encode(1))
+
+
+def test_an_id_longer_than_the_format_can_hold_is_refused() -> None:
+    assert TransactionRecord("x" * 32_767, None).encode()[0][:4] == b"\0\0\x7f\xff"
+    with pytest.raises(ValueError, match="32768 bytes"):
+        TransactionRecord("x" * 32_768, None).encode()
 
 
 def test_version_0_has_no_other_producer_ids() -> None:

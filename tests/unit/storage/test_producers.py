@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from odradek.storage.config import LogConfig
-from odradek.storage.producers import ProducerEntry, ProducerStates, SnapshotError
-from odradek.wire.records import end_txn_marker
+from odradek.storage.producers import (
+    ProducerEntry,
+    ProducerStates,
+    SnapshotError,
+    end_transaction_marker,
+)
+from odradek.wire.records import ControlType, EndTxnMarker, control_batch, end_txn_marker, parse_header
 
 
 def produce(
@@ -167,6 +172,45 @@ def test_markers_fence_producers_and_coordinators(bench: Any, refused: Callable[
     with refused("TRANSACTION_COORDINATOR_FENCED"):
         mark(bench, log, epoch=1, coordinator=2)
     produce(bench, log, 0, epoch=1, transactional=True)
+
+
+def test_behind_a_marker_the_next_transaction_begins_at_zero(bench: Any, refused: Callable[..., Any]) -> None:
+    log = bench.open()
+    produce(bench, log, 0, transactional=True)
+    mark(bench, log, epoch=1)
+    for sequence, error in ((1, "OUT_OF_ORDER_SEQUENCE_NUMBER"), (-1, "INVALID_RECORD")):
+        with refused(error):
+            produce(bench, log, sequence, epoch=1, transactional=True)
+        with refused(error):
+            produce(bench, log, sequence, epoch=1)
+    assert (log.last_stable_offset(2), log.producers.ongoing) == (2, {})
+    produce(bench, log, 0, epoch=1, transactional=True)
+    produce(bench, log, 1, epoch=1, transactional=True)
+    assert (log.last_stable_offset(4), log.producers.ongoing) == (2, {5: 2})
+    assert produce(bench, log, 0, epoch=1, transactional=True).duplicate
+
+
+def test_a_transaction_without_a_producer_is_refused(bench: Any, refused: Callable[..., Any]) -> None:
+    log = bench.open()
+    bench.append(log, "plain")  # the segment has its time: what follows takes the short way
+    with refused("INVALID_RECORD"):
+        produce(bench, log, -1, pid=-1, epoch=-1, transactional=True)
+
+
+@pytest.mark.parametrize("value_size", [6, 10], ids=["as it is written today", "with more behind"])
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_marker_is_read_whatever_stands_behind_its_known_fields(commit: bool, value_size: int) -> None:
+    kind = ControlType.COMMIT if commit else ControlType.ABORT
+    value = (b"\0\0" + (7).to_bytes(4, "big")).ljust(value_size, b"\x01")
+    batch = control_batch(
+        [(kind, value)], base_offset=3, timestamp=9, producer_id=5, producer_epoch=1, transactional=True
+    )
+    assert end_transaction_marker(parse_header(batch), batch) == EndTxnMarker(commit, 7)
+
+
+def test_what_only_looks_like_a_marker_ends_nothing() -> None:
+    batch = control_batch([(ControlType.LEADER_CHANGE, bytes(6))], base_offset=0, timestamp=9)
+    assert end_transaction_marker(parse_header(batch), batch) is None
 
 
 def test_plain_writes_inside_a_transaction_are_refused(bench: Any, refused: Callable[..., Any]) -> None:
