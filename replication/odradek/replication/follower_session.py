@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from odradek.replication.follower import FollowerState, Phase, Step
 from odradek.replication.messages import STATES_MAX, FetchData, FetchDown, FetchState, FetchUp, charge
 from odradek.replication.replica import PartitionKey, Replica
+from odradek.replication.throttle import LOOK_AGAIN_MS
 from odradek.storage.batch import HEADER_SIZE, parse_header
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -273,21 +274,31 @@ class FollowerSession:
 
     def _is_held(self, fetching: Fetching, size: int) -> bool:
         """A throttled replica that is behind acknowledges no faster than its quota (KIP-73)."""
-        host, state = self._host, fetching.state
-        if fetching.acked_end >= state.leader_high_watermark:
-            return False
+        if self._is_behind(fetching):
+            self._host.follower_quota.consume(size, self._host.clock.monotonic_ms())
+            return fetching.held or self._holds(fetching)
+        return False
+
+    @staticmethod
+    def _is_behind(fetching: Fetching) -> bool:
+        return fetching.acked_end < fetching.state.leader_high_watermark
+
+    def _holds(self, fetching: Fetching) -> bool:
+        """Whether it has to wait now; a timer looks again."""
+        host = self._host
         now_ms = host.clock.monotonic_ms()
-        host.follower_quota.consume(size, now_ms)
-        wait_ms = host.follower_quota.wait_ms(now_ms)
-        if wait_ms and not fetching.held:
-            fetching.held = True
-            host.metrics.throttled += 1
-            host.timers.at(now_ms + wait_ms, lambda _now: self._release(fetching))
-        return fetching.held
+        quota = host.follower_quota
+        wait_ms = quota.wait_ms(now_ms) if quota.applies(fetching.replica.name) else 0
+        if wait_ms == 0 or not self._is_behind(fetching):
+            return False
+        fetching.held = True
+        host.metrics.throttled += 1
+        host.timers.at(now_ms + min(wait_ms, LOOK_AGAIN_MS), lambda _now: self._release(fetching))
+        return True
 
     def _release(self, fetching: Fetching) -> None:
         fetching.held = False
-        if self._is_current(fetching) and fetching.state.generation > 0:
+        if self._is_current(fetching) and fetching.state.generation > 0 and not self._holds(fetching):
             self._due[fetching] = None
             self._mark()
             self._host.flush()

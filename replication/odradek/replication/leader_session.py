@@ -16,6 +16,7 @@ from odradek.replication.messages import (
     FetchUp,
 )
 from odradek.replication.replica import PartitionKey, Replica
+from odradek.replication.throttle import LOOK_AGAIN_MS
 from odradek.wire.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
@@ -470,7 +471,7 @@ class LeaderSession:
             return False
         host.metrics.throttled += 1
         outgoing.waits = True
-        host.timers.at(now_ms + wait_ms, lambda _now: self._go_on(outgoing))
+        host.timers.at(now_ms + min(wait_ms, LOOK_AGAIN_MS), lambda _now: self._go_on(outgoing))
         return True
 
     def _is_cold(self, outgoing: Outgoing, limit: int) -> bool:

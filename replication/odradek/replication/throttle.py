@@ -7,6 +7,8 @@ from typing import Final
 
 UNLIMITED: Final = (1 << 63) - 1
 """Kafka's default of `leader.` and `follower.replication.throttled.rate`."""
+LOOK_AGAIN_MS: Final = 1_000
+"""Who waits asks again so often: the rate may have been raised meanwhile, or the throttle taken away."""
 
 
 class TokenBucket:

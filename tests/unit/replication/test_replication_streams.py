@@ -12,6 +12,7 @@ from odradek.replication.follower import Phase
 from odradek.replication.isr import Peer
 from odradek.replication.messages import BATCH_BYTES_MAX, FetchDown, FetchState, FetchUp
 from odradek.replication.replica import Role
+from odradek.replication.throttle import UNLIMITED
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.reads import Location
@@ -623,6 +624,21 @@ def test_a_throttled_follower_acknowledges_no_faster_than_its_quota() -> None:
     assert 15 <= len(lab[2].values(0)) <= 27
     lab.wait(5000)
     assert len(lab[2].values(0)) == 50
+
+
+@pytest.mark.parametrize("rate", [10_000_000, UNLIMITED])
+@pytest.mark.parametrize("side", ["leader", "follower"])
+def test_a_rate_that_is_raised_counts_for_who_waits_already(side: str, rate: int) -> None:
+    lab = Lab(partitions=1, config=ReplicationConfig(partition_window_bytes=20_000))
+    lab[1].put(*[b"x" * 10_000 for _ in range(50)])
+    quota = lab[1].driver.leader_quota if side == "leader" else lab[2].driver.follower_quota
+    quota.configure(1, {("t", 0)}, lab.now)  # what is on the way at once would be paid off in hours
+    lab.apply(state(1, isr=(1,)))
+    lab.wait(10_000)
+    assert len(lab[2].values()) < 10
+    quota.configure(rate, {("t", 0)}, lab.now)
+    lab.wait(3_000)
+    assert len(lab[2].values()) == 50
 
 
 # The disk fails -------------------------------------------------------------------------------------------------
