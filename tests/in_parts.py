@@ -19,8 +19,6 @@ HERE = Path(__file__).parent
 COMPUTING = ("faults", "property", "simulation", "transcripts", "unit")
 """Folders whose tests neither wait nor share anything. Every other one is of the second part."""
 WORKERS = 2
-INTERRUPTED = 2
-"""pytest's exit code after Ctrl-C."""
 
 
 @dataclass
@@ -68,9 +66,8 @@ def read(report: Path, outcome: Outcome) -> None:
 def main() -> int:
     folders = [f"tests/{name}" for name in COMPUTING]
     outcomes = [run("Tests that only compute", *folders, "-n", str(WORKERS), "--dist", "worksteal")]
-    if outcomes[0].code != INTERRUPTED:
-        others = (f"--ignore={folder}" for folder in folders)
-        outcomes.append(run("Tests with processes of their own", "tests", "-n", "0", *others))
+    others = (f"--ignore={folder}" for folder in folders)
+    outcomes.append(run("Tests with processes of their own", "tests", "-n", "0", *others))
     print()
     for outcome in outcomes:
         print(outcome)
