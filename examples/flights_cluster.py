@@ -20,73 +20,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from flights import PARTITIONS, Failed, Source, await_true
 from local_cluster import Killer, LocalCluster, parser, run_in_directory
+from steady_producer import produce_steadily
 
 TOPIC = "flights"
 FLIGHTS = 336_776
 RATE_PER_S = 8_000
 """Slow enough that many leaders die on the way."""
-
-
-class Stalls:
-    """Times without an acknowledgement."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.failures: list[str] = []
-        self.longest_s = 0.0
-        self._last = 0.0
-
-    def delivered(self, error: Any, _message: Any) -> None:
-        now = time.monotonic()
-        if self._last:
-            self.longest_s = max(self.longest_s, now - self._last)
-        self._last = now
-        self.count += 1
-        if error is not None:
-            self.failures.append(str(error))
-
-
-def produce(bootstrap: str, source: Source) -> Stalls:
-    """Every flight, at a steady pace."""
-    from confluent_kafka import Producer
-
-    stalls = Stalls()
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "acks": "all",
-            "partitioner": "murmur2_random",
-            "compression.type": "lz4",
-            "linger.ms": 5,
-            "retry.backoff.ms": 20,
-            "retry.backoff.max.ms": 200,
-            "reconnect.backoff.ms": 20,
-            "reconnect.backoff.max.ms": 200,
-            "log_level": 0,
-        }
-    )
-    began = time.monotonic()
-    for row, (key, value) in enumerate(source.flights()):
-        while True:
-            try:
-                producer.produce(TOPIC, value, key, on_delivery=stalls.delivered)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if row % 100 == 0:
-            producer.poll(0)
-            while (early_s := began + row / RATE_PER_S - time.monotonic()) > 0:
-                producer.poll(early_s)
-    left = producer.flush(120)
-    if left or stalls.failures:
-        raise Failed(f"{left + len(stalls.failures)} flights were not delivered: {stalls.failures[:1]}")
-    return stalls
 
 
 def verify(bootstrap: str, source: Source) -> list[str]:
@@ -142,14 +85,14 @@ def run(options: argparse.Namespace, directory: Path) -> int:
         source, killer = Source(), Killer(cluster, admin, options.every, TOPIC)
         killer.start()
         began = time.monotonic()
-        stalls = produce(cluster.bootstrap, source)
+        deliveries = produce_steadily(cluster.bootstrap, TOPIC, source.flights(), RATE_PER_S)
         took = time.monotonic() - began
         killer.finish()
         if len(source.keys) != FLIGHTS:
             raise Failed(f"the data set has {len(source.keys):,} flights, not {FLIGHTS:,}")
         kills = killer.kills.total()
         print(f"{FLIGHTS:,} flights acknowledged in {took:.1f} s; {kills} leaders killed with -9 on the way")
-        print(f"longest stall: {stalls.longest_s * 1000:.0f} ms without an acknowledgement")
+        print(f"longest stall: {deliveries.longest_s * 1000:.0f} ms without an acknowledgement")
         wrong = verify(cluster.bootstrap, source)
         print("\n".join(wrong) or "every flight is there, once, in order")
         return 1 if wrong else 0

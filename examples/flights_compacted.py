@@ -25,6 +25,7 @@ from typing import Any
 
 from flights import PARTITIONS, Failed, await_true, read_flights
 from local_cluster import Killer, LocalCluster, parser, run_in_directory
+from steady_producer import produce_steadily
 
 TOPIC = "last-flights"
 UPDATES = 1_000_000
@@ -45,55 +46,12 @@ Aircraft = dict[bytes, tuple[int, int]]
 """By tail number: how many records there are, and the number of the last."""
 
 
-def updates(count: int) -> Iterator[tuple[bytes, bytes]]:
-    """Tail number and flight, round after round."""
+def updates(count: int, last: Aircraft) -> Iterator[tuple[bytes, bytes]]:
+    """Tail number and numbered flight, round after round; `last` is what must be left of them."""
     flights = [(key, value) for key, _, value in read_flights() if key is not None]
-    return islice(cycle(flights), count)
-
-
-def produce(bootstrap: str, count: int) -> Aircraft:
-    """All updates, at a steady pace; what must be left of them."""
-    from confluent_kafka import Producer
-
-    failures: list[str] = []
-
-    def delivered(error: Any, _message: Any) -> None:
-        if error is not None:
-            failures.append(str(error))
-
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "acks": "all",
-            "partitioner": "murmur2_random",
-            "compression.type": "lz4",
-            "linger.ms": 5,
-            "retry.backoff.ms": 20,
-            "retry.backoff.max.ms": 200,
-            "reconnect.backoff.ms": 20,
-            "reconnect.backoff.max.ms": 200,
-            "log_level": 0,
-        }
-    )
-    last: Aircraft = {}
-    began = time.monotonic()
-    for number, (key, flight) in enumerate(updates(count)):
+    for number, (key, flight) in enumerate(islice(cycle(flights), count)):
         last[key] = 1, number
-        while True:
-            try:
-                producer.produce(TOPIC, b"%d %b" % (number, flight), key, on_delivery=delivered)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if number % 100 == 0:
-            producer.poll(0)
-            while (early_s := began + number / RATE_PER_S - time.monotonic()) > 0:
-                producer.poll(early_s)
-    left = producer.flush(120)
-    if left or failures:
-        raise Failed(f"{left + len(failures)} updates were not delivered: {failures[:1]}")
-    return last
+        yield key, b"%d %b" % (number, flight)
 
 
 def close_segments(bootstrap: str, admin: Any) -> None:
@@ -174,7 +132,8 @@ def run(options: argparse.Namespace, directory: Path) -> int:
         killer = Killer(cluster, admin, options.every, TOPIC)
         killer.start()
         began = time.monotonic()
-        expected = produce(cluster.bootstrap, options.updates)
+        expected: Aircraft = {}
+        produce_steadily(cluster.bootstrap, TOPIC, updates(options.updates, expected), RATE_PER_S)
         took = time.monotonic() - began
         killer.finish()
         print(

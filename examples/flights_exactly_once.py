@@ -27,9 +27,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from flights import PARTITIONS, Failed, Source, await_true
+from flights import PARTITIONS, Source, await_true
 from flights_cluster import FLIGHTS
 from local_cluster import Killer, LocalCluster, parser, run_in_directory
+from steady_producer import QUICK, produce_steadily
 
 SOURCE, RESULTS, GROUP = "flights", "delays", "punctuality"
 WORKERS = {"worker-1": "confluent", "worker-2": "confluent", "worker-3": "kafka-python"}
@@ -38,7 +39,6 @@ BATCH = 200
 SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
 STUCK_S = 30.0
-QUICK = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 250, "retry.backoff.ms": 20, "log_level": 0}
 
 
 def result_of(value: bytes) -> bytes:
@@ -260,42 +260,6 @@ def java_hash(text: str) -> int:
 # --- the job ---------------------------------------------------------------------------------------------------------
 
 
-def load(bootstrap: str, source: Source, seconds: float) -> None:
-    """Every flight, evenly over the time."""
-    from confluent_kafka import Producer
-
-    failures: list[str] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            **QUICK,
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",
-            "linger.ms": 5,
-        }
-    )
-
-    def delivered(error: Any, _message: Any) -> None:
-        if error is not None:
-            failures.append(str(error))
-
-    began = time.monotonic()
-    for row, (key, value) in enumerate(source.flights()):
-        while True:
-            try:
-                producer.produce(SOURCE, value, key, on_delivery=delivered)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if row % 100 == 0:
-            producer.poll(0)
-            while (early_s := began + seconds * row / FLIGHTS - time.monotonic()) > 0:
-                producer.poll(early_s)
-    left = producer.flush(120)
-    if left or failures:
-        raise Failed(f"{left + len(failures)} flights were not delivered: {failures[:1]}")
-
-
 def await_results(bootstrap: str, source: Source) -> list[str]:
     """Read results as they are committed until every flight has one; then a moment more, for those too many."""
     from confluent_kafka import Consumer, TopicPartition
@@ -351,7 +315,7 @@ def run(options: argparse.Namespace, directory: Path) -> int:
         source, killer = Source(), RandomKiller(cluster, workers, admin, options.seed, options.every)
         killer.start()
         began = time.monotonic()
-        load(cluster.bootstrap, source, options.seconds)
+        produce_steadily(cluster.bootstrap, SOURCE, source.flights(), FLIGHTS / options.seconds)
         killer.finish()
         print(f"{len(source.keys):,} flights loaded in {time.monotonic() - began:.1f} s; killed with -9: "
               + ", ".join(f"{count} x {kind}" for kind, count in sorted(killer.kills.items())))  # fmt: skip
