@@ -1,13 +1,12 @@
 """`--target compose`: containers that `docker compose up -d --wait` has started. They are healed and left running.
 
-Faults of the network are made in the containers' own network namespaces, by iptables and tc of this machine: for that
-the harness has to be root on the machine of the engine. Disks and clocks are the machine's: nodes that are to be hurt
-there are started with deploy/compose/chaos.yaml (`node.py`).
+The network is hurt in their own network namespaces (`namespaces.py`), for which the harness has to be root on the
+machine of the engine. Disks and clocks are the machine's: nodes that are to be hurt there are started with
+deploy/compose/chaos.yaml (`node.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -17,13 +16,12 @@ import time
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from odradek.chaos import damage
-from odradek.chaos.detour import Detour, Place
 from odradek.chaos.kinds import CLOCK, DAMAGE, DISK, KINDS, NETWORK
+from odradek.chaos.namespaces import Namespaces
 from odradek.chaos.node import CONTAINER_PLACE, tell
 from odradek.chaos.target import Target, TargetError
 
@@ -36,8 +34,6 @@ HEALTH_TIMEOUT_S = 3.0
 HEALTH_PORT = "9644/tcp"
 PAUSE_TRIES = 5
 DATA = "/var/lib/kafka/data"
-CHAIN = "ODRADEK-CHAOS"
-"""The rules of ours, in each namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +70,11 @@ class ComposeTarget(Target):
         if not brokers:
             raise TargetError(f"no node runs: {' '.join(self._command)} up -d --wait")
         self.bootstrap = bootstrap or ",".join(each.address for each in brokers)
-        self._silenced = False
-        self._detour: Detour | None = None
+        self._network = Namespaces(
+            self._run,
+            {node: each.name for node, each in self._containers.items()},
+            {node: each.ports for node, each in self._containers.items()},
+        )
         self._hurt: dict[int, dict[str, Any]] = {}
 
     def _find(self) -> dict[int, Container]:
@@ -114,26 +113,8 @@ class ComposeTarget(Target):
         if needs == DAMAGE:
             return _unwritable(DATA, [each.data for each in brokers])
         if needs == NETWORK:
-            return self._network_lacks(kind)
+            return self._network.lack(kind)
         return None
-
-    def _network_lacks(self, kind: str) -> str | None:
-        if os.geteuid() != 0 or shutil.which("nsenter") is None:
-            return "it takes root and nsenter on the machine of the engine"
-        if kind == "delay":
-            works = self._netem or _works("iptables", "-t", "nat", "-A", "OUTPUT", "-j", "ACCEPT")
-            return None if works else "the kernel of this machine has neither netem nor iptables' nat table"
-        if kind == "bandwidth":
-            works = _works("tc", "qdisc", "add", "dev", "lo", "root", *_tbf(64))
-            return None if works else "the kernel of this machine has no tbf"
-        if kind == "loss" and self._netem:
-            return None
-        works = _works("iptables", "-A", "INPUT", *_RANDOMLY, "0.1", "-j", "DROP")
-        return None if works else "iptables does not work here"
-
-    @cached_property
-    def _netem(self) -> bool:
-        return _works("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
 
     def start(self) -> None:
         for node, container in self._containers.items():
@@ -208,68 +189,16 @@ class ComposeTarget(Target):
             return False
         return True
 
-    # -- network: rules in a chain of ours, so that healing takes away nothing else -------------------------
-
-    def _inside(self, node: int, *command: str) -> None:
-        self._run("nsenter", "-t", self._state(node, "{{.State.Pid}}"), "-n", *command)
-
-    def _address(self, node: int) -> str:
-        return self._state(node, "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}").split()[0]
-
-    def _chain(self, node: int) -> None:
-        """Make it, empty, before everything else that comes in."""
-        self._clear(node)
-        self._inside(node, "iptables", "-N", CHAIN)
-        self._inside(node, "iptables", "-I", "INPUT", "-j", CHAIN)
-
-    def _clear(self, node: int) -> None:
-        for command in (
-            ("iptables", "-D", "INPUT", "-j", CHAIN),
-            ("iptables", "-F", CHAIN),
-            ("iptables", "-X", CHAIN),
-            ("tc", "qdisc", "del", "dev", "eth0", "root"),
-        ):
-            with contextlib.suppress(TargetError):  # there is none
-                self._inside(node, *command)
+    # -- network -------------------------------------------------------------------------------------------
 
     def silence(self, pairs: Iterable[tuple[int, int]]) -> None:
-        self._silenced = True
-        chosen = list(pairs)
-        for receiver in {receiver for _, receiver in chosen}:
-            self._chain(receiver)
-        for sender, receiver in chosen:
-            self._inside(receiver, "iptables", "-A", CHAIN, "-s", self._address(sender), "-j", "DROP")
+        self._network.silence(pairs)
 
     def shape(self, settings: Mapping[str, Any]) -> None:
-        """Of everything that the nodes send: to clients as well, whatever `clients` says."""
-        self._silenced = True
-        if "delay_ms" in settings and not self._netem:
-            self._detour = Detour(self._inside)
-            self._detour.begin({node: self._place(node) for node in self._containers}, settings)
-            return
-        for node in self._containers:
-            self._clear(node)
-            if "kb_per_s" in settings:
-                self._inside(node, "tc", "qdisc", "add", "dev", "eth0", "root", *_tbf(settings["kb_per_s"]))
-            elif "loss" in settings and not self._netem:
-                self._chain(node)
-                self._inside(node, "iptables", "-A", CHAIN, *_RANDOMLY, f"{settings['loss']:g}", "-j", "DROP")
-            else:
-                self._inside(node, "tc", "qdisc", "add", "dev", "eth0", "root", *_netem(settings))
-
-    def _place(self, node: int) -> Place:
-        gateway = "{{range .NetworkSettings.Networks}}{{.Gateway}} {{end}}"
-        return Place(self._address(node), self._containers[node].ports, self._state(node, gateway).split()[0])
+        self._network.shape(settings)
 
     def heal_network(self) -> None:
-        if self._detour is not None:
-            self._detour.end()
-            self._detour = None
-        if self._silenced:
-            for node in self._containers:
-                if self.serves(node):
-                    self._clear(node)
-        self._silenced = False
+        self._network.heal()
 
     # -- disks, clocks -------------------------------------------------------------------------------------
 
@@ -295,35 +224,10 @@ class ComposeTarget(Target):
         return damage.do(data, kind, topic, rng)
 
 
-_RANDOMLY = ("-m", "statistic", "--mode", "random", "--probability")
-
-
-def _tbf(kb_per_s: float) -> tuple[str, ...]:
-    return ("tbf", "rate", f"{int(kb_per_s * 8)}kbit", "burst", "16kb", "latency", "400ms")
-
-
-def _netem(settings: Mapping[str, Any]) -> list[str]:
-    words = ["netem"]
-    if "delay_ms" in settings:
-        words += ["delay", f"{settings['delay_ms']:g}ms", f"{settings.get('jitter_ms', 0):g}ms"]
-    if "loss" in settings:
-        words += ["loss", f"{settings['loss'] * 100:g}%"]
-    return words
-
-
 def _unwritable(where: object, paths: Iterable[Path | None]) -> str | None:
     if all(path is not None and os.access(path, os.R_OK | os.W_OK) for path in paths):
         return None
     return f"the volumes at {where} cannot be written to from here: be root on the machine of the engine"
-
-
-def _works(*command: str) -> bool:
-    """In a network namespace of its own, which is gone afterwards."""
-    try:
-        done = subprocess.run(["unshare", "-n", *command], capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def _container(inspected: Mapping[str, Any], settings: Mapping[str, str]) -> Container:

@@ -6,17 +6,21 @@ are open are reset once, when the detour begins and when it ends: only new ones 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from odradek.chaos.proxy import Proxies, Wire
-from odradek.chaos.target import TargetError
 
 CHAIN = "ODRADEK-DETOUR"
+_TABLES = ("nat", "filter")
+_END = " ".join(
+    f"iptables -w -t {table} {words};"
+    for table in _TABLES
+    for words in (f"-D OUTPUT -j {CHAIN}", f"-F {CHAIN}", f"-X {CHAIN}")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +33,20 @@ class Place:
 
 
 class Detour:
-    """`inside(node, *command)` runs a command in the node's network namespace; TargetError if it fails."""
+    """`everywhere`: runs a shell's command line in the network namespace of each of these nodes. TargetError."""
 
-    def __init__(self, inside: Callable[..., None]) -> None:
-        self._inside = inside
-        self._proxies: Proxies | None = None
-        self._nodes: list[int] = []
+    def __init__(self, everywhere: Callable[[Mapping[int, str]], None]) -> None:
+        self._everywhere = everywhere
+        self._proxies = Proxies()
 
     def begin(self, places: Mapping[int, Place], settings: Mapping[str, Any]) -> None:
-        self._nodes = list(places)
-        proxies = self._proxies = Proxies()
-        wires = {pair: self._wire(settings) for pair in itertools.permutations(places, 2)}
-        for node in places:
-            for table in ("nat", "filter"):
-                self._inside(node, "iptables", "-t", table, "-N", CHAIN)
+        wires = {pair: _wire(settings) for pair in itertools.permutations(places, 2)}
+        commands = {node: [f"-t {table} -N {CHAIN}" for table in _TABLES] for node in places}
         for dialer, node in wires:
             gateway, there = places[dialer].gateway, places[node]
             for port in there.ports:
                 proxy = _free_port(gateway)
-                proxies.add(
+                self._proxies.add(
                     proxy,
                     lambda port=port: port,  # type: ignore[misc]
                     wires[dialer, node],
@@ -55,34 +54,28 @@ class Detour:
                     listens=gateway,
                     host=there.address,
                 )
-                to = ("-p", "tcp", "-d", there.address, "--dport", str(port))
-                self._inside(dialer, "iptables", "-t", "nat", "-A", CHAIN, *to, "-j", "DNAT",
-                             "--to-destination", f"{gateway}:{proxy}")  # fmt: skip
-                # Of a connection that was open before: the other end hears of it too.
-                self._inside(dialer, "iptables", "-A", CHAIN, *to, "!", "--tcp-flags", "RST", "RST",
-                             "-j", "REJECT", "--reject-with", "tcp-reset")  # fmt: skip
-        for node in places:
-            for table in ("nat", "filter"):
-                self._inside(node, "iptables", "-t", table, "-I", "OUTPUT", "-j", CHAIN)
+                to = f"-p tcp -d {there.address} --dport {port}"
+                commands[dialer] += [
+                    f"-t nat -A {CHAIN} {to} -j DNAT --to-destination {gateway}:{proxy}",
+                    # What was open before. The reset of this end still goes out, and the other one hears of it.
+                    f"-A {CHAIN} {to} ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset",
+                ]
+        for found in commands.values():
+            found += [f"-t {table} -I OUTPUT -j {CHAIN}" for table in _TABLES]
+        self._everywhere(
+            {node: " && ".join(f"iptables -w {words}" for words in found) for node, found in commands.items()}
+        )
 
-    @staticmethod
-    def _wire(settings: Mapping[str, Any]) -> Wire:
-        wire = Wire()
-        wire.delay_s = settings["delay_ms"] / 1000
-        wire.jitter_s = settings.get("jitter_ms", 0) / 1000
-        return wire
+    def end(self, nodes: Iterable[int]) -> None:
+        self._everywhere(dict.fromkeys(nodes, f"{{ {_END} }} 2>/dev/null; true"))
+        self._proxies.close()
 
-    def end(self) -> None:
-        """As often as one likes."""
-        for node in self._nodes:
-            for table in ("nat", "filter"):
-                for words in (("-D", "OUTPUT", "-j", CHAIN), ("-F", CHAIN), ("-X", CHAIN)):
-                    with contextlib.suppress(TargetError):  # there is none, or no container
-                        self._inside(node, "iptables", "-t", table, *words)
-        self._nodes = []
-        if self._proxies is not None:
-            self._proxies.close()
-            self._proxies = None
+
+def _wire(settings: Mapping[str, Any]) -> Wire:
+    wire = Wire()
+    wire.delay_s = settings["delay_ms"] / 1000
+    wire.jitter_s = settings.get("jitter_ms", 0) / 1000
+    return wire
 
 
 def _free_port(host: str) -> int:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from odradek.chaos import containers
-from odradek.chaos.containers import CHAIN, ComposeTarget
+from odradek.chaos import namespaces
+from odradek.chaos.containers import ComposeTarget
+from odradek.chaos.detour import CHAIN as DETOUR
+from odradek.chaos.namespaces import CHAIN
 from odradek.chaos.pods import PodsTarget, policy_against
 from odradek.chaos.scenario import ScenarioError, parse
 from odradek.chaos.target import TargetError, check_possible
@@ -60,13 +62,7 @@ def container(node: int, roles: str = "broker,controller") -> dict[str, Any]:
 
 STATE: list[tuple[str, int, str]] = [
     ("{{.State.Running}} {{.State.Restarting}}", 0, "true false\n"),
-    ("{{.State.Pid}} p-kafka-1-1", 0, "11\n"),
-    ("{{.State.Pid}} p-kafka-2-1", 0, "22\n"),
-    ("{{.State.Pid}}", 0, "33\n"),
-    (".Gateway}} {{end}}", 0, "127.0.0.1 \n"),
-    (".IPAddress}} {{end}} p-kafka-1-1", 0, "10.0.0.1 \n"),
-    (".IPAddress}} {{end}} p-kafka-2-1", 0, "10.0.0.2 \n"),
-    (".IPAddress}}", 0, "10.0.0.3 \n"),
+    ("{{.State.Pid}}", 0, "11 10.0.0.1 127.0.0.1\n22 10.0.0.2 127.0.0.1\n33 10.0.0.3 127.0.0.1\n"),
     ("ps -q", 0, "a b c\n"),
 ]
 
@@ -137,39 +133,66 @@ def test_compose_asks_a_node_that_publishes_its_health(
 def test_compose_cuts_one_direction_and_heals_only_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    target, asked, inside = compose(tmp_path, monkeypatch)
+    target.silence([(1, 2), (3, 2)])
+    prepared, cut = inside()
+    assert prepared.endswith(f"iptables -w -N {CHAIN} && iptables -w -I INPUT -j {CHAIN}")
+    assert cut == f"-t 22 -n sh -c iptables -w -A {CHAIN} -s 10.0.0.1,10.0.0.3 -j DROP"
+    assert sum("{{.State.Pid}}" in line for line in asked()) == 1, "one look for all"
+    target.heal_network()
+    healed = inside()[2:]
+    assert sorted(line.split(" -n ")[0] for line in healed) == ["-t 11", "-t 22", "-t 33"]
+    for line in healed:
+        assert f"iptables -w -D INPUT -j {CHAIN}" in line and f"iptables -w -X {CHAIN}" in line
+        assert line.endswith(f"! iptables -w -S INPUT | grep -e {CHAIN}"), "and looks whether it is gone"
+    target.heal_network()
+    assert len(inside()) == 5  # nothing is left to heal
+
+
+def test_compose_says_where_the_network_could_not_be_hurt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, _, _ = compose(tmp_path, monkeypatch)
+    play("nsenter", [("-t 22", 4, "no such table")], tmp_path, monkeypatch)
+    with pytest.raises(TargetError, match=r"p-kafka-2-1: .*iptables -w -N .*: no such table"):
+        target.silence([(1, 2), (2, 1)])
+
+
+def test_compose_leaves_the_network_of_a_container_that_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target, _, inside = compose(tmp_path, monkeypatch)
     target.silence([(1, 2)])
-    assert inside()[-3:] == [
-        f"-t 22 -n iptables -N {CHAIN}",
-        f"-t 22 -n iptables -I INPUT -j {CHAIN}",
-        f"-t 22 -n iptables -A {CHAIN} -s 10.0.0.1 -j DROP",
-    ]
+    play(
+        "docker",
+        [("{{.State.Pid}}", 0, "11 10.0.0.1 127.0.0.1\n0\n33 10.0.0.3 127.0.0.1\n")],
+        tmp_path,
+        monkeypatch,
+    )
     before = len(inside())
     target.heal_network()
-    healed = inside()[before:]
-    assert f"-t 22 -n iptables -D INPUT -j {CHAIN}" in healed and f"-t 22 -n iptables -X {CHAIN}" in healed
-    assert all(CHAIN in line or "tc qdisc del" in line for line in healed)
-    target.heal_network()
-    assert len(inside()) == before + len(healed)  # nothing is left to heal
+    assert sorted(line.split(" -n ")[0] for line in inside()[before:]) == ["-t 11", "-t 33"]
 
 
 def test_compose_makes_a_worse_network_with_what_the_kernel_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, _, inside = compose(tmp_path, monkeypatch)
-    monkeypatch.setattr(containers, "_works", lambda *words: "netem" not in words)
+    monkeypatch.setattr(namespaces, "works", lambda *words: "netem" not in words)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert target.impossible("delay") is None
     assert target.impossible("loss") is None and target.impossible("bandwidth") is None
     target.shape({"loss": 0.1})
-    assert inside()[-1].endswith(f"iptables -A {CHAIN} -m statistic --mode random --probability 0.1 -j DROP")
+    assert inside()[-1].endswith(
+        f"iptables -w -A {CHAIN} -m statistic --mode random --probability 0.1 -j DROP"
+    )
     target.shape({"kb_per_s": 64})
     assert inside()[-1].endswith("tc qdisc add dev eth0 root tbf rate 512kbit burst 16kb latency 400ms")
 
 
 def test_compose_uses_netem_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, _, inside = compose(tmp_path, monkeypatch)
-    monkeypatch.setattr(containers, "_works", lambda *words: True)
+    monkeypatch.setattr(namespaces, "works", lambda *words: True)
     target.shape({"delay_ms": 50.0, "jitter_ms": 5.0})
     assert inside()[-1].endswith("netem delay 50ms 5ms")
     target.shape({"loss": 0.1})
@@ -180,18 +203,20 @@ def test_compose_sends_nodes_by_proxies_that_are_late_where_there_is_no_netem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, _, inside = compose(tmp_path, monkeypatch)
-    monkeypatch.setattr(containers, "_works", lambda *words: "netem" not in words)
+    monkeypatch.setattr(namespaces, "works", lambda *words: "netem" not in words)
     target.shape({"delay_ms": 50.0, "jitter_ms": 5.0})
-    ways = [line for line in inside() if "DNAT" in line]
-    assert len(ways) == 12  # six ways, and two ports at the end of each
-    assert sum(line.startswith("-t 11 -n iptables -t nat ") for line in ways) == 4
-    assert any("-p tcp -d 10.0.0.2 --dport 9093 -j DNAT --to-destination 127.0.0.1:" in line for line in ways)
-    assert not any("--dport 19092" in line for line in ways)  # clients are not late
-    target.heal_network()
-    healed = [line for line in inside() if "OUTPUT" in line]
-    assert sorted(line.replace("-D OUT", "-I OUT") for line in healed if "-D OUTPUT" in line) == sorted(
-        line for line in healed if "-I OUTPUT" in line
+    (first,) = [line for line in inside() if line.startswith("-t 11 ")]
+    assert sum("DNAT" in line for line in inside()) == 3
+    ways = [words for words in first.split(" && ") if "DNAT" in words]
+    assert len(ways) == 4, "two other nodes, with two ports each; not those for clients"
+    assert (
+        f"iptables -w -t nat -A {DETOUR} -p tcp -d 10.0.0.2 --dport 9093 -j DNAT --to-destination 127.0.0.1:"
+        in first
     )
+    target.heal_network()
+    for table in ("nat", "filter"):
+        begun, ended = (f"-t {table} -{letter} OUTPUT -j {DETOUR}" for letter in "ID")
+        assert sum(begun in line for line in inside()) == sum(ended in line for line in inside()) == 3
 
 
 def hurtable(node: int, place: Path) -> dict[str, Any]:
