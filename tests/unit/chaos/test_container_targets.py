@@ -121,6 +121,7 @@ def test_compose_asks_a_node_that_publishes_its_health(
     server = HTTPServer(("127.0.0.1", 0), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     bindings = {"9644/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(server.server_port)}]}
+    monkeypatch.setattr(containers, "HEALTH_TIMEOUT_S", PATIENCE_S)
     one = {**container(1), "HostConfig": {"PortBindings": bindings}}
     target, asked, _ = compose(tmp_path, monkeypatch, one)
     before = len(asked())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from interop.cluster import PATIENCE_S
 from odradek.cli import health, main
 from odradek.cli.options import ToolError
 
@@ -31,6 +32,12 @@ def answer() -> Answer:
         return listener.getsockname()[1], seen
 
     return serve
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks gives a busy machine its time, where a test does not say otherwise."""
+    monkeypatch.setattr(health, "TIMEOUT_S", PATIENCE_S)
 
 
 def http(status: str, body: str) -> bytes:
