@@ -19,7 +19,7 @@ from typing import Any
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
 from odradek.broker.cordoned import CORDONED, cordon_refusal
-from odradek.broker.idle_keys import without_effect
+from odradek.broker.keys_without_effect import without_effect
 from odradek.broker.listeners import (
     SERVED_PROTOCOLS,
     Listener,

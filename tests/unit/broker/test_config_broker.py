@@ -6,7 +6,7 @@ import pytest
 
 from odradek.broker.config import KEY_FIELDS, BrokerConfig, StartupError
 from odradek.broker.config_builder import build_config, settings_of, zero_config
-from odradek.broker.idle_keys import KEYS
+from odradek.broker.keys_without_effect import KEYS
 from odradek.broker.listeners import Listener, Voter
 from odradek.broker.properties import from_environment, parse_overrides, parse_properties
 from odradek.metadata.configs import BROKERS
