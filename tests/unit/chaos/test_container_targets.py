@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from odradek.chaos import namespaces
+from interop.cluster import PATIENCE_S
+from odradek.chaos import containers, namespaces
 from odradek.chaos.containers import ComposeTarget
 from odradek.chaos.detour import CHAIN as DETOUR
 from odradek.chaos.namespaces import CHAIN
