@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from deploy.first_process import END_S, LONE, First
-from interop.cluster import free_ports
+from interop.cluster import PATIENCE_S, eventually, free_ports
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
 OTHER_CLUSTER = "4L6g3nShT-eMCtK--X86sw"
@@ -100,8 +100,7 @@ def test_a_node_without_its_peers_ends_after_the_time_that_it_was_given(first: F
 
 def test_a_first_start_that_is_killed_is_made_up_for_by_the_next(first: First) -> None:
     process = first.start(**LONE, CLUSTER_ID=CLUSTER)
-    while not first.data.exists():
-        assert process.poll() is None
+    eventually(first.data.exists, PATIENCE_S, "there is no directory", every_s=0.002)
     process.kill()
     process.communicate(timeout=END_S)
     first.serve_and_stop(**LONE, CLUSTER_ID=CLUSTER)
@@ -112,8 +111,7 @@ def test_sigterm_before_it_is_ready_ends_it(first: First) -> None:
     """Process 1 of a container ignores signals that nobody handles; `docker stop` would wait for its grace period."""
     process = first.start(**node())
     assert process.stdout is not None
-    while not (first.data / "meta.properties").exists():
-        assert process.poll() is None
+    eventually((first.data / "meta.properties").exists, PATIENCE_S, "nothing is formatted", every_s=0.002)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=END_S)
     assert process.returncode in (0, 128 + signal.SIGTERM)
