@@ -193,7 +193,9 @@ class Node:
         self.on_fatal: Callable[[str], None] = lambda reason: None
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._gone: dict[int, int] = {}
-        """Brokers that have just died, and until when (monotonic ms) clients are told of them."""
+        """Brokers that were fenced a moment ago, and until when (monotonic ms) clients may be told of them."""
+        self._dead: set[int] = set()
+        """Brokers whose process has gone: nobody listens where they were. All others may be cut off, and alive."""
         self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
@@ -454,16 +456,28 @@ class Node:
             before, now = self.image.brokers.get(broker_id), image.brokers.get(broker_id)
             if now is None or not now.fenced:
                 self._gone.pop(broker_id, None)
+                self._dead.discard(broker_id)
             elif before is not None and not before.fenced and not before.in_controlled_shutdown:
                 self._gone[broker_id] = until_ms
+
+    def found_dead(self, broker_id: int) -> None:
+        """Nobody listens any more where this broker was. May be told often."""
+        self._dead.add(broker_id)
+
+    @property
+    def somebody_has_gone(self) -> bool:
+        """Whom clients are told of may change, and the image does not."""
+        return bool(self._gone)
 
     def just_gone(self, listener: str) -> list[Endpoint]:
         """Brokers that died a moment ago. Clients are still told of them, as by Kafka, which takes seconds to notice:
         librdkafka loses what it is about to ask of a broker that is not named any more (its issue 5511).
+        Who is only cut off is not named: a client gives up its connection then, on which a write may wait for followers
+        that do not come, and goes to the next leader.
         """
         now_ms = self.monotonic_ms()
         self._gone = {broker_id: until_ms for broker_id, until_ms in self._gone.items() if until_ms > now_ms}
-        brokers = (self.image.brokers[broker_id] for broker_id in self._gone)
+        brokers = (self.image.brokers[broker_id] for broker_id in self._gone if broker_id in self._dead)
         return [
             Endpoint(each.id, *each.listeners[listener][:2], each.rack)
             for each in brokers

@@ -158,6 +158,8 @@ class OtherNodes:
             return
         self._node.quorum.raft.peer_unreachable(node_id)
         broker = self._node.quorum.image.brokers.get(node_id)
+        if broker is not None and isinstance(self._node, Node):
+            self._node.found_dead(node_id)
         if broker is not None and not broker.fenced:
             self._node.quorum.broker_unreachable(node_id, broker.epoch)
             if isinstance(self._node, Node):

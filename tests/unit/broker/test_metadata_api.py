@@ -235,6 +235,7 @@ def test_a_broker_that_has_just_died_is_named_for_as_long_as_kafka_would_not_hav
     """librdkafka loses what it is about to ask of a broker that is not named any more, and waits for ever."""
     assert named(one_of_two) == [1, 2]
     change(one_of_two, fenced=True)
+    one_of_two.node.found_dead(2)
     assert named(one_of_two) == [1, 2]
     one_of_two.advance(NAMED_MS - 1)
     assert named(one_of_two) == [1, 2]
@@ -242,6 +243,17 @@ def test_a_broker_that_has_just_died_is_named_for_as_long_as_kafka_would_not_hav
     assert named(one_of_two) == [1]
     change(one_of_two, fenced=False)
     assert named(one_of_two) == [1, 2]
+
+
+def test_a_broker_that_may_be_cut_off_is_not_named(one_of_two: NodeHarness) -> None:
+    """A client would wait there, for an answer that cannot come, in place of asking the next leader."""
+    change(one_of_two, fenced=True)
+    assert named(one_of_two) == [1]
+    one_of_two.node.found_dead(2)
+    assert named(one_of_two) == [1, 2], "and the answer before was not kept"
+    change(one_of_two, fenced=False)
+    change(one_of_two, fenced=True)
+    assert named(one_of_two) == [1], "its next life has not been found dead"
 
 
 def test_a_broker_that_has_left_in_order_is_not_named(one_of_two: NodeHarness) -> None:

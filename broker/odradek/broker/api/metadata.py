@@ -101,7 +101,7 @@ def handler(node: Node) -> Any:
             )
             return
         body = encode_body(node, read, version, listener)
-        if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX and not node.just_gone(listener):
+        if len(asked) <= CACHED_REQUEST_BYTES and len(cache) < CACHED_MAX and not node.somebody_has_gone:
             cache[key] = body
         reply(body)
 
