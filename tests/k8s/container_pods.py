@@ -97,7 +97,7 @@ class ContainerCluster:
         self.manifest = manifest
         self._prefix = prefix
         self._secrets = directory / "secrets"
-        self._base = free_ports(1)[0] - 8
+        self._base = free_ports(8)[0]
         self._pods: list[ContainerPod] = []
         write_secrets(self._secrets)
         docker("network", "create", prefix)

@@ -189,7 +189,7 @@ def test_a_connection_to_who_is_gone_breaks(echo: Echo, proxies: Proxies) -> Non
 
 
 def test_a_mesh_has_a_way_for_each_pair_and_for_clients(echo: Echo) -> None:
-    mesh = Mesh((1, 2), free_ports(1)[0], lambda node: echo.port if node == 2 else None, {2: echo.port})
+    mesh = Mesh((1, 2), free_ports(3)[0], lambda node: echo.port if node == 2 else None, {2: echo.port})
     try:
         with connect(mesh.peers[1, 2]) as peer, connect(mesh.clients[2]) as client:
             mesh.silence([(1, 2)])
