@@ -99,6 +99,23 @@ def test_without_a_delay_the_first_member_is_alone() -> None:
     assert first.response.generation_id == 1
 
 
+def test_without_an_initial_delay_members_that_have_an_id_are_waited_for() -> None:
+    h = Harness(group_initial_rebalance_delay_ms=0)
+    first, second, third, never = (h.join().response.member_id for _ in range(4))
+    joined = [h.join(first)]
+    h.advance(9)
+    joined.append(h.join(second))
+    h.advance(1)
+    h.advance(8)
+    joined.append(h.join(third))
+    h.advance(2)
+    assert [each.response for each in joined] == [None] * 3
+    h.advance(10)
+    assert [each.response.generation_id for each in joined] == [1] * 3
+    assert {each.member_id for each in joined[0].response.members} == {first, second, third}
+    assert h.join(never).response is None  # a rebalance
+
+
 def test_everybody_leaving_during_the_initial_delay_leaves_an_empty_group() -> None:
     h = Harness()
     first = h.join_fully()

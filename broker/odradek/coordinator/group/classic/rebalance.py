@@ -30,6 +30,12 @@ from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.join_group import JoinGroupResponse, JoinGroupResponseMember
 from odradek.wire.messages.sync_group import SyncGroupResponse
 
+AWAITED_JOIN_MS = 10
+"""A group with no members before waits this long for those that were given an id and are to come back with it, and as
+long again when some did, even where group.initial.rebalance.delay.ms is less. Who came at the same moment is then in
+one generation; else the first one has only the quickest, and all wait until these hear of the next at their heartbeats.
+"""
+
 # -- the join phase ----------------------------------------------------------------------------------------------
 
 
@@ -52,7 +58,7 @@ def prepare(shard: ShardState, group: ClassicGroup, reason: str) -> Outcome[None
         "group rebalances", group=group.group_id, generation=group.generation, reason=reason
     )
     if initial:
-        delay = shard.config.group_initial_rebalance_delay_ms
+        delay = _initial_delay_ms(shard, group)
         _wait_for_joins(shard, group, delay, max(group.rebalance_timeout_ms - delay, 0))
         return nothing()
     if group.has_all_joined():
@@ -117,6 +123,11 @@ def members_for_leader(group: ClassicGroup) -> list[JoinGroupResponseMember]:
     ]
 
 
+def _initial_delay_ms(shard: ShardState, group: ClassicGroup) -> int:
+    configured = shard.config.group_initial_rebalance_delay_ms
+    return max(configured, AWAITED_JOIN_MS) if group.pending_joins else configured
+
+
 def _wait_for_joins(shard: ShardState, group: ClassicGroup, delay_ms: int, remaining_ms: int) -> None:
     """The initial delay: `delay_ms` now, and up to `remaining_ms` more while new members keep coming."""
     _stop_join_timer(group)
@@ -131,7 +142,7 @@ def _on_initial_delay(
         return nothing()
     if group.new_member_added and remaining_ms != 0:
         group.new_member_added = False
-        longest = shard.config.group_initial_rebalance_delay_ms
+        longest = _initial_delay_ms(shard, group)
         _wait_for_joins(shard, group, min(longest, remaining_ms), max(remaining_ms - delay_ms, 0))
         return nothing()
     return complete_join(shard, group)
