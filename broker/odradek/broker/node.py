@@ -173,36 +173,54 @@ class Node:
         self.logs = logs
         self.internal_topics = INTERNAL_TOPICS
         self.auto_create_topics = config.auto_create_topics_enable
+        self.stopping = False
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
+        """Called when the last connection has gone."""
+        self.on_fatal: Callable[[str], None] = lambda reason: None
+        self._make_connections()
+        self._make_metadata(metadata_dir)
+        self._make_replicas()
+        self._make_coordinators()
+        self.supported_features = self.quorum.supported_features
+        self.advertised, self.handlers = routes.build(self)
+        self._produce_metrics = metrics.api(ApiKey.PRODUCE)
+        self._event_began_ns = 0
+        kept_ms = max(1, config.broker_session_timeout_ms - config.broker_heartbeat_interval_ms)
+        self._pause_ns_max = NEVER_NS if ports.peers is None else kept_ms * 1_000_000
+        self._awake_until_ns = NEVER_NS
+        """A process that has not run until then may have lost its session meanwhile."""
+
+    def _make_connections(self) -> None:
+        """Who is connected, and what all of them together may hold."""
+        config = self.config
         self.request_bytes_max = config.socket_request_max_bytes
         self.fetch_bytes_max = config.fetch_max_bytes
         self.unsent_bytes_max = config.odradek_connection_max_unsent_bytes
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
         self.request_memory = RequestMemory(config.queued_max_request_bytes, self.monotonic_ms)
         self.response_memory = ResponseMemory(UNSENT_BYTES_MAX, self.monotonic_ms)
-        self._open = OpenConnections(config, self.monotonic_ms, ports.log)
+        self._open = OpenConnections(config, self.monotonic_ms, self.ports.log)
         self.connections: set[Connection] = self._open.all
         self.ready: deque[Connection] = deque()
         self._later: list[Connection] = []
         self._running_ready = False
-        self.stopping = False
         self.listening = True
         """Set False by a driver that lets clients in later."""
-        self.on_ready: Callable[[], None] = lambda: None
-        self.on_drained: Callable[[], None] = lambda: None
-        """Called when the last connection has gone."""
-        self.on_fatal: Callable[[str], None] = lambda reason: None
+
+    def _make_metadata(self, metadata_dir: str) -> None:
+        """The metadata quorum, this broker's place in it, and what metadata does not know yet."""
+        config, ports = self.config, self.ports
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._gone: dict[int, int] = {}
         """Brokers that were fenced a moment ago, and until when (monotonic ms) clients may be told of them."""
-        self._dead: set[int] = set()
-        """Brokers whose process has gone: nobody listens where they were. All others may be cut off, and alive."""
-        self.quorum = metadata_quorum(config, ports, logs, metadata_dir)
+        self.quorum = metadata_quorum(config, ports, self.logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
         self.lifecycle = BrokerLifecycle(
             config,
             ports,
-            logs,
+            self.logs,
             self.quorum,
             metadata_offset=lambda: self.replicas.applied_offset,
             on_registered=self._registered,
@@ -213,25 +231,33 @@ class Node:
         self.doubts = Doubts(
             lambda: self.image, ports.clock, ports.timers, HOLD_MS if ports.peers is not None else 0
         )
+        self.producer_ids = ProducerIds(self._ask_controller)
+        self.topic_creation = TopicCreation(config, self._ask_controller)
+
+    def _make_replicas(self) -> None:
+        """Partitions, and what happens to their logs."""
+        config, ports = self.config, self.ports
         self.replication = _replication(config, ports, ProposalsToController(self))
         self.replicas = ReplicaManager(
             config.node_id,
             config.static,
-            logs,
+            self.logs,
             ports.syncer,
             ports.clock,
-            metrics,
+            self.metrics,
             ports.log,
             self.replication,
         )
         self.partitions = self.replicas.partitions
         self.leader_of = self.replicas.leader_of
-        self.compaction = LogCompaction(
-            config, ports, logs, self.partitions, lambda: config.layers(self.image.configs)
-        )
-        self.producer_ids = ProducerIds(self._ask_controller)
-        self.topic_creation = TopicCreation(config, self._ask_controller)
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots, ports.rng)
+        self.compaction = LogCompaction(
+            config, ports, self.logs, self.partitions, lambda: config.layers(self.image.configs)
+        )
+
+    def _make_coordinators(self) -> None:
+        """Groups and transactions; then replicas know whom to tell what."""
+        config, ports = self.config, self.ports
         others = ports.peers.brokers if ports.peers is not None else None
         self.between_brokers = BetweenBrokers(config.node_id, others, ports.log.limited_warning)
         self.coordinators = Coordinators(self)
@@ -239,17 +265,9 @@ class Node:
         self.transactions = self.coordinators.transactions
         self.txn_markers = self.coordinators.markers
         self.txn_verification = self.coordinators.verification
-        self._wire_replicas()
         protocols = config.static.get("group.coordinator.rebalance.protocols", "consumer").split(",")
         self._consumer_protocol = "consumer" in {name.strip() for name in protocols}
-        self.supported_features = self.quorum.supported_features
-        self.advertised, self.handlers = routes.build(self)
-        self._produce_metrics = metrics.api(ApiKey.PRODUCE)
-        self._event_began_ns = 0
-        kept_ms = max(1, config.broker_session_timeout_ms - config.broker_heartbeat_interval_ms)
-        self._pause_ns_max = NEVER_NS if ports.peers is None else kept_ms * 1_000_000
-        self._awake_until_ns = NEVER_NS
-        """A process that has not run until then may have lost its session meanwhile."""
+        self._wire_replicas()
 
     def _wire_replicas(self) -> None:
         """What replicas tell others, and ask of them."""

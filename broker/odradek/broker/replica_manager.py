@@ -7,7 +7,7 @@ configurations to the logs. Runs what recurs: the flush at the end of each event
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -197,9 +197,6 @@ class ReplicaManager:
     def failed(self, partition: Partition, error: OSError) -> None:
         if partition.leads:
             self._resign(partition, ErrorCode.KAFKA_STORAGE_ERROR)
-
-    def all_online(self) -> Iterator[Partition]:
-        return (partition for partition in self.partitions.values() if not partition.log.offline)
 
     # -- the image -----------------------------------------------------------------------------------------------
 
