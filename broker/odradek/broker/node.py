@@ -214,6 +214,8 @@ class Node:
         self._endpoints: dict[str, list[Endpoint]] = {}
         self._gone: dict[int, int] = {}
         """Brokers that were fenced a moment ago, and until when (monotonic ms) clients may be told of them."""
+        self._dead: set[int] = set()
+        """Brokers whose process has gone: nobody listens where they were. All others may be cut off, and alive."""
         self.quorum = metadata_quorum(config, ports, self.logs, metadata_dir)
         self.quorum.stop_node = self._stop_node
         self.image: MetadataImage = self.quorum.image
