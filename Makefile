@@ -24,7 +24,7 @@ run: $(VENV)/.installed
 ifeq ($(NODES),1)
 	$(BIN)/odradek start --port $(PORT) --data $(DATA) $(ARGS)
 else
-	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground
+	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground $(ARGS)
 endif
 
 # Everything, in two parts (tests/in_parts.py); with ARGS="..." what these ask pytest for.
