@@ -17,6 +17,9 @@ from odradek.wire.errors import KafkaError
 from support.storage_life import DIRS, SMALL, Life
 from support.write_points import After, Case, Crash, Striker, cases, end_life
 
+pytestmark = pytest.mark.timeout(1_200)
+"""Cases that take a minute alone take many on a busy machine."""
+
 COMPACTED = replace(SMALL, cleanup_compact=True, cleanup_delete=False, min_cleanable_dirty_ratio=0.0)
 PART = 250
 """Cases of each scenario that run unless all are asked for."""

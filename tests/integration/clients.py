@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from integration.machines import PATIENCE_S, Cluster
 from interop.cluster import eventually, unique
 
+T = TypeVar("T")
+
 TOPIC = "events"
 PAUSE_S = 0.005
 BURST = 10
+AHEAD_MAX = 2_000
+"""Records that wait for their acknowledgement."""
 
 
 def settings(cluster: Cluster, **more: Any) -> dict[str, Any]:
@@ -37,13 +42,28 @@ def create_topic(
     new = NewTopic(
         topic, partitions, replication, config={k.replace("_", "."): v for k, v in configs.items()}
     )
-    admin.create_topics([new], request_timeout=20)[topic].result(30)
+    admin.create_topics([new], request_timeout=PATIENCE_S)[topic].result(PATIENCE_S)
     cluster.await_isr(topic, replication, partitions)
     return topic
 
 
+def persist(step: Callable[[], T]) -> T:
+    """Its result, once the client does not say any more that it may be done again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return step()
+        except KafkaException as error:
+            # librdkafka hands the second one to whoever asks for committed offsets, and calls it final.
+            again = error.args[0].retriable() or error.args[0].code() == KafkaError.NOT_COORDINATOR
+            if not again or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
 class Writer(threading.Thread):
-    """Writes without a pause with one idempotent producer, round the partitions, until it is told to stop.
+    """Writes with one idempotent producer, round the partitions, until it is told to stop; it waits only while
+    AHEAD_MAX records are on their way.
 
     `acknowledged` has (partition, offset, number) in the order of the acknowledgements; `failures` what was not
     delivered; `longest_gap_s` the longest time without an acknowledgement.
@@ -67,7 +87,7 @@ class Writer(threading.Thread):
                 linger_ms=1,
                 retry_backoff_ms=20,
                 retry_backoff_max_ms=200,
-                message_timeout_ms=60_000,
+                message_timeout_ms=int(2 * PATIENCE_S * 1_000),
                 **more,
             )
         )
@@ -76,7 +96,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
-            for _ in range(BURST):
+            for _ in range(BURST if len(self._producer) < AHEAD_MAX else 0):
                 partition = self.sent % self.partitions
                 self._producer.produce(
                     self.topic, b"%d" % self.sent, b"k%d" % partition, partition, on_delivery=self._delivered
@@ -115,7 +135,7 @@ class Writer(threading.Thread):
     def finish(self) -> None:
         """Everything that was sent is acknowledged."""
         self._stop_asked.set()
-        self.join(70)
+        self.join(2 * PATIENCE_S + 10)
         assert not self.is_alive(), "the producer did not finish"
         assert self.failures == []
         assert len(self.acknowledged) == self.sent

@@ -14,10 +14,10 @@ from confluent_kafka.admin import AdminClient
 
 from integration.clients import TOPIC, Writer, create_topic, settings, verify
 from integration.conftest import MakeCluster
-from integration.machines import PATIENCE_S, Cluster
+from integration.machines import PATIENCE_S, STEADY, TIMEOUT_S, Cluster
 from interop.cluster import eventually, tool
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 PARTITIONS = 12
 
@@ -25,7 +25,7 @@ PARTITIONS = 12
 @pytest.fixture
 def two_disks(make_cluster: MakeCluster) -> Cluster:
     """Three nodes that have `data`, which holds the metadata log, and `second`."""
-    cluster = make_cluster(log_segment_bytes="1048576", log_roll_ms="300000")
+    cluster = make_cluster(log_segment_bytes="1048576", log_roll_ms="300000", **STEADY)
     for node in cluster.layout.nodes:
         data = cluster.layout.data_directory(node)
         with cluster.layout.properties_file(node).open("a") as file:
@@ -88,15 +88,10 @@ def test_a_directory_that_fails_moves_what_it_led(two_disks: Cluster) -> None:
     fill_a_segment(cluster, padding)
     cluster.await_logged(victim, "log directory offline")
 
-    def moved() -> bool:
-        found = [cluster.partition(TOPIC, index) for index in moving]
-        return all(each is not None and each.leader_id not in (-1, victim) for each in found)
-
-    eventually(moved, PATIENCE_S, "partitions of the failed directory are not led elsewhere")
+    cluster.await_led_without(TOPIC, victim, indexes=moving)
     writer.await_more(1_000)
     assert {cluster.leader(TOPIC, index) for index in staying} == {victim}
-    for index in moving:
-        assert victim not in cluster.partition(TOPIC, index).isr_nodes
+    cluster.await_led_without(TOPIC, victim, indexes=moving)
     writer.finish()
     verify(cluster, writer)
     cluster.kill(victim)
@@ -140,7 +135,7 @@ def replicas_in(cluster: Cluster, topic: str) -> dict[int, set[str]]:
 
 
 def reassign(cluster: Cluster, *args: str) -> str:
-    done = tool("reassign-partitions", "--bootstrap-server", cluster.bootstrap, *args, timeout_s=90)
+    done = tool("reassign-partitions", "--bootstrap-server", cluster.bootstrap, *args)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return done.stdout.decode()
 
@@ -172,7 +167,7 @@ def test_replicas_move_while_they_are_written_to_and_their_brokers_die(
         "--reassignment-json-file",
         str(file),
         "--replica-alter-log-dirs-throttle",
-        "2000",
+        "100",  # bytes a second: it is still under way when everything here is done
     )
     assert said.count("Successfully started moving log directory to") == 3
     leader = cluster.leader(TOPIC)
@@ -214,29 +209,23 @@ def test_a_directory_removed_under_a_node_and_not_there_at_its_next_start(two_di
     there = sorted(path.name for path in second.iterdir() if path.name.startswith(f"{TOPIC}-"))
     lost = [int(name.rpartition("-")[2]) for name in there]
     assert 0 < len(lost) < PARTITIONS
-    shutil.rmtree(second)
+    second.rename(second.with_name("removed"))  # at once: the node goes on creating files in it
+    shutil.rmtree(second.with_name("removed"))
     cluster.await_logged(victim, "log directory offline")
-
-    def without(index: int) -> bool:
-        partition = cluster.partition(TOPIC, index)
-        return partition is not None and partition.leader_id > 0 and victim not in partition.isr_nodes
-
-    eventually(lambda: all(map(without, lost)), PATIENCE_S, "what was there is still counted on")
+    cluster.await_led_without(TOPIC, victim, indexes=lost)
     writer.await_more()
     cluster.stop(victim)
     second.write_text("a file where the directory was")
     (cluster.data(victim) / "notes.txt").write_text("somebody's")
     cluster.start(victim, ready=False)
     others = [index for index in range(PARTITIONS) if index not in lost]
-
-    def back(index: int) -> bool:
-        partition = cluster.partition(TOPIC, index)
-        return partition is not None and victim in partition.isr_nodes
-
-    eventually(
-        lambda: all(map(back, others)), PATIENCE_S, "what is in the other directory does not come back"
+    cluster.await_all(
+        TOPIC,
+        lambda partition: victim in partition.isr_nodes,
+        "what is in the other directory does not come back",
+        indexes=others,
     )
-    assert all(map(without, lost))
+    cluster.await_led_without(TOPIC, victim, indexes=lost)
     cluster.await_logged(victim, "not a log, left alone")
     cluster.kill(victim)
     second.unlink()

@@ -8,8 +8,7 @@ import pytest
 
 from integration.clients import TOPIC, Writer, create_topic, read, verify
 from integration.conftest import MakeCluster
-from integration.machines import PATIENCE_S, Cluster
-from interop.cluster import eventually
+from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster
 from odradek.cli.cluster_view import Peer
 from odradek.wire.errors import ErrorCode
 from odradek.wire.messages.create_topics import (
@@ -19,7 +18,7 @@ from odradek.wire.messages.create_topics import (
     CreateTopicsResponse,
 )
 
-pytestmark = pytest.mark.timeout(100)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 def creation(cluster: Cluster, topic: str, timeout_ms: int) -> CreatableTopicResult:
@@ -27,7 +26,7 @@ def creation(cluster: Cluster, topic: str, timeout_ms: int) -> CreatableTopicRes
     asked = CreatableTopic(name=topic, num_partitions=1, replication_factor=2)
     port = cluster.layout.node(cluster.brokers[0]).port
     assert port is not None
-    with Peer(port, timeout_s=30.0) as peer:
+    with Peer(port, timeout_s=timeout_ms / 1_000 + PATIENCE_S) as peer:
         request = CreateTopicsRequest(topics=[asked], timeout_ms=timeout_ms)
         return peer.ask(request, 7, CreateTopicsResponse).topics[0]
 
@@ -67,7 +66,7 @@ def test_without_a_majority_of_controllers_data_flows_and_topics_wait(make_clust
     writer.await_more()
     began = time.monotonic()
     created = creation(cluster, "later", timeout_ms=3_000)
-    assert 2.0 < time.monotonic() - began < 6.0
+    assert time.monotonic() - began > 2.0, "it does not wait"
     assert created.error_code == ErrorCode.REQUEST_TIMED_OUT
     assert created.error_message is not None
     # Depending on whether this broker has seen that the active controller is gone.
@@ -77,10 +76,8 @@ def test_without_a_majority_of_controllers_data_flows_and_topics_wait(make_clust
     )
     writer.await_more()
     cluster.start(next(node for node in controllers if node != alive))
-    back = time.monotonic()  # a majority is, from the moment the second one serves at the latest
-    assert creation(cluster, "afterwards", timeout_ms=20_000).error_code == ErrorCode.NONE
-    assert time.monotonic() - back < 2.0
-    assert cluster.partition("later") is None
+    assert creation(cluster, "afterwards", timeout_ms=60_000).error_code == ErrorCode.NONE
+    cluster.await_gone("later")
     writer.await_more()
     writer.finish()
     verify(cluster, writer)
@@ -113,7 +110,7 @@ def test_controllers_and_brokers_in_separate_processes(make_cluster: MakeCluster
     assert controller in (101, 102, 103)
     cluster.kill(controller)
     writer.await_more()
-    eventually(lambda: cluster.controller() != controller, PATIENCE_S, "no other controller was elected")
+    cluster.next_controller(controller)
     dead = cluster.leader(TOPIC)
     cluster.kill(dead)
     writer.await_more()

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from integration.clients import TOPIC, create_topic
-from integration.machines import PATIENCE_S, Cluster, free_base
+from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster, free_base
 from interop.cluster import eventually, tool
 from odradek.cli.cluster_layout import load
 from odradek.cli.cluster_processes import NodeProcess, processes
 
-pytestmark = pytest.mark.timeout(100)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 def cluster_tool(directory: Path, *args: str) -> str:
     """Standard output of `odradek cluster …`, which succeeds."""
-    done = tool("cluster", *args, "--dir", str(directory), timeout_s=90)
+    done = tool("cluster", *args, "--dir", str(directory))
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 
@@ -41,28 +41,33 @@ def test_the_life_of_a_cluster_by_hand(tmp_path: Path) -> None:
         bootstrap = f"localhost:{base},localhost:{base + 1},localhost:{base + 2}"
         assert f"bootstrap.servers={bootstrap}" in said
         assert "running already" in cluster_tool(tmp_path, "start")
-        tool("topics", "--create", "--topic", TOPIC, "--bootstrap-server", bootstrap)
+        made = tool("topics", "--create", "--topic", TOPIC, "--bootstrap-server", bootstrap)
+        assert made.returncode == 0, made.stderr.decode()
 
-        def settled() -> bool:
-            return all(node["in_sync"] == node["replicas"] == 1 for node in nodes(tmp_path).values())
+        def settled() -> dict[int, dict[str, Any]]:
+            """Nodes by id, once each is said to be well: a busy node may not answer in time, or be behind."""
+            found = nodes(tmp_path)
+            well = (
+                {node["state"] for node in found.values()} == {"running"}
+                and sum(node["controller"] for node in found.values()) == 1
+                and [node["leaders"] for node in found.values()].count(1) == 1
+                and all(node["in_sync"] == node["replicas"] == 1 for node in found.values())
+                and all(node["lag"] == 0 for node in found.values())
+            )
+            return found if well else {}
 
-        eventually(settled, PATIENCE_S, "the topic is not in sync")
-        before = nodes(tmp_path)
+        before = eventually(settled, PATIENCE_S, "the topic is not in sync")
         assert [node["kafka"] for node in before.values()] == bootstrap.split(",")
-        assert {node["state"] for node in before.values()} == {"running"}
-        assert sum(node["controller"] for node in before.values()) == 1
-        assert sum(node["leaders"] for node in before.values()) == 1
-        assert all(node["roles"] == ["broker", "controller"] and node["lag"] == 0 for node in before.values())
+        assert all(node["roles"] == ["broker", "controller"] for node in before.values())
 
         cluster_tool(tmp_path, "kill", "2")
         assert (nodes(tmp_path)[2]["state"], nodes(tmp_path)[2]["pid"]) == ("dead", None)
         cluster_tool(tmp_path, "pause", "1")
-        assert nodes(tmp_path)[1]["state"] == "paused"
+        eventually(lambda: nodes(tmp_path)[1]["state"] == "paused", PATIENCE_S, "it is not paused")
         cluster_tool(tmp_path, "resume", "1")
         cluster_tool(tmp_path, "restart", "2")
         cluster_tool(tmp_path, "restart", "1")
-        eventually(settled, PATIENCE_S, "the topic is not in sync again")
-        after = nodes(tmp_path)
+        after = eventually(settled, PATIENCE_S, "the topic is not in sync again")
         assert after[3]["pid"] == before[3]["pid"]
         assert after[1]["pid"] != before[1]["pid"]
         assert "LEADER" in cluster_tool(tmp_path, "status")
@@ -114,13 +119,21 @@ def test_kafkas_tools_describe_topics_and_the_quorum(cluster: Cluster) -> None:
     assert described.count("\tElr: ") == 3
     dead = next(node for node in cluster.ids if node != cluster.controller())
     cluster.kill(dead)
-    cluster.await_isr(TOPIC, 2, partitions=3)
+    cluster.await_led_without(TOPIC, dead, partitions=3)
     short = tool("topics", *at, "--describe", "--under-replicated-partitions").stdout.decode()
     assert short.count(f"Topic: {TOPIC}\t") == 3
-    status = tool("metadata-quorum", *at, "describe", "--status").stdout.decode()
-    assert f"LeaderId:               {cluster.controller()}\n" in status
-    assert status.count('"id": ') == 3
-    replication = tool("metadata-quorum", *at, "describe", "--replication").stdout.decode().splitlines()
+
+    def status() -> str:
+        """Of the controller of now, which a busy machine may change."""
+        said = tool("metadata-quorum", *at, "describe", "--status").stdout.decode()
+        return said if f"LeaderId:               {cluster.controller()}\n" in said else ""
+
+    assert eventually(status, PATIENCE_S, "another one is said to lead").count('"id": ') == 3
+    replication = eventually(
+        lambda: tool("metadata-quorum", *at, "describe", "--replication").stdout.decode(),
+        PATIENCE_S,
+        "nobody describes the quorum",
+    ).splitlines()
     assert len(replication) == 4
     assert sum("Leader" in line.split() for line in replication) == 1
     assert sum("Follower" in line.split() for line in replication) == 2

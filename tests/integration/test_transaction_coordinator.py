@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from integration.clients import create_topic
-from integration.machines import Cluster
+from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster
 from interop import jvm
 from interop.cluster import eventually
 from interop.transactional_writers import ConfluentWriter, JavaWriter, Writer
 from odradek.coordinator.partitioning import partition_for
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 TOPIC = "ledger"
 PARTITIONS = 3
@@ -46,7 +46,9 @@ def test_kill_9_of_the_coordinator(
         dead = coordinator_of(cluster, "writer")
         cluster.kill(dead)
         writer.await_more()
-        eventually(lambda dead=dead: coordinator_of(cluster, "writer") != dead, 20, "nobody takes over")
+        eventually(
+            lambda dead=dead: coordinator_of(cluster, "writer") != dead, PATIENCE_S, "nobody takes over"
+        )
         cluster.start(dead)
         cluster.await_isr(TOPIC, 3, partitions=PARTITIONS)
         cluster.await_isr("__transaction_state", 3, partitions=COORDINATORS)

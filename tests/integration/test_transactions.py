@@ -6,18 +6,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from integration.clients import create_topic, settings
+from integration.clients import create_topic, persist, settings
 from integration.conftest import MakeCluster
-from integration.machines import PATIENCE_S, Cluster
+from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster
 from interop.cluster import eventually, unique
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 PARTITIONS = 3
 RECORDS = 6
@@ -38,18 +40,6 @@ def transactional(cluster: Cluster, transactional_id: str) -> Producer:
     return producer
 
 
-def persist(step: Callable[[], Any]) -> None:
-    """Again while the client says that it may be done again."""
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            step()
-            return
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
-                raise
-
-
 def finish(producer: Producer, before_commit: Callable[[], Any] = lambda: None) -> bool:
     """Commit, or abort if it has to be; whether it is committed. Any other end is a failure."""
     try:
@@ -63,8 +53,25 @@ def finish(producer: Producer, before_commit: Callable[[], Any] = lambda: None) 
     return True
 
 
+def await_ended(cluster: Cluster, topic: str) -> None:
+    """No transaction is open: whoever commits is told so before the markers are written."""
+    admin = AdminClient(settings(cluster))
+    asked = {TopicPartition(topic, index): OffsetSpec.latest() for index in range(PARTITIONS)}
+
+    def ends(isolation: IsolationLevel) -> list[int]:
+        found = admin.list_offsets(asked, isolation_level=isolation, request_timeout=PATIENCE_S)
+        return [future.result(PATIENCE_S).offset for future in found.values()]
+
+    eventually(
+        lambda: persist(lambda: ends(IsolationLevel.READ_COMMITTED) == ends(IsolationLevel.READ_UNCOMMITTED)),
+        PATIENCE_S,
+        f"transactions of {topic} do not end",
+    )
+
+
 def read_committed(cluster: Cluster, topic: str) -> list[str]:
-    """Everything up to the last stable offsets."""
+    """Everything, once the transactions have ended."""
+    await_ended(cluster, topic)
     consumer = Consumer(
         settings(
             cluster,
@@ -80,7 +87,7 @@ def read_committed(cluster: Cluster, topic: str) -> list[str]:
         for index in range(PARTITIONS):
             consumer.assign([TopicPartition(topic, index, 0)])
             while True:
-                message = consumer.poll(30)
+                message = consumer.poll(PATIENCE_S)
                 assert message is not None, "the consumer hears nothing"
                 if message.error() is None:
                     values.append(message.value().decode())
@@ -138,7 +145,7 @@ class Transactor(threading.Thread):
 
     def stop(self) -> None:
         self._stop_asked.set()
-        self.join(120)
+        self.join(2 * PATIENCE_S)
         assert not self.is_alive(), "it does not come to an end"
         if self.failure is not None:
             raise self.failure
@@ -177,26 +184,20 @@ def test_consume_and_produce_is_exactly_once_whatever_dies(cluster: Cluster) -> 
     feeder = Producer(settings(cluster, enable_idempotence=True))
     for number in range(count):
         feeder.produce(source, str(number), partition=number % PARTITIONS)
-    assert feeder.flush(30) == 0
-    killer = threading.Thread(target=_kill_in_turn, args=(cluster, target), daemon=True)
-    killer.start()
-    _pump(cluster, source, target, count)
-    killer.join(120)
-    assert not killer.is_alive()
+    assert feeder.flush(PATIENCE_S) == 0
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(_kill_in_turn, cluster, target)
+        _pump(cluster, source, target, count)
+        killer.result()
     assert Counter(read_committed(cluster, target)) == Counter(str(number) for number in range(count))
 
 
 def _kill_in_turn(cluster: Cluster, topic: str) -> None:
     for victim in (1, 2, 3):
         cluster.kill(victim)
-        eventually(partial(_is_led_without, cluster, topic, victim), PATIENCE_S, f"{victim} is missed")
+        cluster.await_led_without(topic, victim, PARTITIONS)
         cluster.start(victim)
         cluster.await_isr(topic, 3, PARTITIONS)
-
-
-def _is_led_without(cluster: Cluster, topic: str, victim: int) -> bool:
-    found = [cluster.partition(topic, index) for index in range(PARTITIONS)]
-    return all(each is not None and each.leader_id not in (-1, victim) for each in found)
 
 
 def _pump(cluster: Cluster, source: str, target: str, count: int) -> None:
@@ -214,7 +215,7 @@ def _pump(cluster: Cluster, source: str, target: str, count: int) -> None:
     consumer.subscribe([source])
     producer = transactional(cluster, "pump")
     done = 0
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 3 * PATIENCE_S
     try:
         while done < count:
             assert time.monotonic() < deadline, f"{done} of {count} records in time"
@@ -237,5 +238,5 @@ def _pump(cluster: Cluster, source: str, target: str, count: int) -> None:
 def _go_back(consumer: Consumer) -> None:
     """To what is committed: the transaction that moved on was aborted."""
     assigned = consumer.assignment()
-    for part in consumer.committed(assigned, timeout=60):
+    for part in persist(lambda: consumer.committed(assigned, timeout=PATIENCE_S)):
         consumer.seek(TopicPartition(part.topic, part.partition, max(part.offset, 0)))

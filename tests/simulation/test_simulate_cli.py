@@ -7,6 +7,9 @@ import pytest
 from odradek.cli import simulate
 from odradek.cli.options import ToolError
 
+pytestmark = pytest.mark.timeout(1_200)
+"""Seeds that take a minute alone take many on a busy machine."""
+
 
 def test_seeds_are_a_number_a_list_or_a_range() -> None:
     assert simulate.parse_seeds("7") == [7]

@@ -8,6 +8,9 @@ from odradek.simulation.cluster import Cluster
 from odradek.simulation.runner import run_seed
 from odradek.simulation.scenario import SCENARIOS
 
+pytestmark = pytest.mark.timeout(1_200)
+"""Seeds that take a minute alone take many on a busy machine."""
+
 FOUND = [
     ("three-all", 190, "the simulator started a node again that had stopped at the end"),
     ("three-crashes", 128, "a broker that stopped before it was registered forgot that it was complete (P2)"),
