@@ -174,10 +174,15 @@ def connect(
         raise ToolError(
             "--bootstrap-server must be specified (a node on this machine: --bootstrap-server localhost:9092)"
         )
+    return Admin(reachable(servers), properties, client_id)
+
+
+def reachable(servers: str) -> list[str]:
+    """The servers, one of which listens, as the client library takes them; from here on it is silent."""
     addresses = parse_servers(servers)
     await_listener(addresses)
     quiet_client()
-    return Admin([f"{host}:{port}" for host, port in addresses], properties, client_id)
+    return [f"{host}:{port}" for host, port in addresses]
 
 
 def client_failure(error: Exception, servers: str) -> ToolError:

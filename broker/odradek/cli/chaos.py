@@ -47,10 +47,7 @@ def build_parser() -> ToolParser:
     parser = ToolParser(
         prog="odradek chaos",
         description="Break a real cluster under stock clients, and judge what they saw.",
-        epilog=EXAMPLES,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=30, width=110
-        ),
+        examples=EXAMPLES,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run_parser = commands.add_parser("run", help="a cluster, clients, faults, the verdict")

@@ -69,10 +69,7 @@ def build_parser() -> ToolParser:
     parser = ToolParser(
         prog="odradek cluster",
         description="A cluster of several nodes on this machine.",
-        epilog=EXAMPLES,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=30, width=110
-        ),
+        examples=EXAMPLES,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

@@ -209,18 +209,9 @@ def formatter_properties(options: argparse.Namespace) -> dict[str, str]:
 
 def connect(options: argparse.Namespace, properties: dict[str, str]) -> Any:
     """The consumer, subscribed or assigned."""
-    from odradek.cli.admin import (
-        BOOTSTRAP_MS,
-        announce_lost_connections,
-        await_listener,
-        client_failure,
-        parse_servers,
-        quiet_client,
-    )
+    from odradek.cli.admin import BOOTSTRAP_MS, announce_lost_connections, client_failure, reachable
 
-    addresses = parse_servers(options.bootstrap_server)
-    await_listener(addresses)
-    quiet_client()
+    servers = reachable(options.bootstrap_server)
     announce_lost_connections(options.bootstrap_server)
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
@@ -229,7 +220,6 @@ def connect(options: argparse.Namespace, properties: dict[str, str]) -> Any:
 
     codecs.install()
     settings = client_settings(properties, KafkaConsumer.DEFAULT_CONFIG)
-    servers = [f"{host}:{port}" for host, port in addresses]
     try:
         if options.partition is None:
             consumer = KafkaConsumer(bootstrap_servers=servers, bootstrap_timeout_ms=BOOTSTRAP_MS, **settings)

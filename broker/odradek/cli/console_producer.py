@@ -166,18 +166,9 @@ def producer_properties(options: argparse.Namespace, interactive: bool) -> dict[
 
 def connect(options: argparse.Namespace, interactive: bool) -> Any:
     """The producer, once something listens at the bootstrap address."""
-    from odradek.cli.admin import (
-        BOOTSTRAP_MS,
-        announce_lost_connections,
-        await_listener,
-        client_failure,
-        parse_servers,
-        quiet_client,
-    )
+    from odradek.cli.admin import BOOTSTRAP_MS, announce_lost_connections, client_failure, reachable
 
-    addresses = parse_servers(options.bootstrap_server)
-    await_listener(addresses)
-    quiet_client()
+    servers = reachable(options.bootstrap_server)
     announce_lost_connections(options.bootstrap_server)
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
@@ -193,7 +184,7 @@ def connect(options: argparse.Namespace, interactive: bool) -> Any:
         settings.setdefault("enable_idempotence", False)
     try:
         return KafkaProducer(
-            bootstrap_servers=[f"{host}:{port}" for host, port in addresses],
+            bootstrap_servers=servers,
             bootstrap_timeout_ms=BOOTSTRAP_MS,
             partitioner=StickyPartitioner(),
             value_serializer=LineSerializer(),

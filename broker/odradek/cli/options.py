@@ -74,13 +74,26 @@ def version_text() -> str:
         return f"{KAFKA_VERSION} (Odradek, not installed)"
 
 
+class _WithExamples(argparse.HelpFormatter):
+    """Paragraphs with indented lines stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if "\n  " in part else super(_WithExamples, self)._fill_text(part, width, indent)
+            for part in text.strip("\n").split("\n\n")
+        )
+
+
 class ToolParser(argparse.ArgumentParser):
     """argparse with Kafka's sentences. Sub-parsers made by `add_subparsers` are of this class too."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, examples: str | None = None, **kwargs: Any) -> None:
+        """`examples` stand below the options."""
+        style, column = (_WithExamples, 30) if examples else (argparse.HelpFormatter, 36)
         kwargs.setdefault(
-            "formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=_width())
+            "formatter_class", lambda prog: style(prog, max_help_position=column, width=_width())
         )
+        kwargs.setdefault("epilog", examples)
         super().__init__(*args, **kwargs)
 
     def add_version(self) -> None:

@@ -146,10 +146,7 @@ def _parser(name: str, description: str, examples: str) -> ToolParser:
     return ToolParser(
         prog=name,
         description=description,
-        epilog=examples,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=26, width=110
-        ),
+        examples=examples,
     )
 
 

@@ -11,10 +11,10 @@ imported when a codec is first used, because most nodes never open a batch.
 
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from odradek.wire.errors import ErrorCode, KafkaError
 
@@ -27,6 +27,18 @@ class Codec(IntEnum):
     SNAPPY = 2
     LZ4 = 3
     ZSTD = 4
+
+
+class _Decompressor(Protocol):
+    """What zlib and zstd have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes | bytearray | memoryview, max_length: int, /) -> bytes: ...
 
 
 class LevelRange(NamedTuple):
@@ -98,24 +110,35 @@ def _gzip_compress(data: _Buffer, level: int | None) -> bytes:
 
 
 def _gzip_decompress(data: _Buffer, limit: int) -> bytes:
+    return _decompress_frames(data, limit, Codec.GZIP, lambda: zlib.decompressobj(_GZIP_WBITS), zlib.error)
+
+
+def _decompress_frames(
+    data: _Buffer,
+    limit: int,
+    codec: Codec,
+    decompressor: Callable[[], "_Decompressor"],
+    failure: type[Exception],
+) -> bytes:
+    """Members of gzip or frames of zstd, one after the other: a decompressor for each."""
     parts: list[bytes] = []
     left = limit
     for _ in range(_FRAMES_MAX):
-        member = zlib.decompressobj(_GZIP_WBITS)
+        frame = decompressor()
         try:
-            part = member.decompress(data, left + 1)
-        except zlib.error as error:
-            raise _corrupt(Codec.GZIP, error) from error
+            part = frame.decompress(data, left + 1)
+        except failure as error:
+            raise _corrupt(codec, error) from error
         left -= len(part)
         if left < 0:
             raise _too_large(limit)
-        if not member.eof:
-            raise _corrupt(Codec.GZIP, "the data ends early")
+        if not frame.eof:
+            raise _corrupt(codec, "the data ends early")
         parts.append(part)
-        data = member.unused_data
+        data = frame.unused_data
         if not data:
             return parts[0] if len(parts) == 1 else b"".join(parts)
-    raise _corrupt(Codec.GZIP, f"more than {_FRAMES_MAX} members")
+    raise _corrupt(codec, f"more than {_FRAMES_MAX} frames")
 
 
 # snappy
@@ -240,24 +263,7 @@ def _zstd_decompress(data: _Buffer, limit: int) -> bytes:
     else:
         from backports import zstd
 
-    parts: list[bytes] = []
-    left = limit
-    for _ in range(_FRAMES_MAX):
-        frame = zstd.ZstdDecompressor()
-        try:
-            part = frame.decompress(data, left + 1)
-        except zstd.ZstdError as error:
-            raise _corrupt(Codec.ZSTD, error) from error
-        left -= len(part)
-        if left < 0:
-            raise _too_large(limit)
-        if not frame.eof:
-            raise _corrupt(Codec.ZSTD, "the data ends early")
-        parts.append(part)
-        data = frame.unused_data
-        if not data:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-    raise _corrupt(Codec.ZSTD, f"more than {_FRAMES_MAX} frames")
+    return _decompress_frames(data, limit, Codec.ZSTD, zstd.ZstdDecompressor, zstd.ZstdError)
 
 
 _COMPRESSORS = {
