@@ -12,9 +12,10 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartitionInfo
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from odradek.chaos import leaders
 from odradek.chaos.clients import World, now
 from odradek.chaos.history import FAULT, HEALED, METADATA_BACK, Note
-from odradek.chaos.kinds import CLIENTS, DAMAGE, DISK, KINDS
+from odradek.chaos.kinds import CLIENTS, DAMAGE, DISK, KINDS, LEADERS, OF_NO_NODE
 from odradek.chaos.lives import Lives
 from odradek.chaos.mesh import pairs_of
 from odradek.chaos.scenario import FaultSpec, Scenario
@@ -107,6 +108,8 @@ class Faults:
         )
         fault = _Fault(self._number, spec, nodes, names)
         victims = ", ".join(names or map(str, nodes))
+        if KINDS[spec.kind].needs == LEADERS:
+            victims = "every partition"
         told(f"{spec.kind} {victims}")
         self.done[spec.label] = self.done.get(spec.label, 0) + 1
         self._world.recorder.add(
@@ -152,6 +155,9 @@ class Faults:
         if needs == CLIENTS:
             self._frozen = [name for name in fault.clients if self._lives.freeze(name)]
             return
+        if needs == LEADERS:
+            self._move_leaders()
+            return
         for node in fault.nodes:
             if needs == DAMAGE or kind == "kill":
                 self._down.add(node)
@@ -169,6 +175,17 @@ class Faults:
                 target.restart(node)
             if needs == DAMAGE:
                 target.damage(node, kind, PLAIN.name, self._rng)
+
+    def _move_leaders(self) -> None:
+        try:
+            replicas = {
+                (topic.name, each.id): [broker.id for broker in each.replicas]
+                for topic in TOPICS
+                for each in self._partitions(topic.name)
+            }
+        except (KafkaException, TimeoutError) as problem:
+            raise TargetError(f"nobody says who has the partitions: {problem}") from problem
+        leaders.move(self._target.bootstrap, replicas, self._rng)
 
     def heal(self) -> None:
         """Everybody runs again, hears everybody, and has a sound disk and the right time. What cannot be healed is in
@@ -203,7 +220,7 @@ class Faults:
 
     def _victims(self, spec: FaultSpec) -> list[list[int]]:
         """Groups of nodes, one after the other."""
-        if KINDS[spec.kind].needs == CLIENTS:
+        if KINDS[spec.kind].needs in OF_NO_NODE:
             return [[]]
         if spec.who == "each":
             return [[node] for node in self._brokers]

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PROCESS, NETWORK, DISK, DAMAGE, CLOCK, CLIENTS = "process", "network", "disk", "damage", "clock", "clients"
+LEADERS = "leaders"
+OF_NO_NODE = frozenset({CLIENTS, LEADERS})
+"""Done to no node, and possible with every target."""
 
 WHO = {
     "leader": "leads a partition of the topic that idempotent producers write to",
@@ -58,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "flipped-byte": Kind("kill -9, and a byte in the middle of a log is another", DAMAGE, stops=True),
     "wiped-disk": Kind("kill -9, and the data directory is empty", DAMAGE, stops=True),
     "clock-jump": Kind("the wall clock of the node jumps by `offset_s`, and back", CLOCK, ("offset_s",)),
+    "move-leaders": Kind("another replica leads, of every partition that clients work on", LEADERS, lasts=False),
     "freeze-client": Kind("a consumer stops in its tracks, with its connections open", CLIENTS),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from odradek.chaos.kinds import CLIENTS, KINDS
+from odradek.chaos.kinds import KINDS, OF_NO_NODE
 from odradek.chaos.scenario import Scenario, ScenarioError
 
 
@@ -102,7 +102,7 @@ def check_possible(scenario: Scenario, target: Target) -> None:
             raise ScenarioError(
                 f"{scenario.file}: faults[{index}].count: {fault.count} of {len(target.brokers())} brokers"
             )
-        if KINDS[fault.kind].needs == CLIENTS:
+        if KINDS[fault.kind].needs in OF_NO_NODE:
             continue
         why = target.impossible(fault.kind)
         if why is not None:

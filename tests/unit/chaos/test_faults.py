@@ -6,6 +6,7 @@ import io
 import random
 import threading
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from odradek.chaos.history import FAULT, HEALED, Note, Recorder, parse
 from odradek.chaos.kinds import KINDS
 from odradek.chaos.scenario import parse as parse_scenario
 from odradek.chaos.target import Target, TargetError
+from odradek.chaos.workload import TOPICS
 
 
 class Played(Target):
@@ -186,6 +188,23 @@ def test_a_client_is_frozen_and_thawed() -> None:
     lives = NoLives()
     do(Played(), {"kind": "freeze-client"}, lives=lives)
     assert lives.told == ["freeze classic-0", "thaw classic-0"]
+
+
+def test_leaders_of_all_partitions_that_clients_work_on_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[tuple[str, int], list[int]]] = []
+
+    def move(bootstrap: str, replicas: dict[tuple[str, int], list[int]], rng: random.Random) -> int:
+        asked.append(replicas)
+        return 0
+
+    brokers = [SimpleNamespace(id=node) for node in (1, 2, 3)]
+    monkeypatch.setattr(faults_module.leaders, "move", move)
+    monkeypatch.setattr(Faults, "_partitions", lambda _, topic: [SimpleNamespace(id=7, replicas=brokers)])
+    target = Played()
+    found, notes = do(target, {"kind": "move-leaders", "who": "all", "times": 2})
+    everywhere = {(topic.name, 7): [1, 2, 3] for topic in TOPICS}
+    assert asked == [everywhere, everywhere] and target.told == []
+    assert [note.what for note in notes] == [FAULT, HEALED] * 2 and found.done == {"move-leaders all": 2}
 
 
 def test_what_cannot_be_healed_keeps_nothing_else_from_being_healed() -> None:
