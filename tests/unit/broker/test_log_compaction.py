@@ -14,6 +14,7 @@ from odradek.wire.messages.find_coordinator import FindCoordinatorRequest
 from odradek.wire.messages.incremental_alter_configs import (
     AlterableConfig,
     AlterConfigsResource,
+    AlterConfigsResourceResponse,
     IncrementalAlterConfigsRequest,
 )
 from odradek.wire.messages.offset_commit import (
@@ -74,13 +75,20 @@ def values(log: Log) -> list[str]:
     return [value for value in found if value != "last"]
 
 
-def alter(node: NodeHarness, kind: int, name: str, **configs: str) -> None:
+def ask_to_alter(
+    node: NodeHarness, kind: int, name: str, **configs: str | None
+) -> AlterConfigsResourceResponse:
+    """None takes a value away."""
     changes = [
-        AlterableConfig(name=key.replace("__", "."), config_operation=0, value=value)
+        AlterableConfig(name=key.replace("__", "."), config_operation=int(value is None), value=value)
         for key, value in configs.items()
     ]
     resource = AlterConfigsResource(resource_type=kind, resource_name=name, configs=changes)
-    answer = node.client().ask(IncrementalAlterConfigsRequest(resources=[resource])).responses[0]
+    return node.client().ask(IncrementalAlterConfigsRequest(resources=[resource])).responses[0]
+
+
+def alter(node: NodeHarness, kind: int, name: str, **configs: str | None) -> None:
+    answer = ask_to_alter(node, kind, name, **configs)
     assert answer.error_code == ErrorCode.NONE, answer.error_message
 
 
@@ -292,3 +300,46 @@ def test_threads_and_rate_are_shared_out(slow: SlowWorkers) -> None:
     alter(node, BROKER, "", log__cleaner__io__max__bytes__per__second="3000000")
     node.advance(BACKOFF_MS)
     assert slow.limits[-1] == 1_500_000
+
+
+THREADS_REFUSED = (
+    "Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be {} for configuration "
+    "Invalid dynamic configuration"
+)
+TABLE_REFUSED = "requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."
+
+
+@pytest.mark.parametrize("broker", ["1", ""])
+@pytest.mark.parametrize(
+    ("threads", "table", "text"),
+    [
+        ("1", None, THREADS_REFUSED.format("reduced to less than half the current value 4")),
+        ("9", None, THREADS_REFUSED.format("increased to more than double the current value 4")),
+        ("0", None, "/ by zero"),
+        (None, "1000", TABLE_REFUSED),
+        (None, "4194304", TABLE_REFUSED),
+        ("2", "2097152", TABLE_REFUSED),
+        ("x", None, "Invalid value x for configuration log.cleaner.threads: Not a number of type INT"),
+    ],
+)
+def test_what_the_cleaner_cannot_become_is_refused_in_kafkas_words(
+    broker: str, threads: str | None, table: str | None, text: str
+) -> None:
+    node = NodeHarness(log__cleaner__threads="4")
+    given = {"log__cleaner__threads": threads, "log__cleaner__dedupe__buffer__size": table}
+    changes = {name: value for name, value in given.items() if value is not None}
+    before = node.node.image.configs.copy()
+    answer = ask_to_alter(node, BROKER, broker, **changes)
+    assert (answer.error_code, answer.error_message) == (ErrorCode.INVALID_REQUEST, text)
+    assert node.node.image.configs == before
+
+
+def test_threads_may_be_halved_and_doubled_again_and_again() -> None:
+    node = NodeHarness(log__cleaner__threads="4")
+    for threads in ("8", "16", "8", "4", "2", "1"):
+        alter(node, BROKER, "1", log__cleaner__threads=threads)
+    refused = ask_to_alter(node, BROKER, "1", log__cleaner__threads=None)
+    assert "increased to more than double the current value 1 " in (refused.error_message or "")
+    alter(node, BROKER, "1", log__cleaner__dedupe__buffer__size="1048577")
+    refused = ask_to_alter(node, BROKER, "1", log__cleaner__threads="2")
+    assert refused.error_message == TABLE_REFUSED
