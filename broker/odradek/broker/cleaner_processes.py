@@ -1,5 +1,5 @@
 """Processes that compact logs for this node: started when there is something to do, ended when there has been nothing
-for a while, and with the node. One that is killed, or runs out of memory, is replaced with the next job.
+for a while, and with the node. One that is killed, runs out of memory, or hangs, is replaced with the next job.
 
 For each of them a thread waits, which is where a process is started and where its answers are read.
 """
@@ -7,18 +7,26 @@ For each of them a thread waits, which is where a process is started and where i
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import select
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
 from odradek.storage.cleaner import CleaningJob, Outcome
-from odradek.storage.cleaning_messages import decode_outcome, encode_job, encode_rate
+from odradek.storage.cleaning_messages import ALIVE, decode_outcome, encode_job, encode_rate
 from odradek.storage.log_cleaner import Workers
 
 IDLE_S = 30.0
 """Without a job for so long, a process ends: it holds some 20 MB."""
+SILENT_S = 300.0
+"""Without a sign of life for so long, a process hangs: on a disk that does not answer, or stopped by somebody. It is
+killed, for retention waits for it, and so do the other logs.
+"""
+_ENDS_S = 10.0
+"""Nor does one end at once that waits for a disk: it is left to its fate."""
 _COMMAND = (sys.executable, "-P", "-m", "odradek.storage.cleaner_worker")
 
 Done = Callable[[Outcome], None]
@@ -28,12 +36,17 @@ class CleanerProcesses(Workers):
     """As many as there are jobs at a time."""
 
     def __init__(
-        self, call_soon_threadsafe: Callable[..., object], after: Callable[[], object], idle_s: float = IDLE_S
+        self,
+        call_soon_threadsafe: Callable[..., object],
+        after: Callable[[], object],
+        idle_s: float = IDLE_S,
+        silent_s: float = SILENT_S,
     ) -> None:
         """`after`: called after each `done`, for what it has staged."""
         self._call_soon = call_soon_threadsafe
         self._after = after
         self._idle_s = idle_s
+        self._silent_s = silent_s
         self._free: list[_Worker] = []
         self._all: set[_Worker] = set()
         self._rate = float("inf")
@@ -141,15 +154,33 @@ class _Worker:
                 return Outcome(died="the node stops")
         except OSError as error:
             return Outcome(died=f"it could not be started: {error}")
-        assert process.stdout is not None
         self._send(process, encode_job(job))
-        line = process.stdout.readline()
         try:
-            return decode_outcome(line)
+            return decode_outcome(self._answer(process))
+        except TimeoutError:
+            with self._lock:
+                self._end()
+            return Outcome(died=f"no sign of life for {self._owner._silent_s:g} s")
         except (ValueError, KeyError, TypeError):
             with self._lock:
                 code = self._end()
             return Outcome(died=f"signal {-code}" if code < 0 else f"exit code {code}")
+
+    def _answer(self, process: subprocess.Popen[bytes]) -> bytes:
+        """The line that is no sign of life; empty if the process has ended. TimeoutError: it is silent."""
+        assert process.stdout is not None
+        source, rest = process.stdout.fileno(), b""
+        poll = select.poll()
+        poll.register(source, select.POLLIN)
+        while poll.poll(self._owner._silent_s * 1_000):
+            data = os.read(source, 1 << 16)
+            if not data:
+                return b""
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line != ALIVE:
+                    return line
+        raise TimeoutError
 
     def _started(self) -> subprocess.Popen[bytes] | None:
         with self._lock:
@@ -179,4 +210,7 @@ class _Worker:
             process.stdin.close()
         process.stdout.close()
         process.kill()
-        return process.wait()
+        try:
+            return process.wait(_ENDS_S)
+        except subprocess.TimeoutExpired:
+            return 0

@@ -15,12 +15,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from odradek.ports.disk import Buffer
 from odradek.storage.cleaner import CleaningJob, Outcome, attempt
-from odradek.storage.cleaning_messages import decode, encode_outcome
+from odradek.storage.cleaning_messages import ALIVE, decode, encode_outcome
 from odradek.storage.real_disk import RealDisk, RealFile
 
 NICENESS = 10
@@ -28,17 +28,22 @@ NICENESS = 10
 _PAUSE_MIN_S = 0.01
 _PAUSE_MAX_S = 0.5
 """Looked at again whether the rate is still the same."""
+SIGN_S = 5.0
+"""A node that hears nothing for much longer takes the process for hung, and kills it."""
 
 
 class Throttle:
     """`log.cleaner.io.max.bytes.per.second`: on average, what is read and what is written together."""
 
-    def __init__(self) -> None:
+    def __init__(self, alive: Callable[[], object] = lambda: None) -> None:
+        """`alive`: called now and then while there is progress, or a reason for there being none."""
         self.rate = float("inf")
         self._paid_until = 0.0
+        self._alive = alive
 
     def spend(self, count: int) -> None:
         """So many bytes were read or written: wait until they are paid for."""
+        self._alive()
         if self.rate == float("inf"):
             return
         now = time.monotonic()
@@ -46,8 +51,24 @@ class Throttle:
         rate = self.rate
         while self.rate == rate and (ahead := self._paid_until - time.monotonic()) > _PAUSE_MIN_S:
             time.sleep(min(ahead, _PAUSE_MAX_S))
+            self._alive()
         if self.rate != rate:
             self._paid_until = time.monotonic()
+
+
+class Signs:
+    """Tells the node now and then that this process is at its work."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + SIGN_S
+            self._answers.write(ALIVE + b"\n")
+            self._answers.flush()
 
 
 class ThrottledFile(RealFile):
@@ -121,7 +142,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints something must not answer
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    throttle = Throttle()
+    throttle = Throttle(Signs(answers))
     disk = ThrottledDisk(throttle)
     jobs: queue.SimpleQueue[CleaningJob] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, jobs, throttle), daemon=True).start()

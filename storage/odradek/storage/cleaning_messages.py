@@ -3,6 +3,7 @@
 {"clean": job}     node → worker     one at a time
 {"rate": number}   node → worker     bytes per second, null for no limit; counts from then on
 outcome            worker → node     one for each job
+{"alive": true}    worker → node     before that, again and again: it reads or writes, or waits because of the rate
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from odradek.storage.cleaner import (
     SourceSegment,
 )
 from odradek.storage.txn_index import AbortedTxn
+
+ALIVE = b'{"alive":true}'
+"""A line without its end."""
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import queue
 import signal
@@ -18,8 +19,9 @@ from interop.cluster import PATIENCE_S, eventually
 from odradek.broker.cleaner_processes import CleanerProcesses
 from odradek.cli.cluster_processes import process_status
 from odradek.storage.cleaner import CleaningJob, LastOfProducer, Outcome, SourceSegment, run
-from odradek.storage.cleaner_worker import Throttle
+from odradek.storage.cleaner_worker import SIGN_S, Signs, Throttle
 from odradek.storage.cleaning_messages import (
+    ALIVE,
     decode,
     decode_outcome,
     encode_job,
@@ -71,11 +73,11 @@ class Loop:
 class Owner:
     """What the node is to its processes."""
 
-    def __init__(self, idle_s: float = 30.0) -> None:
+    def __init__(self, idle_s: float = 30.0, silent_s: float = 60.0) -> None:
         self.loop = Loop()
         self.settled = 0
         self.outcomes: list[Outcome] = []
-        self.processes = CleanerProcesses(self.loop.call_soon_threadsafe, self._settle, idle_s)
+        self.processes = CleanerProcesses(self.loop.call_soon_threadsafe, self._settle, idle_s, silent_s)
 
     def _settle(self) -> None:
         self.settled += 1
@@ -149,6 +151,38 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(owner: Owner, tmp_path
     assert not owner.processes.pids
     owner.processes.limit(float("inf"))
     assert owner.clean(job).cleaned is not None
+
+
+def test_a_process_that_hangs_is_killed_and_replaced(tmp_path: Path) -> None:
+    owner = Owner(silent_s=1.0)
+    try:
+        owner.processes.limit(1000.0)
+        owner.begin(job_of(filled(tmp_path / "t-0")))
+        pid = owner.pid()
+        os.kill(pid, signal.SIGSTOP)
+        owner.loop.run_one()
+        assert owner.outcomes.pop() == Outcome(died="no sign of life for 1 s")
+        assert is_gone(pid) and not owner.processes.pids
+    finally:
+        owner.processes.close()
+
+
+def test_a_process_that_works_or_waits_because_of_the_rate_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = 100.0, io.BytesIO()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("odradek.storage.cleaner_worker.time.monotonic", lambda: now)
+    monkeypatch.setattr("odradek.storage.cleaner_worker.time.sleep", sleep)
+    throttle = Throttle(Signs(said))
+    for _ in range(1000):
+        throttle.spend(1 << 20)
+    assert said.getvalue() == ALIVE + b"\n"
+    throttle.rate = 1e6
+    throttle.spend(60_000_000)
+    assert said.getvalue().count(b"\n") == pytest.approx(60 / SIGN_S, abs=2)
 
 
 def test_damage_and_a_failing_disk_are_told_as_what_they_are(owner: Owner, tmp_path: Path) -> None:
