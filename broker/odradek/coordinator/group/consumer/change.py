@@ -53,7 +53,7 @@ def update(change: Change) -> None:
     """Steps 1 and 2."""
     group, old, new = change.group, change.old, change.new
     names_changed = False
-    if new != old:
+    if new is not old and new != old:
         change.records.append(member_record(group.group_id, new))
         names_changed = new.topic_names != old.topic_names
     regex_changed, bump = _update_regex(change)

@@ -124,6 +124,7 @@ def can_downgrade(shard: ShardState, group: ConsumerGroup, leaving: Sequence[Con
     left = group.size - len(leaving)
     return (
         left > 0
+        and group.classic_members > 0
         and group.all_others_classic(leaving)
         and shard.config.downgrade_allowed
         and left <= shard.config.group_max_size

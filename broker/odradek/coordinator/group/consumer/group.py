@@ -271,23 +271,21 @@ class ConsumerGroup:
         self, changes: Iterable[tuple[ConsumerMember | None, ConsumerMember | None]]
     ) -> Subscriptions:
         """What the group would be subscribed to after these changes of members, each from old to new."""
-        names, regexes = Counter(self.name_counts), Counter(self.regex_counts)
+        names, regexes = self.name_counts.copy(), self.regex_counts.copy()
         for old, new in changes:
-            if old is not None:
-                names.subtract(old.topic_names)
-                regexes.subtract((old.topic_regex,) if old.topic_regex else ())
-            if new is not None:
-                names.update(new.topic_names)
-                regexes.update((new.topic_regex,) if new.topic_regex else ())
+            for member, step in ((old, -1), (new, 1)):
+                if member is not None:
+                    _count(names, member.topic_names, step)
+                    _count(regexes, (member.topic_regex,) if member.topic_regex else (), step)
         by_regex = self.regex_topics
-        dropped = [regex for regex in self.regex_counts if regexes[regex] <= 0 and regex in self.regexes]
+        dropped = [regex for regex in self.regex_counts if regex not in regexes and regex in self.regexes]
         if dropped:
             by_regex = dict(by_regex)
             for regex in dropped:
                 resolved = self.regexes.get(regex)
                 assert resolved is not None
                 _count(by_regex, resolved.topics, -1)
-        return Subscriptions(+names, +regexes, by_regex)
+        return Subscriptions(names, regexes, by_regex)
 
     def subscriptions(self) -> Subscriptions:
         return Subscriptions(self.name_counts, self.regex_counts, self.regex_topics)

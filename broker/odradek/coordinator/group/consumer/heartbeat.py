@@ -261,8 +261,18 @@ def _is_subset(owned: OwnedPartitions | None, assigned: PartitionEpochs) -> bool
 def _updated(
     old: ConsumerMember, context: GroupContext, request: ConsumerGroupHeartbeatRequest
 ) -> ConsumerMember:
-    """What it does not say stays."""
+    """What it does not say stays; most heartbeats say nothing at all."""
     names, regex = request.subscribed_topic_names, request.subscribed_topic_regex
+    if (
+        names is None
+        and regex is None
+        and request.rebalance_timeout_ms == -1
+        and request.server_assignor is None
+        and request.rack_id is None
+        and request.instance_id in (None, old.instance_id)
+        and (old.client_id, old.client_host, old.classic) == (context.client_id, context.client_host, None)
+    ):
+        return old
     return replace(
         old,
         instance_id=old.instance_id if request.instance_id is None else request.instance_id,
