@@ -1,6 +1,6 @@
 """The first process of a container, run here: what it is given wrongly ends it with one line, and writes nothing.
 
-No container engine is needed: what an image adds to this is tested in test_engine.py.
+No container engine is needed: what an image adds to this is tested in test_container.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The scan of one segment after a crash: every batch checked, and what only the batches can tell made anew.
 
 Needs nothing but the segment's own file, so segments can be scanned in any order and in other processes
-(scan_worker.py); recovery.py puts the findings together. The loop takes 1.6 µs a batch and 0.25 s per GB beside that
+(scan_processes.py); recovery.py puts the findings together. The loop takes 1.6 µs a batch and 0.25 s per GB beside that
 (CPython 3.11), which is why it is written out.
 """
 
@@ -114,8 +114,7 @@ def scan_segment(file: File, job: ScanJob) -> SegmentScan:
         while position < end:
             at = position - start
             if at + HEADER_SIZE > have:
-                view, start, at = memoryview(file.pread(min(_CHUNK, end - position), position)), position, 0
-                have = len(view)
+                view, have, start, at = _window(file, position, end)
                 if have < HEADER_SIZE:
                     raise Damage(position, f"{have} bytes are no header")
             (base, length, leader_epoch, magic, crc, _, delta, _, timestamp, producer_id, _, _, _) = _unpack(
@@ -130,12 +129,7 @@ def scan_segment(file: File, job: ScanJob) -> SegmentScan:
                 actual = _crc_in_pieces(file, position + CRC_START, position + size)
             else:
                 if at + size > have:
-                    view, start, at = (
-                        memoryview(file.pread(min(_CHUNK, end - position), position)),
-                        position,
-                        0,
-                    )
-                    have = len(view)
+                    view, have, start, at = _window(file, position, end)
                 actual = crc32c(view[at + CRC_START : at + size])
             if actual != crc:
                 raise Damage(position, "the CRC does not match")
@@ -181,6 +175,12 @@ def scan_segment(file: File, job: ScanJob) -> SegmentScan:
     found.since_index = since
     found.max_timestamp, found.max_timestamp_offset = max_timestamp, max_timestamp_offset
     return found
+
+
+def _window(file: File, position: int, end: int) -> tuple[memoryview, int, int, int]:
+    """What comes from `position` on, how much of it, where it starts, and where in it `position` is."""
+    view = memoryview(file.pread(min(_CHUNK, end - position), position))
+    return view, len(view), position, 0
 
 
 def _crc_in_pieces(file: File, position: int, end: int) -> int:
