@@ -163,7 +163,7 @@ def _add_common(parser: ToolParser, metrics_port: int) -> None:
         "--metrics-port",
         type=_port_or_none,
         metavar="PORT",
-        help=f"port of /metrics and /health on localhost; 0 takes any, -1 none (default: {shown})",
+        help=f"port of /metrics and the probes, on localhost; 0 takes any, -1 none (default: {shown})",
     )
     parser.add_argument(
         "--log-format",
