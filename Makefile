@@ -27,7 +27,7 @@ else
 	$(BIN)/odradek cluster start --nodes $(NODES) --base-port $(PORT) --dir $(DATA)-cluster --foreground $(ARGS)
 endif
 
-# Everything, in two parts (tests/in_parts.py); with ARGS="..." what these ask pytest for.
+# Everything, in parts (tests/in_parts.py); with ARGS="..." what these ask pytest for.
 test: $(VENV)/.installed-dev
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python tests/in_parts.py

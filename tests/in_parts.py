@@ -1,8 +1,8 @@
-"""`make test`: the whole suite in two parts. First what only computes, on two cores; then what starts processes of its
-own, one test after the other.
+"""`make test`: the whole suite in three parts. What only computes, two tests at a time; what starts a node or a few and
+mostly waits for them, two files at a time; what breaks clusters, one test after the other, with the machine to itself.
 
-The second part runs whatever comes of the first. What failed in either is named once more at the end; the exit code is
-0 only if nothing did.
+Every part runs whatever comes of those before it. What failed in any is named once more at the end; the exit code is 0
+only if nothing did.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMPUTING = ("faults", "property", "simulation", "transcripts", "unit")
-"""Folders whose tests neither wait nor share anything. Every other one is of the second part."""
-WORKERS = 2
+"""Folders whose tests neither wait nor share anything."""
+WAITING = ("deploy", "interop", "k8s")
+"""Folders whose tests have nodes of their own, or one for all of a worker, and patience with them. What is in no list
+runs last, alone."""
+WORKERS = "2"
 
 
 @dataclass
@@ -64,10 +67,13 @@ def read(report: Path, outcome: Outcome) -> None:
 
 
 def main() -> int:
-    folders = [f"tests/{name}" for name in COMPUTING]
-    outcomes = [run("Tests that only compute", *folders, "-n", str(WORKERS), "--dist", "worksteal")]
-    others = (f"--ignore={folder}" for folder in folders)
-    outcomes.append(run("Tests with processes of their own", "tests", "-n", "0", *others))
+    computing, waiting = ([f"tests/{name}" for name in names] for names in (COMPUTING, WAITING))
+    others = (f"--ignore={folder}" for folder in computing + waiting)
+    outcomes = [
+        run("Tests that only compute", *computing, "-n", WORKERS, "--dist", "worksteal"),
+        run("Tests that wait for nodes", *waiting, "-n", WORKERS, "--dist", "loadfile"),
+        run("Tests that break clusters", "tests", "-n", "0", *others),
+    ]
     print()
     for outcome in outcomes:
         print(outcome)

@@ -203,7 +203,7 @@ class Worker(Java):
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 return json.load(response)
         except (URLError, TimeoutError, ConnectionError):
             assert self.process.poll() is None, self.said()

@@ -29,7 +29,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
  * scenarios to run. Prints {"passed": scenario} for each.
  */
 public class ConsumerProtocol {
-    static final long PATIENCE_MS = 40_000;
+    static final long PATIENCE_MS = 90_000;
     static String servers;
     static String suffix;
     static Admin admin;
@@ -173,7 +173,7 @@ public class ConsumerProtocol {
         String topic = topic("migration", 6);
         String group = "java-migration-" + suffix;
         String[] classic = {
-            "group.protocol", "classic", "heartbeat.interval.ms", "300", "session.timeout.ms", "6000",
+            "group.protocol", "classic", "heartbeat.interval.ms", "300", "session.timeout.ms", "30000",
             "partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"};
         KafkaConsumer<String, String> a = consumer(group, classic);
         KafkaConsumer<String, String> b = consumer(group, classic);

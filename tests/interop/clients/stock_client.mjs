@@ -79,7 +79,7 @@ async function groups() {
   const topic = `node-groups-${suffix}`;
   const groupId = `node-group-${suffix}`;
   await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 4 }] });
-  const members = [1, 2].map(() => kafka.consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 500 }));
+  const members = [1, 2].map(() => kafka.consumer({ groupId, sessionTimeout: 30000, heartbeatInterval: 500 }));
   const values = new Set();
   let wake = () => {};
   for (const member of members) {

@@ -39,14 +39,16 @@ def test_a_part_tells_what_came_of_its_tests(tmp_path: Path) -> None:
     assert outcome.failed == ["test_some.py::test_even[1]", "test_some.py::test_of_nothing"]
 
 
-def test_every_folder_is_in_one_part() -> None:
+def test_folders_of_the_parts_are_there() -> None:
     folders = {path.name for path in in_parts.HERE.iterdir() if any(path.rglob("test_*.py"))}
-    assert set(in_parts.COMPUTING) < folders
+    named = [*in_parts.COMPUTING, *in_parts.WAITING]
+    assert len(set(named)) == len(named)
+    assert set(named) < folders
 
 
-@pytest.mark.parametrize(("codes", "code"), [((0, 0), 0), ((1, 0), 1), ((0, 1), 1), ((2, 5), 1)])
-def test_both_parts_run_and_either_fails_the_whole(
-    codes: tuple[int, int],
+@pytest.mark.parametrize(("codes", "code"), [((0, 0, 0), 0), ((1, 0, 0), 1), ((0, 0, 1), 1), ((2, 5, 1), 1)])
+def test_every_part_runs_and_each_fails_the_whole(
+    codes: tuple[int, ...],
     code: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -60,6 +62,6 @@ def test_both_parts_run_and_either_fails_the_whole(
 
     monkeypatch.setattr(in_parts, "run", run)
     assert in_parts.main() == code
-    assert len(ran) == 2
+    assert len(ran) == 3
     said = capsys.readouterr().out
-    assert [f"FAILED test_{which}" in said for which in range(2)] == [bool(each) for each in codes]
+    assert [f"FAILED test_{which}" in said for which in range(3)] == [bool(each) for each in codes]
