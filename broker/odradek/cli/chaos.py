@@ -123,7 +123,9 @@ def _check(options: argparse.Namespace) -> int:
 
     try:
         verdict = check(read_history(*options.history))
-    except (OSError, HistoryError) as error:
+    except OSError as error:
+        raise _unreadable(error) from error
+    except HistoryError as error:
         raise ToolError(str(error)) from error
     console = _console()
     console.print(_table(verdict))
@@ -141,11 +143,20 @@ def _summary(options: argparse.Namespace) -> int:
     for name in options.report:
         path = Path(name) / "verdict.json" if Path(name).is_dir() else Path(name)
         try:
-            verdicts.append(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise ToolError(f"{path}: {error}") from error
+            found = json.loads(path.read_text())
+        except OSError as error:
+            raise _unreadable(error) from error
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or "judged" not in found:
+            raise ToolError(f"{path} is no verdict of odradek chaos run")
+        verdicts.append(found)
     print(summary(verdicts))
     return 0
+
+
+def _unreadable(error: OSError) -> ToolError:
+    return ToolError(f"cannot read {error.filename}: {error.strerror}")
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
