@@ -17,8 +17,9 @@ from interop.cluster import eventually, unique
 T = TypeVar("T")
 
 TOPIC = "events"
-PAUSE_S = 0.005
+PAUSE_S = 0.01
 BURST = 10
+"""A thousand a second: writers that keep two cores busy would only make what they wait for late."""
 AHEAD_MAX = 2_000
 """Records that wait for their acknowledgement."""
 
@@ -116,7 +117,7 @@ class Writer(threading.Thread):
         else:
             self.acknowledged.append((message.partition(), message.offset(), int(message.value())))
 
-    def await_more(self, count: int = 500) -> None:
+    def await_more(self, count: int = 250) -> None:
         """So many acknowledgements of records that are sent from now on."""
         begin = self.sent
 

@@ -109,7 +109,7 @@ def test_members_read_on_when_their_coordinator_dies(
     for _ in range(2):
         dead = coordinator(cluster, group)
         cluster.kill(dead)
-        target = len(seen) + 1_500
+        target = len(seen) + 500
         eventually(lambda: read_on(target), PATIENCE_S, "the members do not read on", every_s=0)  # noqa: B023
         cluster.start(dead)
     writer.finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from integration.clients import TOPIC, create_topic
 from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster, free_base
 from interop.cluster import eventually, tool
+from odradek.cli import cluster as cluster_command
 from odradek.cli.cluster_layout import load
 from odradek.cli.cluster_processes import NodeProcess, processes
 
@@ -28,10 +31,11 @@ def cluster_tool(directory: Path, *args: str) -> str:
 
 
 def nodes(directory: Path) -> dict[int, dict[str, Any]]:
-    """`status --json`, by id."""
-    said = json.loads(cluster_tool(directory, "status", "--json"))
-    assert list(said) == ["nodes"]
-    return {node["id"]: node for node in said["nodes"]}
+    """What `status --json` says, by id, without a process for each time that it is asked."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert cluster_command.run(["status", "--json", "--dir", str(directory)]) == 0
+    return {node["id"]: node for node in json.loads(printed.getvalue())["nodes"]}
 
 
 def test_the_life_of_a_cluster_by_hand(tmp_path: Path) -> None:
@@ -57,6 +61,9 @@ def test_the_life_of_a_cluster_by_hand(tmp_path: Path) -> None:
             return found if well else {}
 
         before = eventually(settled, PATIENCE_S, "the topic is not in sync")
+        said_to_programs = json.loads(cluster_tool(tmp_path, "status", "--json"))
+        assert [node["id"] for node in said_to_programs.pop("nodes")] == [1, 2, 3]
+        assert not said_to_programs
         assert [node["kafka"] for node in before.values()] == bootstrap.split(",")
         assert all(node["roles"] == ["broker", "controller"] for node in before.values())
 

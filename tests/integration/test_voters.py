@@ -11,6 +11,7 @@ from integration.clients import TOPIC, Writer, create_topic, verify
 from integration.conftest import MakeCluster
 from integration.machines import PATIENCE_S, TIMEOUT_S, Cluster
 from interop.cluster import eventually, tool
+from odradek.cli import storage
 from odradek.cli.cluster_view import ask_quorum
 from odradek.wire.uuid import random_uuid, uuid_from_string, uuid_to_string
 
@@ -34,8 +35,7 @@ def formatted(cluster: Cluster, voters: list[int]) -> Cluster:
     for node in nodes:
         how = ["--initial-controllers", first] if node.id in voters else ["--no-initial-controllers"]
         file = str(cluster.layout.properties_file(node))
-        done = tool("storage", "format", "-t", cluster.layout.cluster_id, "-c", file, *how)
-        assert done.returncode == 0, done.stderr.decode()
+        assert storage.main(["format", "-t", cluster.layout.cluster_id, "-c", file, *how]) == 0
     return cluster
 
 
@@ -131,8 +131,7 @@ def test_a_wiped_voter_is_another_one_and_says_so(make_cluster: MakeCluster) -> 
     assert "run kafka-storage format" in cluster.log(victim).strip().splitlines()[-1]
 
     file = str(cluster.layout.properties_file(cluster.layout.node(victim)))
-    done = tool("storage", "format", "-N", "-t", cluster.layout.cluster_id, "-c", file)
-    assert done.returncode == 0, done.stderr.decode()
+    assert storage.main(["format", "-N", "-t", cluster.layout.cluster_id, "-c", file]) == 0
     cluster.start(victim)
     cluster.await_logged(victim, "this controller is no voter")
     quorum_tool(cluster, "remove-controller", "-i", str(victim), "-d", before)
@@ -156,8 +155,7 @@ def test_controllers_that_join_by_themselves_and_one_that_lost_its_disk(make_clu
     cluster.kill(victim)
     cluster.wipe(victim)
     file = str(cluster.layout.properties_file(cluster.layout.node(victim)))
-    done = tool("storage", "format", "-N", "-t", cluster.layout.cluster_id, "-c", file)
-    assert done.returncode == 0, done.stderr.decode()
+    assert storage.main(["format", "-N", "-t", cluster.layout.cluster_id, "-c", file]) == 0
     cluster.start(victim)
     own = uuid_from_string(directory_id(cluster, victim))
     assert own != uuid_from_string(before)
