@@ -75,6 +75,23 @@ def test_rare_branches_are_reached() -> None:
     assert len([name for name in met if name.startswith("fault: disk fails at")]) > 6
 
 
+def test_rare_branches_of_compaction_are_reached() -> None:
+    met: Counter[str] = Counter()
+    for seed, scenario in (*((seed, "one-compaction") for seed in range(1, 5)), (4, "three-compaction")):
+        result = run_seed(seed, scenario)
+        assert_sound(result)
+        met.update(result.counters)
+    rare = (
+        "compaction: segments replaced",
+        "compaction: worker died",
+        "compaction: cleaning found unfinished",
+        "compaction: swap completed at start",
+        "records deleted: NONE",
+        "records deleted: POLICY_VIOLATION",
+    )
+    assert not [name for name in rare if not met[name]], met
+
+
 @pytest.mark.parametrize("scenario", ["one-topics", "three-all"])
 def test_a_seed_is_the_same_run_twice(scenario: str) -> None:
     first, second = run_seed(11, scenario), run_seed(11, scenario)
@@ -85,7 +102,7 @@ def test_a_seed_is_the_same_run_twice(scenario: str) -> None:
 def test_a_seed_is_the_same_run_whatever_the_order_of_sets() -> None:
     program = (
         "from odradek.simulation.runner import run_seed\n"
-        "names = ('one-groups', 'three-crashes', 'disks', 'transactions', 'voters')\n"
+        "names = ('one-groups', 'three-crashes', 'disks', 'transactions', 'voters', 'one-compaction')\n"
         "print([run_seed(5, name).digest for name in names])"
     )
     printed = set()

@@ -25,6 +25,7 @@ LIKELY = {
     "nobody-verifies": 7,
     "any-generation-commits": 2,
     "any-member-epoch-commits": 8,
+    "tombstones-at-once": 2,
 }
 """Where to look first. A change of the product moves such seeds; then the others are tried."""
 

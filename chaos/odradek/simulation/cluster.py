@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from odradek.simulation.admin import Admin
 from odradek.simulation.client import Client
+from odradek.simulation.compaction import RecordsDeleter
 from odradek.simulation.consumer import Consumer
 from odradek.simulation.consumer_member import SESSION_MS, ConsumerGroupTruth, ConsumerMember
 from odradek.simulation.coordinator_checks import check_coordinators
@@ -47,6 +48,7 @@ BASE_SETTINGS = {
     "odradek.metrics.port": "-1",
 }
 PORT, CONTROLLER_PORT = 9092, 9093
+INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
 
 
 class Cluster:
@@ -98,6 +100,9 @@ class Cluster:
         self.voter_admin = self._make_voter_admin()
         if self.voter_admin is not None:
             self.clients.append(self.voter_admin)
+        self.deleter = RecordsDeleter(self, "c-delete", self._fork()) if scenario.compaction else None
+        if self.deleter is not None:
+            self.clients.append(self.deleter)
         self.client_names = [client.name for client in self.clients]
 
     def _fork(self) -> Random:
@@ -212,6 +217,17 @@ class Cluster:
             return plan.flushes
         return self.scenario.settings.get("log.flush.interval.messages") == "1"
 
+    def compacts(self, topic: str) -> bool:
+        """Whether logs of this topic are compacted here, and small enough for that to happen."""
+        plan = self._plans.get(topic)
+        policy = plan.configs.get("cleanup.policy", "") if plan is not None else ""
+        return self.scenario.compaction and ("compact" in policy or topic in INTERNAL_TOPICS)
+
+    def deletes(self, topic: str) -> bool:
+        """Whether old records are deleted, by retention or when somebody asks."""
+        plan = self._plans.get(topic)
+        return plan is not None and "delete" in plan.configs.get("cleanup.policy", "delete")
+
     def min_isr(self, topic: str, replicas: int) -> int:
         plan = self._plans.get(topic)
         own = plan.configs.get("min.insync.replicas") if plan is not None else None
@@ -305,6 +321,8 @@ class Cluster:
         for client in (*self.producers, *self.committers, *self._group_members(), *self.transactional):
             client.request_timeout_us = 10 * SECOND
         self.admin.stop_changing()
+        if self.deleter is not None:
+            self.deleter.stopped = True
         self._wait(
             self.scenario.heal_ms,
             lambda: all(producer.done for producer in self.producers),

@@ -11,6 +11,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from odradek.simulation.client import Client, error_of
+from odradek.simulation.compaction_model import check_read, rows_of
+from odradek.simulation.partition_model import batch_info
 from odradek.simulation.trace import InvariantViolation
 from odradek.storage.producers import end_transaction_marker
 from odradek.wire.errors import ErrorCode
@@ -50,8 +52,11 @@ class Position:
     asking: bool = False
     not_before_us: int = 0
     """It failed: not to be fetched until then."""
+    compacted: bool = False
     delivered: set[int] = field(default_factory=set)
     """Base offsets of the batches that the application was given."""
+    view: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Of a compacted topic: the last value that it was given of each key."""
 
 
 class Aborts:
@@ -113,7 +118,8 @@ class Consumer(Client):
             for index in range(self.cluster.partitions_of(topic)):
                 position = self.positions.get((topic, index))
                 if topic_id is not None and (position is None or position.topic_id != topic_id):
-                    self.positions[topic, index] = Position(topic, index, topic_id)
+                    compacted = self.cluster.compacts(topic)
+                    self.positions[topic, index] = Position(topic, index, topic_id, compacted=compacted)
         self._pump()
 
     def _pump(self) -> None:
@@ -311,7 +317,7 @@ class Consumer(Client):
 
     def _out_of_range(self, position: Position, host: str) -> None:
         model = self._model(position)
-        if not self._lossy(position) and position.offset >= model.log_start:
+        if not self._lossy(position) and position.offset >= model.log_start_somewhere:
             raise InvariantViolation(
                 f"P7: {host} says that {position.offset}, up to which {self.name} has read {position.topic}-"
                 f"{position.index}, is out of range; committed is all below {model.high_watermark}"
@@ -329,21 +335,35 @@ class Consumer(Client):
                 continue
             if not crc_ok(memoryview(records)[at : at + header.size]):
                 raise InvariantViolation(f"P7: {self.name} reads a damaged batch at {header.base_offset}")
-            if header.base_offset > position.offset and not lossy and position.offset >= model.log_start:
+            batch = records[at : at + header.size]
+            if position.compacted and not lossy:
+                self._check_compacted(position, model, header, batch)
+            elif header.base_offset > position.offset and not lossy and position.offset >= model.log_start:
                 raise InvariantViolation(
                     f"int-poll-skip: {self.name} reads {position.topic}-{position.index} from {position.offset} and "
                     f"gets {header.base_offset}"
                 )
-            if model is not None and not model.loss_allowed:
+            if model is not None and not model.loss_allowed and not position.compacted:
                 self.cluster.history.check_read(model, header.base_offset, header.crc, self.name)
-            dropped = self.committed and aborts.drop(header, records[at : at + header.size])
+            dropped = self.committed and aborts.drop(header, batch)
             if not header.is_control and not lossy:
                 self._deliver(position, model, header.base_offset, dropped)
+                if position.compacted and not dropped:
+                    position.view.update((key, value) for _, key, value in rows_of(batch))
             position.offset = end
             position.last_epoch = header.leader_epoch
             read_any = True
         if not read_any:
             self.cluster.trace.count("fetch: nothing whole in an answer")
+
+    def _check_compacted(
+        self, position: Position, model: PartitionModel, header: BatchHeader, batch: bytes
+    ) -> None:
+        """What it is given is what was committed there, and what it is not given is of no use any more."""
+        if model.records is not None:
+            where = f"what {self.name} reads from {position.offset}"
+            check_read(model, max(position.offset, model.log_start), batch_info(batch), where)
+            self.cluster.history.read += 1
 
     def _deliver(self, position: Position, model: PartitionModel, base: int, dropped: bool) -> None:
         """T2: who reads committed data is given that, and all of it."""
@@ -362,7 +382,13 @@ class Consumer(Client):
         """Of a reader that began at the start and is at the end."""
         for position in self.positions.values():
             model = self._model(position)
-            if self._lossy(position) or model.log_start > 0:
+            if self._lossy(position):
+                continue
+            if position.compacted and model.records is not None:
+                if self.committed:
+                    model.records.check_view(position.view, model.log_start, model.stable_end, self.name)
+                continue
+            if model.log_start > 0:
                 continue
             for batch in model.batches:
                 wanted = model.transactions.outcome.get(batch.base, True) or not self.committed

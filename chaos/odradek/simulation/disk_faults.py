@@ -29,6 +29,9 @@ _CHECKPOINTS = (
     layout.HIGH_WATERMARK_CHECKPOINT,
     layout.CLEANER_CHECKPOINT,
 )
+_SWAPPED = (layout.CLEANED_SUFFIX, layout.SWAP_SUFFIX)
+_SWAPPED_LOG = tuple(f"{layout.LOG_SUFFIX}{suffix}" for suffix in _SWAPPED)
+_CLEANER_NOTES = (layout.CLEANER_CHECKPOINT, layout.COMPACTED)
 _DERIVED = (layout.INDEX_SUFFIX, layout.TIME_INDEX_SUFFIX, layout.TXN_INDEX_SUFFIX)
 Match = Callable[[WritePoint, str], bool]
 
@@ -73,11 +76,50 @@ TARGETS: dict[str, Match] = {
     "registration": lambda point, path: _name(path) in (layout.REGISTRATION, layout.CLEAN_SHUTDOWN_MARKER),
 }
 READ = "read"
+COMPACTION: dict[str, Match] = {
+    "cleaned segment": lambda point, path: (
+        path.endswith(layout.CLEANED_SUFFIX) and point is not WritePoint.RENAME
+    ),
+    "swap": lambda point, path: point is WritePoint.RENAME and path.endswith(_SWAPPED),
+    "swap of a log": lambda point, path: point is WritePoint.RENAME and path.endswith(_SWAPPED_LOG),
+    "finished swap": lambda point, path: point is WritePoint.DIRSYNC and not _of_metadata(f"{path}/"),
+    "cleaner's notes": lambda point, path: point in _GROWS | _SYNCS and _name(path) in _CLEANER_NOTES,
+    "log start": lambda point, path: point in _GROWS and _name(path) == layout.LOG_START_OFFSET_CHECKPOINT,
+}
+"""Where logs are compacted and deleted."""
+
+
+class Ends(BaseException):
+    """The process, or the machine, ends at this very call: nothing that it was at goes on."""
+
+
+def end_at(machine: Machine, rng: Random, told: Callable[[str], None]) -> str:
+    """Arm the end of this life of the process, where logs are compacted; what it waits for. `told` when it comes."""
+    name = rng.choice((*COMPACTION, "swap", "swap of a log", "deletion"))
+    left, partial = rng.randrange(CALLS_MAX * 2), rng.random()
+    matches = COMPACTION.get(name) or TARGETS[name]
+
+    def watch(point: WritePoint, path: str, partly: Callable[[float], None]) -> None:
+        nonlocal left
+        if not matches(point, path):
+            return
+        if left > 0:
+            left -= 1
+            return
+        if left == 0:
+            left = -1
+            told(name)
+            partly(partial)
+        raise Ends(f"{point.value} of {path}")
+
+    machine.disk.faults.watch = watch
+    return name
 
 
 def strike(machine: Machine, rng: Random, told: Callable[[str], None]) -> str:
     """Arm one fault of this life of the machine's disk; what it waits for. `told` when it strikes first."""
-    name = rng.choice((*TARGETS, READ))
+    targets = {**TARGETS, **COMPACTION} if machine.cluster.scenario.compaction else TARGETS
+    name = rng.choice((*targets, READ))
     error = rng.choice(ERRORS) if name != READ else errno.EIO
     left, lasting, partial = rng.randrange(CALLS_MAX), rng.random() < 0.5, rng.random()
     struck = False
@@ -96,7 +138,7 @@ def strike(machine: Machine, rng: Random, told: Callable[[str], None]) -> str:
         raise OSError(error, "injected", path)
 
     def watch(point: WritePoint, path: str, partly: Callable[[float], None]) -> None:
-        if TARGETS[name](point, path):
+        if targets[name](point, path):
             fail(path, partly)
 
     faults = machine.disk.faults

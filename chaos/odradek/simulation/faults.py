@@ -41,6 +41,7 @@ class Nemesis:
             "disk error": lambda: self._fail_disk(errno.EIO),
             "fsync error": self._fail_sync,
             "disk fails at": self._fail_at,
+            "ends at": self._end_at,
             "clock jump": self._jump_clock,
             "bad network": self._bad_network,
             "cut clients": self._cut_clients,
@@ -344,6 +345,28 @@ class Nemesis:
 
         waits_for = disk_faults.strike(machine, self._rng, told)
         self._cluster.trace.note("nemesis", "disk will fail at", machine.host, waits_for)
+
+    def _end_at(self) -> None:
+        """The process is killed, or the machine goes off, in the middle of a compaction, or of what follows it."""
+        machine = self._any_running()
+        if machine is not None:
+            waits_for = disk_faults.end_at(
+                machine, self._rng, lambda name: self._note(f"ends at: {name}", machine.host)
+            )
+            self._cluster.trace.note("nemesis", "will end at", machine.host, waits_for)
+
+    def ended(self, machine: Machine) -> None:
+        """A process that has ended so is started anew, and may not even come to the end of its start."""
+        again = self._active and self._rng.random() < 0.4
+
+        def start() -> None:
+            if again and machine.process is None:
+                disk_faults.end_at(
+                    machine, self._rng, lambda name: self._note(f"ends again at: {name}", machine.host)
+                )
+            machine.start()
+
+        self._later(20, 1_000, start)
 
     def _repair_later(self, machine: Machine) -> None:
         """Somebody looks after the disk and starts the process anew."""

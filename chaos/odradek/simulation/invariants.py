@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from odradek.raft.messages import Message
 from odradek.raft.voters import ReplicaKey
+from odradek.simulation.compaction_model import CommittedRecords
 from odradek.simulation.decision_log import check_ends
 from odradek.simulation.metadata_checks import MetadataChecks
 from odradek.simulation.partition_model import Mirror, PartitionModel
@@ -32,7 +33,7 @@ Key = tuple[bytes, int]
 class Replica:
     """One partition of one life of a node, as seen last."""
 
-    __slots__ = ("led", "mirror", "model", "partition", "signature")
+    __slots__ = ("led", "log_start", "mirror", "model", "partition", "signature")
 
     def __init__(self, partition: Partition, mirror: Mirror, model: PartitionModel) -> None:
         self.partition = partition
@@ -40,6 +41,7 @@ class Replica:
         self.model = model
         self.signature: tuple[object, ...] = ()
         self.led = False
+        self.log_start = partition.log.log_start_offset
 
 
 class Invariants:
@@ -138,11 +140,13 @@ class Invariants:
         known = self._replicas[process]
         for name, partition in process.node.partitions.items():
             log = partition.log
-            signature = (
+            signature: tuple[object, ...] = (
                 partition.high_watermark, log.written_end_offset, partition.is_leader, partition.leader_epoch,
                 log._truncations, log.log_start_offset,
             )  # fmt: skip
             replica = known.get(name)
+            if replica is not None and replica.mirror.compacted:
+                signature += tuple(map(id, log._segments))
             if replica is not None and replica.partition is partition and replica.mirror.log is not log:
                 self._cluster.trace.count("replica moved to another directory")
                 replica = None
@@ -159,16 +163,30 @@ class Invariants:
         key = partition.topic_id, partition.index
         model = self.models.get(key)
         if model is None:
-            model = self.models[key] = PartitionModel(partition.topic, partition.index)
-        replica = Replica(partition, Mirror(process.machine.disk, partition.log, model.digest_below), model)
+            model = self.models[key] = self._new_model(partition)
+        compacted = self._cluster.compacts(partition.topic)
+        mirror = Mirror(process.machine.disk, partition.log, model.digest_below, compacted=compacted)
+        replica = Replica(partition, mirror, model)
         replica.mirror.follow()
         check_producer_state(partition.log, replica.mirror, process.machine.host)
         return replica
 
+    def _new_model(self, partition: Partition) -> PartitionModel:
+        scheduler = self._cluster.scheduler
+        model = PartitionModel(partition.topic, partition.index, lambda: scheduler.now_us)
+        if self._cluster.compacts(partition.topic):
+            retention_ms = partition.log.config.delete_retention_ms
+            model.records = CommittedRecords(model.name, model.transactions, retention_ms)
+        return model
+
     def _changed(self, process: Process, replica: Replica) -> None:
         """One partition of this node has moved."""
         partition, mirror, model = replica.partition, replica.mirror, replica.model
+        replaced = mirror.replaced
         mirror.follow()
+        if mirror.replaced > replaced:
+            self._cluster.trace.count("compaction: segments replaced")
+        self._check_log_start(process, replica)
         if model.dead or self._is_dead(replica):
             return
         epoch = serving_epoch(partition)
@@ -200,6 +218,20 @@ class Invariants:
             process.machine.cluster.trace.count("log truncated")
             process.machine.cluster.trace.note(process.machine.host, "truncated", model.name, mirror.end)
             self.check_members(partition.topic_id, partition.index, model)
+
+    def _check_log_start(self, process: Process, replica: Replica) -> None:
+        """It only rises in the life of a process, unless the log begins anew; and only where records are deleted."""
+        start = replica.partition.log.log_start_offset
+        if start < replica.log_start and not replica.mirror.truncated:
+            raise InvariantViolation(
+                f"C6: {replica.model.name} at {process.machine.host} started at {replica.log_start}, now at {start}"
+            )
+        if start > 0 and replica.mirror.compacted and not self._cluster.deletes(replica.model.topic):
+            raise InvariantViolation(
+                f"C6: {replica.model.name} at {process.machine.host} starts at {start}, and nothing is deleted of it"
+            )
+        replica.log_start = start
+        replica.model.log_start_somewhere = max(replica.model.log_start_somewhere, start)
 
     def _cut(self, process: Process, replica: Replica) -> None:
         """What is damaged is gone with the rest."""

@@ -19,6 +19,7 @@ from odradek.broker.node import Node, Ports
 from odradek.ports.timers import TimerQueue
 from odradek.raft.metadata_log import CorruptMetadata
 from odradek.simulation import disk_faults
+from odradek.simulation.compaction import LeftInTheMiddle, SimWorkers, left_in_the_middle
 from odradek.simulation.determinism import put_in_order
 from odradek.simulation.disk import DiskSpeed, SimSyncer
 from odradek.simulation.kafka_port import KafkaPort
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from odradek.simulation.cluster import Cluster
 
 DATA = "/data"
+DIRECTORIES = (DATA, "/second")
 LISTENER = "PLAINTEXT"
 
 
@@ -79,6 +81,7 @@ class Process:
             NodeLog(self),
             lambda _directory: (1 << 40, 1 << 39),
             peers.ports if peers is not None else None,
+            (lambda: SimWorkers(self)) if cluster.scenario.compaction else None,
         )
         self.replicates = "broker" in config.roles
         kind: Any = Node if self.replicates else ControllerProcess
@@ -115,6 +118,10 @@ class Process:
                 self.node.settle()
         except InvariantViolation:
             raise
+        except disk_faults.Ends as end:
+            cluster.invariants.after_step(self, failed=True)
+            self.machine.ends(str(end))
+            return
         except Exception as error:
             raise InvariantViolation(f"crash: {self.machine.host} failed in '{name}': {error!r}") from error
         if not self.alive:
@@ -221,15 +228,33 @@ class Machine:
         cluster.trace.note(self.host, "starts", self.lives)
         process = Process(self, Random(self.rng.getrandbits(64)))
         self.process = process
+        before = self._left_in_the_middle()
         try:
             process.boot()
+        except disk_faults.Ends as end:
+            self.ends(str(end))
+            return
         except (StartupError, DataDirError, CorruptMetadata, OSError, KafkaError) as error:
             self._did_not_start(process, error)
             return
         if process.fatal is not None:
             self.stopped_itself(process.fatal)
             return
+        self._check_finished(process, before)
         cluster.invariants.after_start(process)
+
+    def _left_in_the_middle(self) -> LeftInTheMiddle:
+        """What the last process has left of compactions."""
+        directories = DIRECTORIES if self.cluster.scenario.compaction else ()
+        return left_in_the_middle(self.disk, directories)
+
+    def _check_finished(self, process: Process, before: LeftInTheMiddle) -> None:
+        """What was begun is undone or completed by the start."""
+        for what in before.after_start(self.disk):
+            self.cluster.trace.count(f"compaction: {what}")
+        left = self._left_in_the_middle()
+        if left and not any(data_dir.offline for data_dir in process.node.logs.dirs):
+            raise InvariantViolation(f"C7: {self.host} has started and left {left}")
 
     def _did_not_start(self, process: Process, error: Exception) -> None:
         self.cluster.trace.note(self.host, "does not start", str(error))
@@ -266,6 +291,15 @@ class Machine:
         self.disk.crash()
         self.powered = False
         self.cluster.network.power_lost(self.host)
+
+    def ends(self, where: str) -> None:
+        """In the middle of what it does: killed, or the power has gone where the promises allow that."""
+        self.cluster.trace.note(self.host, "ends", where)
+        if self.rng.random() < 0.5 and self.cluster.may_lose_power(self):
+            self.lose_power()
+        else:
+            self.kill()
+        self.cluster.nemesis.ended(self)
 
     def stop(self) -> None:
         """SIGTERM: leadership is handed over, responses leave, everything durable, marked clean."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 from odradek.broker.coordinator_log import CoordinatorLog
+from odradek.broker.log_compaction import LogCompaction
 from odradek.broker.node import Node
 from odradek.broker.txn_verification import Support, TxnVerification
 from odradek.coordinator.group import offsets
@@ -30,9 +31,11 @@ from odradek.replication.driver import ReplicationDriver
 from odradek.replication.follower import FollowerState
 from odradek.replication.isr import IsrState
 from odradek.replication.leader import LeaderState
-from odradek.storage import checkpoints, layout
+from odradek.storage import checkpoints, cleaner, layout, recovery
+from odradek.storage.cleaner import CleaningJob, Outcome
 from odradek.storage.data_dir import DataDir
 from odradek.storage.log import Log
+from odradek.storage.memory_disk import MemoryFile
 from odradek.storage.producers import ProducerEntry, ProducerStates
 from odradek.storage.reads import LogReads
 from odradek.storage.state import LogState
@@ -293,6 +296,38 @@ def _two_voter_changes() -> list[Patch]:
     return [(LogCore, "_voter_change_refusal", hasty)]
 
 
+def _cleaner_above_stable() -> list[Patch]:
+    return [(LogCompaction, "_last_stable_offset", lambda self, log: log.log_end_offset)]
+
+
+def _swap_without_fsync() -> list[Patch]:
+    sound = cleaner.attempt
+
+    def attempt(job: CleaningJob, disk: Any) -> Outcome:
+        with patch.object(MemoryFile, "sync", lambda self: None):
+            return sound(job, disk)
+
+    return [(cleaner, "attempt", attempt)]
+
+
+def _aborted_supersedes() -> list[Patch]:
+    sound = cleaner._last_offsets
+    return [(cleaner, "_last_offsets", lambda job, disk: sound(replace(job, aborted=()), disk))]
+
+
+def _tombstones_at_once() -> list[Patch]:
+    sound = cleaner.attempt
+    return [(cleaner, "attempt", lambda job, disk: sound(replace(job, delete_retention_ms=0), disk))]
+
+
+def _swap_undone() -> list[Patch]:
+    def undo(log: Log, swaps: list[str]) -> None:
+        for name in swaps:
+            log._pool.disk.unlink(f"{log.dir}/{name}")
+
+    return [(recovery, "_finish_swaps", undo)]
+
+
 MUTANTS: dict[str, Mutant] = {
     "isr-instead-of-maximal": Mutant(
         "the high watermark goes by the committed ISR, not by all who may be in it",
@@ -367,6 +402,29 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "any-member-epoch-commits": Mutant(
         "a member of an outdated epoch commits offsets (KIP-848)", _any_member_epoch_commits, "one-groups"
+    ),
+    "cleaner-above-stable": Mutant(
+        "what is not below the last stable offset is compacted, and supersedes what is",
+        _cleaner_above_stable,
+        "one-compaction",
+    ),
+    "aborted-supersedes": Mutant(
+        "the last value of a key goes for one of an aborted transaction",
+        _aborted_supersedes,
+        "one-compaction",
+    ),
+    "tombstones-at-once": Mutant(
+        "tombstones go before delete.retention.ms is over", _tombstones_at_once, "one-compaction"
+    ),
+    "swap-undone": Mutant(
+        "a start removes new segments whose swap was interrupted",
+        _swap_undone,
+        "one-compaction",
+    ),
+    "swap-without-fsync": Mutant(
+        "compacted segments take the place of others before they are fsynced",
+        _swap_without_fsync,
+        "three-compaction",
     ),
 }
 

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from odradek.simulation.compaction_model import CommittedRecords, check_log
 from odradek.simulation.decision_log import TOPIC, DecisionLog
 from odradek.simulation.trace import InvariantViolation
 from odradek.simulation.transaction_model import PartitionTransactions
@@ -21,6 +22,7 @@ from odradek.wire.records import CONTROL_FLAG, parse_header
 if TYPE_CHECKING:
     from odradek.storage.log import Log
     from odradek.storage.memory_disk import MemoryDisk
+    from odradek.storage.segment import Segment
 
 _unpack = HEADER.unpack_from
 
@@ -42,13 +44,17 @@ class BatchInfo(NamedTuple):
     digest: int
     """Of the log up to and with this batch."""
     data: bytes = b""
-    """All of it, of the log of transaction coordinators; else none."""
+    """All of it, of the log of transaction coordinators and of compacted ones; else none."""
+    records: int = 0
+    """How many."""
 
 
 class Mirror:
     """One replica's log, read from its files as it grows; read anew after a truncation."""
 
-    def __init__(self, disk: MemoryDisk, log: Log, digest_at: Callable[[int], int]) -> None:
+    def __init__(
+        self, disk: MemoryDisk, log: Log, digest_at: Callable[[int], int], *, compacted: bool = False
+    ) -> None:
         """`digest_at`: that of everything below the offset at which the log begins."""
         self._disk = disk
         self._digest_at = digest_at
@@ -61,16 +67,29 @@ class Mirror:
         self.end = 0
         self.truncated = False
         """Whether the last `follow` found that the log was cut."""
+        self.compacted = compacted
+        """Segments may be replaced: digests say nothing then, and records are looked at (compaction_model.py)."""
+        self.checked_below = 0
+        """What was looked at already, of a compacted log."""
+        self.replaced = 0
+        """How often segments were."""
+        self._known: list[Segment] = []
 
     def follow(self) -> list[BatchInfo]:
         """Read what is new; the new batches (all of them after a truncation)."""
         log = self.log
+        if not log._segments:
+            return []  # in the middle of a truncation that the process does not live to finish
         self.truncated = log._truncations != self._truncations
         if self.truncated:
             self.truncated = self._truncations >= 0
             self._truncations = log._truncations
-            self.batches, self.bases = [], []
-            self._segment = -1
+            self._begin_anew()
+        if self.compacted and not self._is_continued():
+            if not all(self._disk.exists(segment.path(LOG_SUFFIX)) for segment in log._segments):
+                return []  # in the middle of a swap that has failed, or that the process does not live to finish
+            self.replaced += 1
+            self._begin_anew()
         new: list[BatchInfo] = []
         for segment in log._segments:
             if segment.base_offset < self._segment:
@@ -79,27 +98,39 @@ class Mirror:
                 self._segment, self._position = segment.base_offset, 0
             self._read(self._disk._file(segment.path(LOG_SUFFIX)).data, segment.written, new)
         self.end = min(log.written_end_offset, log.readable_end)
+        self._known = list(log._segments) if self.compacted else []
         return new
+
+    def _begin_anew(self) -> None:
+        self.batches, self.bases = [], []
+        self._segment, self._known = -1, []
+        self.checked_below = 0
+
+    def _is_continued(self) -> bool:
+        """Whether the segments are those that were read; old ones may have gone."""
+        first = self.log._segments[0].base_offset
+        left = [segment for segment in self._known if segment.base_offset >= first]
+        return all(one is other for one, other in zip(left, self.log._segments, strict=False))
 
     def _read(self, data: bytearray, written: int, new: list[BatchInfo]) -> None:
         position = self._position
-        tells = self.log.topic == TOPIC
+        tells = self.log.topic == TOPIC or self.compacted
         digest = self.batches[-1].digest if self.batches else self._digest_at(self._segment)
         readable_end = self.log.readable_end
         while position + HEADER_SIZE <= written:
-            base, length, epoch, magic, crc, attributes, delta, _, _, pid, pepoch, sequence, _ = _unpack(
+            base, length, epoch, magic, crc, attributes, delta, _, _, pid, pepoch, sequence, count = _unpack(
                 data, position
             )
             if base >= readable_end or magic != 2 or length <= 0:
                 break  # damage: the log is out of service from here on
             digest = hash((digest, base, delta, epoch, crc))
-            commits = None
-            if attributes & CONTROL_FLAG and pid >= 0:
-                commits = _commits(bytes(data[position : position + length + LOG_OVERHEAD]))
             end = position + length + LOG_OVERHEAD
+            commits = None
+            if attributes & CONTROL_FLAG and pid >= 0 and count:
+                commits = _commits(bytes(data[position:end]))
             batch = BatchInfo(
                 base, base + delta + 1, epoch, crc, pid, pepoch, sequence, attributes, commits, digest,
-                bytes(data[position:end]) if tells else b"",
+                bytes(data[position:end]) if tells else b"", count,
             )  # fmt: skip
             self.batches.append(batch)
             self.bases.append(base)
@@ -127,6 +158,15 @@ def _commits(batch: bytes) -> bool | None:
     return marker.commit if marker is not None else None
 
 
+def batch_info(batch: bytes) -> BatchInfo:
+    """One that somebody was given."""
+    base, _, epoch, _, crc, attributes, delta, _, _, pid, pepoch, sequence, count = _unpack(batch, 0)
+    commits = _commits(batch) if attributes & CONTROL_FLAG and pid >= 0 and count else None
+    return BatchInfo(
+        base, base + delta + 1, epoch, crc, pid, pepoch, sequence, attributes, commits, 0, batch, count
+    )
+
+
 def batch_at(batches: list[BatchInfo], bases: list[int], offset: int) -> BatchInfo | None:
     index = bisect_right(bases, offset) - 1
     if index >= 0 and offset < batches[index].end:
@@ -137,7 +177,8 @@ def batch_at(batches: list[BatchInfo], bases: list[int], offset: int) -> BatchIn
 class PartitionModel:
     """The committed log of one partition, which never changes once it is known, and its replicas."""
 
-    def __init__(self, topic: str, index: int) -> None:
+    def __init__(self, topic: str, index: int, now_us: Callable[[], int] = lambda: 0) -> None:
+        self.now_us = now_us
         self.topic = topic
         self.index = index
         self.name = f"{topic}-{index}"
@@ -147,6 +188,8 @@ class PartitionModel:
         """The true one: the largest that any leader has had (P6)."""
         self.log_start = 0
         """The largest log start that any leader has had: below it nothing need be there any more."""
+        self.log_start_somewhere = 0
+        """The same of all replicas: each deletes by retention on its own, as in Kafka."""
         self.leaders: list[tuple[int, int]] = []
         """(leader epoch, node) of everybody who has served as leader, in order."""
         self.loss_allowed = False
@@ -157,7 +200,15 @@ class PartitionModel:
         self.transactions = PartitionTransactions(self.name)
         self.decisions = DecisionLog(self.name)
         """Of a partition of `__transaction_state`."""
+        self.records: CommittedRecords | None = None
+        """Of a partition that is compacted."""
         self._producers: dict[int, tuple[int, int]] = {}
+        self._last_ends: dict[int, int] = {}
+
+    @property
+    def stable_end(self) -> int:
+        """The true last stable offset."""
+        return self.transactions.stable_end(self.high_watermark)
 
     def commit(self, mirror: Mirror, high_watermark: int, who: str) -> None:
         """The leader with this log exposes everything below `high_watermark`."""
@@ -181,7 +232,9 @@ class PartitionModel:
 
     def _learn(self, batch: BatchInfo) -> None:
         self.transactions.add(batch)
-        if batch.data:
+        if self.records is not None:
+            self.records.add(batch, self.now_us())
+        if self.topic == TOPIC:
             self.decisions.add(batch.data)
 
     def _check_sequence(self, batch: BatchInfo, who: str) -> None:
@@ -191,6 +244,8 @@ class PartitionModel:
         if batch.producer_id < 0 or batch.sequence < 0:
             return
         epoch, following = self._producers.get(batch.producer_id, (-1, batch.sequence))
+        if self._last_ends.get(batch.producer_id, self.log_start_somewhere) <= self.log_start_somewhere:
+            epoch, following = -1, batch.sequence  # nothing of it is left: after a restart nobody knows it
         wanted = following if batch.producer_epoch == epoch or epoch < 0 else 0
         if batch.producer_epoch < epoch or (batch.sequence != wanted and not self.losses):
             raise InvariantViolation(
@@ -199,14 +254,19 @@ class PartitionModel:
             )
         following = (batch.sequence + batch.end - batch.base) & 0x7FFFFFFF
         self._producers[batch.producer_id] = (batch.producer_epoch, following)
+        self._last_ends[batch.producer_id] = batch.end
 
     def check_prefix(self, mirror: Mirror, end: int, what: str) -> None:
-        """A log must hold what is committed below `end`, from where it starts on."""
+        """A log must hold what is committed below `end`, from where it starts on; but for what compaction may drop."""
         if mirror.end < end:
             raise InvariantViolation(
                 f"{what}: {self.name} ends at {mirror.end}, committed below {self.high_watermark}"
             )
         if not self.batches or not mirror.batches:
+            return
+        if mirror.compacted:
+            if self.records is not None:
+                check_log(self, mirror, end, what)
             return
         last = self.at(end - 1)
         if last is None:
@@ -231,6 +291,7 @@ class PartitionModel:
         """What was committed may be lost: what this leader has is the truth from now on."""
         self.losses += 1
         self.loss_allowed = False
+        self.records = None  # what was compacted here, others may still have
         self.high_watermark = min(self.high_watermark, mirror.end)
         self.batches = [batch for batch in mirror.batches if batch.end <= self.high_watermark]
         self.bases = [batch.base for batch in self.batches]

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from odradek.simulation.client import Client, Link, error_of
+from odradek.simulation.compaction import keyed, without_keys
 from odradek.simulation.history import Fate, Sent
 from odradek.simulation.scheduler import MS, SECOND
 from odradek.simulation.trace import InvariantViolation
@@ -24,6 +25,7 @@ from odradek.wire.records import simple_batch
 
 if TYPE_CHECKING:
     from odradek.simulation.cluster import Cluster
+    from odradek.simulation.partition_model import PartitionModel
 
 IN_FLIGHT_MAX = 5
 PARTITIONS_PER_REQUEST_MAX = 3
@@ -65,7 +67,7 @@ class Batch:
     sent: Sent
     encoded: bytes
     deadline_us: int
-    values: list[bytes]
+    records: list[tuple[bytes | None, bytes | None]]
     timestamp: int
     producer_epoch: int = -1
     sequence: int = -1
@@ -197,6 +199,8 @@ class Producer(Client):
         count = self.rng.choice((1, 1, 2, 5))
         size = self.rng.choice((0, 10, 200))
         values = [f"{self.name}/{self._numbers}/{i}".encode() + bytes(size) for i in range(count)]
+        compacted = self.cluster.compacts(lane.topic)
+        records = keyed(values, self.rng, self.settings.idempotent) if compacted else without_keys(values)
         sent = Sent(
             self.name,
             lane.next_number,
@@ -208,7 +212,7 @@ class Producer(Client):
         )
         lane.next_number += 1
         deadline_us = self.now_us + self.settings.delivery_timeout_us
-        lane.waiting.append(Batch(sent, b"", deadline_us, values, self.cluster.true_wall_ms()))
+        lane.waiting.append(Batch(sent, b"", deadline_us, records, self.cluster.true_wall_ms()))
         self.after(self.settings.delivery_timeout_us + MS, lambda: self._expire(lane))
 
     def _seal(self, lane: Lane, batch: Batch) -> None:
@@ -217,9 +221,9 @@ class Producer(Client):
             if lane.epoch < 0:
                 lane.epoch = self.epoch
             batch.producer_epoch, batch.sequence = lane.epoch, lane.next_sequence
-            lane.next_sequence += len(batch.values)
+            lane.next_sequence += len(batch.records)
         encoded = simple_batch(
-            [(None, value) for value in batch.values],
+            batch.records,
             base_offset=0,
             timestamp=batch.timestamp,
             producer_id=self.producer_id if self.settings.idempotent else -1,
@@ -402,8 +406,11 @@ class Producer(Client):
             or self.cluster.is_deleted(batch.sent.key)
         )
         overtaken = lane.acked_sequence > batch.sequence
+        forgotten = self.cluster.compacts(lane.topic) and self._is_written(batch, model)
         if overtaken:
             self.cluster.trace.count("producer: first batch overtaken")
+        elif forgotten:
+            self.cluster.trace.count("producer: batch compacted before it was acknowledged")
         elif not older and not lossy:
             raise InvariantViolation(
                 f"I1: {lane.topic}-{lane.index}: {host} refuses sequence {batch.sequence} of {self.name} (producer "
@@ -413,6 +420,13 @@ class Producer(Client):
             self._again(lane, batch)
         else:
             self._give_up(lane, batch)
+
+    @staticmethod
+    def _is_written(batch: Batch, model: PartitionModel | None) -> bool:
+        """It is in the log, or was: of a producer's batches compaction leaves the last, as Kafka's, and after a restart
+        no other is known (I2).
+        """
+        return model is not None and any(each.crc == batch.sent.crc for each in model.batches)
 
     def _again(self, lane: Lane, batch: Batch) -> None:
         """Back into the queue, at its place."""

@@ -55,6 +55,8 @@ class Scenario:
     fault_interval_ms: tuple[int, int] = (150, 900)
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of every node, over the defaults of the simulation."""
+    compaction: bool = False
+    """Logs are small and are compacted and cut at their start all the time; somebody asks for DeleteRecords too."""
     within_promises: bool = False
     """Power is lost only where the promises cover it."""
 
@@ -72,6 +74,24 @@ _HASTY = {
     "broker.heartbeat.interval.ms": "150",
 }
 _SNAPSHOTS = {"metadata.log.max.record.bytes.between.snapshots": "6000"}
+_COMPACTS = {
+    "log.cleaner.backoff.ms": "150",
+    "log.cleaner.min.cleanable.ratio": "0.01",
+    "log.cleaner.delete.retention.ms": "3000",
+    "log.roll.ms": "250",
+    "log.segment.delete.delay.ms": "400",
+    "log.retention.check.interval.ms": "600",
+}
+
+
+def _compacted(replicas: int) -> dict[str, TopicPlan]:
+    return {
+        "compact": TopicPlan(2, replicas, {"cleanup.policy": "compact"}),
+        "both": TopicPlan(1, replicas, {"cleanup.policy": "compact,delete", "retention.ms": "2500"}),
+        "deleted": TopicPlan(1, replicas, {"retention.ms": "2000"}),
+    }
+
+
 _CRASHES = {
     "kill": 6,
     "kill all": 1,
@@ -240,6 +260,42 @@ SCENARIOS: dict[str, Scenario] = {
             chaos_ms=6_000,
             faults={**_CRASHES, "move": 25, "kill all": 1, "disk error": 2, "fsync error": 1, "slow disk": 2},
             settings={**_SAFE, "log.dirs": "/data,/second", "metadata.log.dir": "/data"},
+            within_promises=True,
+        ),
+        Scenario(
+            "one-compaction",
+            "one node: logs compacted and cut at their start while it is killed in the middle of swaps (C1 to C7)",
+            topics=_compacted(1),
+            transactional=1,
+            plain_producers=0,
+            compaction=True,
+            chaos_ms=5_000,
+            faults={"ends at": 10, "disk fails at": 3, "kill": 2, "restart": 2, "slow disk": 1},
+            fault_interval_ms=(100, 600),
+            settings=_COMPACTS,
+            within_promises=True,
+        ),
+        Scenario(
+            "three-compaction",
+            "three nodes: replicas compacted each in its own time; kills, power loss, failing disks (C1 to C7)",
+            nodes=3,
+            topics=_compacted(3),
+            producers=1,
+            transactional=1,
+            compaction=True,
+            chaos_ms=5_000,
+            faults={
+                "ends at": 12,
+                "disk fails at": 3,
+                "kill": 2,
+                "restart": 2,
+                "power loss": 3,
+                "pause": 2,
+                "isolate": 2,
+                "cut streams": 1,
+            },
+            fault_interval_ms=(100, 600),
+            settings={**_SAFE, **_COMPACTS},
             within_promises=True,
         ),
         Scenario(

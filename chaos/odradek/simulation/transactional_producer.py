@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from odradek.simulation.client import Client, error_of
+from odradek.simulation.compaction import keyed, without_keys
 from odradek.simulation.history import Fate, Sent
 from odradek.simulation.scheduler import SECOND
 from odradek.simulation.transaction_history import End, Transaction
@@ -303,8 +304,9 @@ class TransactionalProducer(Client):
         self._sent += 1
         count = self.rng.choice((1, 1, 2, 4))
         values = [f"{self.name}/{self._sent}/{i}".encode() for i in range(count)]
+        compacted = self.cluster.compacts(unit[0])
         encoded = simple_batch(
-            [(None, value) for value in values],
+            keyed(values, self.rng, True) if compacted else without_keys(values),
             base_offset=0,
             timestamp=self.cluster.true_wall_ms(),
             producer_id=self._producer[0],
