@@ -11,7 +11,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,7 @@ from odradek.chaos import damage
 from odradek.chaos.kinds import CLOCK, DAMAGE, DISK, KINDS, NETWORK
 from odradek.chaos.namespaces import Namespaces
 from odradek.chaos.node import CONTAINER_PLACE, tell
-from odradek.chaos.target import Target, TargetError
+from odradek.chaos.target import Target, TargetError, run_command
 
 COMMAND_TIMEOUT_S = 120.0
 HEALTHY_WITHIN_S = 90.0
@@ -88,20 +87,7 @@ class ComposeTarget(Target):
         return found
 
     def _run(self, *command: str) -> str:
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT_S,
-                check=False,
-                start_new_session=True,  # Ctrl-C is for whoever started the run
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise TargetError(f"{' '.join(command)}: {error}") from error
-        if done.returncode:
-            raise TargetError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return run_command(command, COMMAND_TIMEOUT_S)
 
     def impossible(self, kind: str) -> str | None:
         needs = KINDS[kind].needs

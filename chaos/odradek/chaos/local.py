@@ -22,7 +22,7 @@ from odradek.chaos.kinds import CLOCK, DISK, KINDS
 from odradek.chaos.mesh import Mesh
 from odradek.chaos.node import tell
 from odradek.chaos.scenario import Scenario
-from odradek.chaos.target import Target, TargetError
+from odradek.chaos.target import Target, TargetError, run_command
 
 COMMAND_TIMEOUT_S = 180
 PROXIES_ABOVE = 2_000
@@ -122,18 +122,7 @@ class LocalTarget(Target):
 
     def _run(self, *words: str) -> str:
         command = [sys.executable, "-m", "odradek.cli.main", "cluster", *words, "--dir", str(self._directory)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for whoever started the run
-        )
-        if done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise TargetError(f"odradek cluster {' '.join(words)}: {said}")
-        return done.stdout
+        return run_command(command, COMMAND_TIMEOUT_S, shown=f"odradek cluster {' '.join(words)}")
 
     def _place(self, node: int) -> Path:
         return self._directory / f"node-{node}"

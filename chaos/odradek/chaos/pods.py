@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odradek.chaos.kinds import KINDS, NETWORK
-from odradek.chaos.target import Target, TargetError
+from odradek.chaos.target import Target, TargetError, run_command
 
 COMMAND_TIMEOUT_S = 240.0
 READY_WITHIN_S = 180
@@ -52,22 +51,7 @@ class PodsTarget(Target):
         self._policies: list[str] = []
 
     def _run(self, *words: str, stdin: str | None = None) -> str:
-        command = [*self._kubectl, *words]
-        try:
-            done = subprocess.run(
-                command,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT_S,
-                check=False,
-                start_new_session=True,  # Ctrl-C is for whoever started the run
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise TargetError(f"{' '.join(command)}: {error}") from error
-        if done.returncode:
-            raise TargetError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return run_command([*self._kubectl, *words], COMMAND_TIMEOUT_S, stdin=stdin)
 
     def _pods(self, name: str) -> dict[int, str]:
         """Node id → pod: the ordinal, and the base that the StatefulSet says."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from odradek.chaos.kinds import KINDS, OF_NO_NODE
@@ -13,6 +14,28 @@ from odradek.chaos.scenario import Scenario, ScenarioError
 
 class TargetError(Exception):
     """The cluster could not be told what to do; says why."""
+
+
+def run_command(
+    command: Sequence[str], timeout_s: float, *, stdin: str | None = None, shown: str | None = None
+) -> str:
+    """What a command of this machine said; TargetError if it failed. `shown`: how it is called there."""
+    shown = shown or " ".join(command)
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for whoever started the run
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetError(f"{shown}: {error}") from error
+    if done.returncode:
+        raise TargetError(f"{shown}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
 
 
 class Target(ABC):
