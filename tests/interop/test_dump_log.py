@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from interop import real_kafka
 from interop.test_kafka_dump_log import SMALL, fill
 from odradek.cli import dump_log
 from odradek.raft.testing.node import METADATA_DIR, single_node
+from odradek.storage.compaction import measure
 from odradek.storage.config import LogConfig
 from odradek.storage.log import Log
 from odradek.storage.real_disk import RealDisk
@@ -29,7 +33,8 @@ from odradek.wire.messages.offset_commit_value import OffsetCommitValue
 from odradek.wire.messages.transaction_log_key import TransactionLogKey
 from odradek.wire.messages.transaction_log_value import PartitionsSchema, TransactionLogValue
 from odradek.wire.primitives import Message
-from odradek.wire.records import Record, build_batch, end_txn_marker, simple_batch
+from odradek.wire.records import Codec, Record, build_batch, end_txn_marker, simple_batch
+from support.compaction import clean
 
 NOW = 1_700_000_000_000
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
@@ -63,6 +68,77 @@ def sound(lines: list[str]) -> list[str]:
         for line, after in zip_longest(kept, kept[1:], fillvalue="")
         if not line.startswith(title) or after.startswith("  ")
     ]
+
+
+def random_compacted(directory: Path, seed: int) -> Log:
+    """Transactions of both outcomes, tombstones and every codec, compacted now and then."""
+    rng, now, clean_below = Random(seed), NOW, 0
+    config = LogConfig(
+        segment_bytes=rng.choice((2000, 6000)),
+        index_interval_bytes=200,
+        cleanup_compact=True,
+        delete_retention_ms=1000,
+    )
+    log = open_log(directory, config)
+    sequences: Counter[int] = Counter()
+    open_: set[int] = set()
+    for number in range(250):
+        now += rng.randint(0, 30)
+        if open_ and rng.random() < 0.25:
+            producer_id = open_.pop()
+            marker = end_txn_marker(
+                producer_id, 0, commit=rng.random() < 0.5, coordinator_epoch=1, base_offset=0, timestamp=now
+            )
+            log.append_as_leader(memoryview(marker), number // 80, now, allow_control=True)
+        else:
+            items = [
+                (b"k%d" % rng.randrange(7), None if rng.random() < 0.25 else b"v%d" % number)
+                for _ in range(rng.choice((1, 1, 2, 5)))
+            ]
+            producer_id = rng.choice((-1, -1, -1, 11, 12, 13))
+            options: dict[str, Any] = {}
+            if producer_id >= 0:
+                open_.add(producer_id)
+                options = {"producer_id": producer_id, "producer_epoch": 0, "transactional": True}
+                options["base_sequence"] = sequences[producer_id]
+                sequences[producer_id] += len(items)
+            codec = Codec(rng.choice((0, 0, 1, 2, 3, 4)))
+            batch = simple_batch(items, base_offset=0, timestamp=now, codec=codec, **options)
+            log.append_as_leader(memoryview(batch), number // 80, now, transactional=producer_id >= 0)
+        log.write_staged()
+        if number % 60 == 59:
+            log.roll(now)
+            log.flush_blocking()
+            log.epochs.write(durable=False)
+            dirty = measure(log, clean_below, log.last_stable_offset(log.log_end_offset), now)
+            if dirty is not None:
+                clean_below = clean(log, dirty, now, 1 << 20, RealDisk()).end_offset
+            now += rng.choice((0, 1500))
+    log.flush_blocking()
+    log.close()
+    return log
+
+
+def test_random_logs_with_transactions_that_were_compacted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = [random_compacted(tmp_path / f"t{seed}-0", seed) for seed in range(10)]
+    kept = (".log", ".index", ".timeindex", ".txnindex", ".snapshot")
+    paths = sorted(
+        str(path)
+        for log in logs
+        for path in Path(log.dir).iterdir()
+        if path.suffix in kept and path.stat().st_size
+    )
+    arguments = ("--files", ",".join(paths), "--print-data-log", "--deep-iteration")
+    theirs = real_kafka.run_tool(DUMP, arguments)
+    capfd.readouterr()
+    assert dump_log.main(list(arguments)) == 0
+    ours = capfd.readouterr()
+    assert ours.out.splitlines() == theirs.stdout.decode().splitlines()
+    assert sum(line.startswith("baseOffset") for line in ours.out.splitlines()) > 500
+    # Files come in the order of a hash table there.
+    assert sorted(ours.err.splitlines()) == sorted(sound(theirs.stderr.decode().splitlines()))
 
 
 def files_of(log: Log) -> str:
