@@ -74,7 +74,6 @@ class ConsumerMember(Client):
         self._target: set[Unit] = set()
         self._tell_all = True
         self._told: set[Unit] | None = None
-        self._releasing = False
         self._asleep_until_us = 0
         self._finishing = False
         self.done = False

@@ -68,7 +68,6 @@ class GroupMember(Client):
         self.offsets: dict[Unit, int] = {}
         """Partitions held, and the next offset to commit; empty while joining."""
         self._coordinator: str | None = None
-        self._holding = False
         self._life = 0
         self._finishing = False
         self._asleep_until_us = 0
@@ -85,7 +84,6 @@ class GroupMember(Client):
     def _rejoin(self, *, forget: bool = False) -> None:
         """Give everything up and join, after a moment. `forget`: as a new member."""
         self._life += 1
-        self._holding = False
         self.offsets = {}
         if forget:
             self.member_id, self.generation = "", -1
@@ -202,7 +200,6 @@ class GroupMember(Client):
                     f"G1: in generation {self.generation} both {other} and {self.member_id} hold {unit}"
                 )
         truth.newest = max(truth.newest, self.generation)
-        self._holding = True
         self._fetch(life, units)
         self.after(HEARTBEAT_US, lambda: self._heartbeat(life))
 

@@ -37,7 +37,6 @@ class Transaction:
     batches: list[Sent] = field(default_factory=list)
     offset: int = -1
     """Committed for the group of this transactional id; -1: none was acknowledged."""
-    offset_tried: int = -1
     end: End = End.OPEN
 
     def __str__(self) -> str:

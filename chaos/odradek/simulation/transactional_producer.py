@@ -408,7 +408,6 @@ class TransactionalProducer(Client):
     def _send_offsets(self, offset: int, give_up_us: int) -> None:
         transaction = self._transaction
         assert transaction is not None
-        transaction.offset_tried = offset
         partition = TxnOffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
         request = TxnOffsetCommitRequest(
             transactional_id=self.transactional_id,
