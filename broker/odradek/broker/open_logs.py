@@ -55,9 +55,17 @@ class LogOpener:
             logs.start(node_id=config.node_id, cluster_id=config.cluster_id, boot_id=boot_id(), needed=needed)
         except DataDirError as error:
             raise StartupError(str(error)) from error
+        try:
+            self._open(wall_ms, progress)
+        except DataDirError as error:
+            raise StartupError(str(error)) from error
+        return logs
+
+    def _open(self, wall_ms: int, progress: Progress) -> None:
+        config, logs = self._config, self.logs
         if logs.clean:
             tell(logs, logs.open_all(wall_ms, progress=progress), self._log)
-            return logs
+            return
         from odradek.storage.scan_processes import scan_in_processes
 
         lines = RecoveryLines(logs, self._log)
@@ -66,7 +74,6 @@ class LogOpener:
         report = logs.open_all(wall_ms, progress=progress, scan=scan)
         tell(logs, report, self._log)
         lines.end()
-        return logs
 
     def _refuse_kafkas(self) -> None:
         """Its records mean nothing to us, and ours would be in its log."""

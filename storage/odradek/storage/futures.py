@@ -8,7 +8,9 @@ happens to directories. What a crash may leave of a move from A to B, and what t
     A: topic-0.…-delete     B: topic-0                done
 
 `odradek-move` in the directory counts moves. It is on the medium before the log gets its name, and stays: what is left
-behind has always moved less often.
+behind has always moved less often. (Kafka, which does not count, refuses to start.) Two logs that have moved equally
+often are no trace of a move: a directory was away while its partition was made anew in another one, or somebody has
+copied files. Which of them has what was acknowledged nobody can tell here, and a person decides, as with Kafka.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 from odradek.ports.disk import Disk
 from odradek.storage import layout
 from odradek.storage.config import LogConfig
-from odradek.storage.data_dir import DataDir
+from odradek.storage.data_dir import DataDir, DataDirError
 from odradek.storage.log import Log, sync_paths
 from odradek.storage.state import NO_LIMIT
 from odradek.wire.errors import ErrorCode, KafkaError
@@ -47,7 +49,7 @@ class FutureLogs:
 
     def without_left_behind(self, found: list[Found]) -> list[Found]:
         """A log that is in two directories was on its way when the last process ended: the one that moved later counts.
-        The other is renamed at once, for another move may come there.
+        The other is renamed at once, for another move may come there. DataDirError if no move explains it.
         """
         moves: dict[TopicPartition, list[int]] = {}
         twice = {key for key, count in Counter(key for _, _, key in found).items() if count > 1}
@@ -61,6 +63,7 @@ class FutureLogs:
                 self._remove(data_dir, path, key)
             else:
                 kept.append((data_dir, name, key))
+        _refuse_unexplained([each for each in kept if each[2] in twice])
         return kept
 
     def reopen(self, data_dir: DataDir, name: str, key: TopicPartition, config: LogConfig) -> None:
@@ -207,6 +210,23 @@ class FutureLogs:
             )
         except OSError as failure:
             manager.dir_failed(source, failure)
+
+
+def _refuse_unexplained(found: list[Found]) -> None:
+    """Of two incarnations of a topic, metadata will tell which one is of today."""
+    first: dict[TopicPartition, tuple[str, bytes | None]] = {}
+    for data_dir, name, key in found:
+        path = f"{data_dir.path}/{name}"
+        topic_id = data_dir.read_topic_id(path)
+        other, other_id = first.setdefault(key, (path, topic_id))
+        if other != path and (topic_id == other_id or None in (topic_id, other_id)):
+            raise DataDirError(
+                f"Duplicate log directories for {key[0]}-{key[1]} are found in both {path} and {other}. It is likely "
+                "because log directory failure happened while broker was replacing current replica with future "
+                "replica. Recover broker from this failure by manually deleting one of the two directories for this "
+                "partition. It is recommended to delete the partition in the log directory that is known to have "
+                "failed recently."
+            )
 
 
 def copy_some(current: Log, future: Log, bytes_max: int, wall_ms: int) -> int:

@@ -162,7 +162,8 @@ class LogManager:
         """Open every log of every directory. A log that cannot be opened is reported, and is not in `logs`.
 
         The metadata log is the Raft driver's. Half-done deletions are completed in the background. `scan`: who scans
-        segments after a crash; one after the other, here, without it. RecoveryStopped if that was asked for.
+        segments after a crash; one after the other, here, without it. RecoveryStopped if that was asked for;
+        DataDirError if a log is in two directories and nothing explains it.
         """
         self._wall_ms = wall_ms
         report = OpenReport()

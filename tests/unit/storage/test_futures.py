@@ -6,13 +6,16 @@ from random import Random
 
 import pytest
 
+from odradek.storage import layout
 from odradek.storage.config import LogConfig
+from odradek.storage.data_dir import DataDirError
 from odradek.storage.futures import agreed_end, copy_some
 from odradek.storage.log import Log
 from odradek.storage.manager import LogManager
 from odradek.storage.memory_disk import MemoryDisk, StepSyncer
 from odradek.wire.errors import ErrorCode, KafkaError
 from odradek.wire.records import simple_batch
+from odradek.wire.uuid import uuid_to_string
 
 NOW = 1_700_000_000_000
 TOPIC_ID = bytes(range(16))
@@ -308,3 +311,46 @@ def test_new_logs_go_where_the_fewest_are_and_not_to_cordoned_directories(node: 
     assert {manager.create_log("u", index, TOPIC_ID, wall_ms=NOW).dir[:2] for index in (1, 2, 3)} == {"/a"}
     manager.cordoned = frozenset(["/a", "/b"])
     assert manager.create_log("u", 4, TOPIC_ID, wall_ms=NOW).dir == "/b/u-4"
+
+
+def twins(node: Node) -> None:
+    """Both directories have t-0, and no move says why."""
+    node.append(*"abc")
+    node.current.flush_blocking()
+    node.manager.close()
+    node.disk.rename("/a", "/away")
+    node.open()
+    node.manager.create_log(
+        *KEY, TOPIC_ID, node.config, wall_ms=NOW, dir_id=node.manager.dirs[1].directory_id
+    )
+    node.manager.close()
+    node.disk.rmtree("/a")
+    node.disk.rename("/away", "/a")
+
+
+def test_two_logs_that_no_move_explains_keep_a_node_from_starting_until_somebody_decides(node: Node) -> None:
+    """A directory was unplugged, the partition made anew in another one, and then the directory came back: which one
+    has what was acknowledged?
+    """
+    twins(node)
+    with pytest.raises(
+        DataDirError, match=r"^Duplicate log directories for t-0 are found in both /b/t-0 and /a/t-0"
+    ):
+        node.open()
+    assert node.dirs("/a") == node.dirs("/b") == ["t-0"]
+    node.disk.kill()
+    node.disk.rmtree("/b/t-0")
+    node.open()
+    assert node.current.log_end_offset == 3
+
+
+def test_of_two_incarnations_of_a_topic_metadata_says_which_counts(node: Node) -> None:
+    twins(node)
+    path = f"/b/t-0/{layout.PARTITION_METADATA}"
+    text = node.disk.read_file(path).decode()
+    node.disk.write_file_atomic(
+        path, text.replace(uuid_to_string(TOPIC_ID), uuid_to_string(bytes(15) + b"x")).encode(), durable=True
+    )
+    node.open()
+    assert node.current.topic_id == TOPIC_ID
+    assert node.report.failed == [("/b/t-0", "t-0 is in /a/t-0 too")]
