@@ -7,13 +7,17 @@ import pytest
 from odradek.simulation.mutants import MUTANTS, applied
 from odradek.simulation.runner import run_seed
 
-SEEDS_MAX = 60
+pytestmark = pytest.mark.timeout(1_200)
+"""Seeds that take a minute alone take many on a busy machine."""
+
+SEEDS_MAX = 200
+"""A mutant that shows in one seed of fifty is caught though a change of the product has moved all of them."""
 LIKELY = {
     "isr-instead-of-maximal": 2,
     "no-epoch-start": 3,
     "not-fetched-in-this-epoch": 49,
     "roll-back-on-timeout": 2,
-    "high-watermark-before-divergence": 108,
+    "high-watermark-before-divergence": 14,
     "boot-id-ignored": 10,
     "ex-leader-resumes": 14,
     "answer-after-failed-append": 3,
