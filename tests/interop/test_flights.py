@@ -13,10 +13,12 @@ from interop.cluster import Node
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights.py"
 
+pytestmark = pytest.mark.timeout(900)  # 336,776 records, twice: half a minute, of which others may have most
+
 
 def run_example(*args: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLE), *args], capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, str(EXAMPLE), *args], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -21,8 +21,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from interop import jvm
 from interop.cluster import ENVIRONMENT, PATIENCE_S, Node, eventually, free_ports
 
+pytestmark = pytest.mark.timeout(900)
+
 WORD_COUNT = Path(__file__).parent / "clients" / "WordCount.java"
 PARTITIONS = 2
+FRAMEWORK_S = 3 * PATIENCE_S
+"""A framework starts a JVM with all of Kafka in it before it does anything."""
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
 CONNECT = ("connect-runtime", "connect-file", "connect-json")
 
@@ -122,7 +126,7 @@ class Counted:
         self._consumer.close()
 
     def await_total(self, words: Counter[str], why: Java) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + FRAMEWORK_S
         while sum(map(len, self.steps.values())) < words.total():
             assert time.monotonic() < deadline, why.said()
             message = self._consumer.poll(1.0)
@@ -212,7 +216,7 @@ class Worker(Java):
     def add(self, name: str, **config: str) -> None:
         made = eventually(
             lambda: self.ask("/connectors", {"name": name, "config": {"tasks.max": "1", **config}}),
-            PATIENCE_S,
+            FRAMEWORK_S,
             f"connector {name} was not made: {self.said()}",
             every_s=0.5,
         )
@@ -238,13 +242,13 @@ def test_connect_copies_each_line_once_while_the_node_is_killed(node: Node, tmp_
             topic="lines",
         )
         worker.add("sink", **{"connector.class": f"{classes}SinkConnector"}, file=str(target), topics="lines")
-        eventually(lambda: copied(1000), PATIENCE_S, f"the first lines were not copied: {worker.said()}")
+        eventually(lambda: copied(1000), FRAMEWORK_S, f"the first lines were not copied: {worker.said()}")
         with source.open("a") as more:
             more.writelines(f"{line}\n" for line in lines[1000:2000])
         node.restart()
         with source.open("a") as more:
             more.writelines(f"{line}\n" for line in lines[2000:])
-        eventually(lambda: copied(3000), PATIENCE_S, f"lines are missing: {worker.said()}")
+        eventually(lambda: copied(3000), FRAMEWORK_S, f"lines are missing: {worker.said()}")
         status = worker.ask("/connectors/source/status")
     assert [task["state"] for task in status["tasks"]] == ["RUNNING"]
     assert written_once(node, lines)
@@ -258,7 +262,7 @@ def written_once(node: Node, lines: list[str]) -> bool:
     consumer = Consumer({"bootstrap.servers": node.bootstrap, "group.id": "reader", "log_level": 0})
     consumer.assign([TopicPartition("lines", 0, 0)])
     found: list[str] = []
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + FRAMEWORK_S
     while len(found) < len(lines) and time.monotonic() < deadline:
         message = consumer.poll(1.0)
         if message is not None and message.error() is None:

@@ -23,7 +23,7 @@ from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import BatchHeader, Record, read_records
 from support.compaction import clean
 
-pytestmark = pytest.mark.usefixtures("kafka_tools")
+pytestmark = [pytest.mark.usefixtures("kafka_tools"), pytest.mark.timeout(900)]
 
 SEGMENT_BYTES = 1 << 20
 HEADER_OF_THIS_CLEANING = {"crc": 0, "length": 0, "base_timestamp": 0}

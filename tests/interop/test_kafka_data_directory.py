@@ -25,7 +25,7 @@ from odradek.storage.memory_disk import StepSyncer
 from odradek.storage.real_disk import RealDisk
 from odradek.wire.records import read_records
 
-pytestmark = pytest.mark.usefixtures("kafka_tools")
+pytestmark = [pytest.mark.usefixtures("kafka_tools"), pytest.mark.timeout(900)]
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 PLAIN, COMPACTED = "orders", "addresses"
 COMMITTED = 17

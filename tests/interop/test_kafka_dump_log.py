@@ -25,7 +25,7 @@ from odradek.wire.records import Codec, Record, build_batch, end_txn_marker, rea
 from support.compaction import clean
 
 NOW = 1_700_000_000_000
-pytestmark = pytest.mark.usefixtures("kafka_tools")
+pytestmark = [pytest.mark.usefixtures("kafka_tools"), pytest.mark.timeout(900)]
 
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 SMALL = LogConfig(segment_bytes=60_000, index_interval_bytes=4096)
