@@ -83,7 +83,7 @@ class RealKafka:
         path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         return path
 
-    def start(self, timeout: float = 2 * PATIENCE_S) -> None:
+    def start(self, timeout: float = 5 * PATIENCE_S) -> None:
         """Format the data directory if it is new, start the process and wait until it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self._properties()
