@@ -55,7 +55,7 @@ def start(image: str, data: str) -> tuple[float, float]:
         began = seconds(docker("inspect", "-f", "{{.State.StartedAt}}", container))
         docker("stop", "-t", "30", container)
     finally:
-        docker("rm", "-f", container)
+        docker("rm", "-f", "-v", container)
     return ready - began, ready - asked
 
 
