@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from odradek.storage import checkpoints, layout
 from odradek.storage.config import LogConfig
 from odradek.storage.data_dir import DataDirError
 from odradek.storage.manager import LogManager
@@ -261,18 +262,6 @@ def test_what_is_foreign_is_reported_and_left_alone(node: Node) -> None:
     assert node.disk.exists(f"{root}/todo.txt")
 
 
-def test_the_same_log_in_two_directories_is_reported(tmp_path: Path) -> None:
-    node = Node(MemoryDisk(), "/data", dirs=2)
-    manager = node.manager()
-    manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
-    manager.close()
-    other = next(path for path in node.dirs if not node.disk.exists(f"{path}/t-0"))
-    node.disk.makedirs(f"{other}/t-0")
-    report = node.manager().open_all(NOW)
-    assert report.opened == 1
-    assert "is in" in report.failed[0][1]
-
-
 def test_a_log_of_another_topic_id_is_not_handed_out(node: Node) -> None:
     manager = node.manager()
     log = manager.create_log("t", 0, TOPIC_ID, wall_ms=NOW)
@@ -427,6 +416,10 @@ def test_checkpoints_of_logs_that_could_not_be_opened_are_kept() -> None:
     [home] = [path for path in node.dirs if node.disk.exists(f"{path}/t-0")]
     [other] = [path for path in node.dirs if path != home]
     node.disk.makedirs(f"{other}/t-0")
+    of_another = checkpoints.render_partition_metadata(bytes(15) + b"x")
+    node.disk.write_file_atomic(
+        f"{other}/t-0/{layout.PARTITION_METADATA}", of_another.encode(), durable=False
+    )
     for path in node.dirs:
         node.disk.write_file_atomic(
             f"{path}/recovery-point-offset-checkpoint", b"0\n1\nt 0 1\n", durable=False
