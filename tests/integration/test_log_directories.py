@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import ElectionType, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from integration.clients import TOPIC, Writer, create_topic, settings, verify
 from integration.conftest import MakeCluster
@@ -44,26 +44,25 @@ def lose(directory: Path) -> None:
     directory.write_text("a file where the directory was")
 
 
-def leads_in_both(cluster: Cluster) -> tuple[int, list[int], list[int]]:
-    """A node that is not the controller, and what it leads in `second` and in `data`. A busy node can have lost what it
-    led before the test begins, so preferred replicas are elected first.
+def create_led_by_turns(cluster: Cluster, topic: str) -> None:
+    """A node leads every third partition and has its logs in each directory by turns: it leads in both. Where replicas
+    are placed freely, all that a node leads may be in one.
     """
+    ids = list(cluster.ids)
+    turns = [ids[index % 3 :] + ids[: index % 3] for index in range(PARTITIONS)]
     admin = AdminClient(settings(cluster))
+    admin.create_topics([NewTopic(topic, replica_assignment=turns)], request_timeout=20)[topic].result(30)
+    cluster.await_isr(topic, 3, PARTITIONS)
 
-    def found() -> tuple[int, list[int], list[int]] | None:
-        admin.elect_leaders(ElectionType.PREFERRED).result(PATIENCE_S)
-        leaders = [cluster.leader(TOPIC, index) for index in range(PARTITIONS)]
-        for node in set(cluster.ids) - {cluster.controller()}:
-            led = [index for index, leader in enumerate(leaders) if leader == node]
-            moving = [index for index in led if (second_of(cluster, node) / f"{TOPIC}-{index}").is_dir()]
-            staying = [index for index in led if index not in moving]
-            if moving and staying:
-                return node, moving, staying
-        return None
 
-    chosen = eventually(found, PATIENCE_S, "no node leads in both of its directories")
-    assert chosen is not None
-    return chosen
+def led_in_both(cluster: Cluster, node: int) -> tuple[list[int], list[int]]:
+    """Partitions that the node leads, in `second` and in `data`. A busy node can have lost what it led before the test
+    begins, so preferred replicas are elected.
+    """
+    AdminClient(settings(cluster)).elect_leaders(ElectionType.PREFERRED).result(PATIENCE_S)
+    leads = [index for index in range(PARTITIONS) if cluster.leader(TOPIC, index) == node]
+    there = [index for index in leads if (second_of(cluster, node) / f"{TOPIC}-{index}").is_dir()]
+    return there, [index for index in leads if index not in there]
 
 
 def fill_a_segment(cluster: Cluster, partition: int) -> None:
@@ -76,9 +75,11 @@ def fill_a_segment(cluster: Cluster, partition: int) -> None:
 
 def test_a_directory_that_fails_moves_what_it_led(two_disks: Cluster) -> None:
     cluster = two_disks
-    create_topic(cluster, partitions=PARTITIONS)
+    create_led_by_turns(cluster, TOPIC)
     create_topic(cluster, "padding", partitions=PARTITIONS)
-    victim, moving, staying = leads_in_both(cluster)
+    victim = next(node for node in cluster.ids if node != cluster.controller())
+    eventually(lambda: all(led_in_both(cluster, victim)), PATIENCE_S, "it does not lead in both directories")
+    moving, staying = led_in_both(cluster, victim)
     second = second_of(cluster, victim)
     # All three nodes have a replica of it: the victim writes to it as its leader or as a follower.
     padding = next(index for index in range(PARTITIONS) if (second / f"padding-{index}").is_dir())
