@@ -51,7 +51,9 @@ def create_led_by_turns(cluster: Cluster, topic: str) -> None:
     ids = list(cluster.ids)
     turns = [ids[index % 3 :] + ids[: index % 3] for index in range(PARTITIONS)]
     admin = AdminClient(settings(cluster))
-    admin.create_topics([NewTopic(topic, replica_assignment=turns)], request_timeout=20)[topic].result(30)
+    admin.create_topics([NewTopic(topic, PARTITIONS, replica_assignment=turns)], request_timeout=20)[
+        topic
+    ].result(30)
     cluster.await_isr(topic, 3, PARTITIONS)
 
 
@@ -59,7 +61,8 @@ def led_in_both(cluster: Cluster, node: int) -> tuple[list[int], list[int]]:
     """Partitions that the node leads, in `second` and in `data`. A busy node can have lost what it led before the test
     begins, so preferred replicas are elected.
     """
-    AdminClient(settings(cluster)).elect_leaders(ElectionType.PREFERRED).result(PATIENCE_S)
+    admin = AdminClient(settings(cluster))
+    admin.elect_leaders(ElectionType.PREFERRED).result(PATIENCE_S)
     leads = [index for index in range(PARTITIONS) if cluster.leader(TOPIC, index) == node]
     there = [index for index in leads if (second_of(cluster, node) / f"{TOPIC}-{index}").is_dir()]
     return there, [index for index in leads if index not in there]
