@@ -114,8 +114,9 @@ def draw(
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
         axis.grid(axis="x", alpha=0.3)
+        axis.margins(x=0.08)  # room for the figure at the end of the longest bar
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(loc="lower right", fontsize=8, framealpha=0.9)
+            axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
