@@ -139,7 +139,7 @@ class _Worker:
                     if not self._jobs.empty():
                         continue
                     self._over = True
-                    self._end()
+                self._end()
                 return
             if request is None:
                 self._end()
@@ -158,12 +158,10 @@ class _Worker:
         try:
             return decode_outcome(self._answer(process))
         except TimeoutError:
-            with self._lock:
-                self._end()
+            self._end()
             return Outcome(died=f"no sign of life for {self._owner._silent_s:g} s")
         except (ValueError, KeyError, TypeError):
-            with self._lock:
-                code = self._end()
+            code = self._end()
             return Outcome(died=f"signal {-code}" if code < 0 else f"exit code {code}")
 
     def _answer(self, process: subprocess.Popen[bytes]) -> bytes:
@@ -201,8 +199,9 @@ class _Worker:
             process.stdin.flush()
 
     def _end(self) -> int:
-        """Its exit code; 0 if there was none."""
-        process, self._process = self._process, None
+        """Its exit code; 0 if there was none. Not under the lock, which the node takes too: this may last."""
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return 0
         assert process.stdin is not None and process.stdout is not None

@@ -9,6 +9,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,29 @@ def test_a_process_that_hangs_is_killed_and_replaced(tmp_path: Path) -> None:
         assert is_gone(pid) and not owner.processes.pids
     finally:
         owner.processes.close()
+
+
+def test_the_node_goes_on_while_a_killed_process_takes_its_time_to_end(
+    owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, node_went_on = threading.Event(), threading.Event()
+    in_time = []
+    wait = subprocess.Popen.wait
+
+    def wait_for_a_disk(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        ends.set()
+        in_time.append(node_went_on.wait(20))
+        return wait(process, timeout)
+
+    owner.processes.limit(1000.0)
+    owner.begin(job_of(filled(tmp_path / "t-0")))
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_for_a_disk)
+    os.kill(owner.pid(), signal.SIGKILL)
+    assert ends.wait(PATIENCE_S)
+    owner.processes.limit(2000.0)
+    node_went_on.set()
+    owner.loop.run_one()
+    assert in_time == [True]
 
 
 def test_a_process_that_works_or_waits_because_of_the_rate_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

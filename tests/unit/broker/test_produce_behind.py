@@ -177,7 +177,7 @@ def test_sequences_begin_again_after_the_last_one(node: NodeHarness) -> None:
 
     def told(sequence: int, code: ErrorCode, epoch: int = 0) -> ErrorCode:
         batch = node.batch(b"v", producer_id=1, producer_epoch=epoch, base_sequence=sequence)
-        return error_to_tell(refused, "t", 0, None, batch, KafkaError(code)).code
+        return error_to_tell(refused, node.node.partitions["t", 0], batch, KafkaError(code)).code
 
     assert told((1 << 31) - 1, NOT_LEADER) is NOT_LEADER
     assert told(3, OUT_OF_ORDER) is NOT_LEADER
@@ -186,17 +186,25 @@ def test_sequences_begin_again_after_the_last_one(node: NodeHarness) -> None:
 
 
 @pytest.mark.parametrize("batch", [None, b"", b"short", bytes(61)])
-def test_what_is_no_batch_is_not_remembered(batch: bytes | None) -> None:
+def test_what_is_no_batch_is_not_remembered(node: NodeHarness, batch: bytes | None) -> None:
     refused: produce_behind.Refused = {}
-    assert error_to_tell(refused, "t", 0, None, batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
+    assert (
+        error_to_tell(refused, node.node.partitions["t", 0], batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
+    )
     assert not refused
 
 
 def test_only_idempotent_producers_and_so_many_partitions_are_remembered(node: NodeHarness) -> None:
     refused: produce_behind.Refused = {}
-    error_to_tell(refused, "t", 0, None, node.batch(b"v"), KafkaError(NOT_LEADER))
+    error_to_tell(refused, node.node.partitions["t", 0], node.batch(b"v"), KafkaError(NOT_LEADER))
     assert not refused
     batch = node.batch(b"v", producer_id=1, producer_epoch=0, base_sequence=0)
-    for index in range(PARTITIONS_MAX + 1):
-        error_to_tell(refused, "t", index, None, batch, KafkaError(NOT_LEADER))
-        assert len(refused) <= PARTITIONS_MAX
+    assert error_to_tell(refused, None, batch, KafkaError(NOT_LEADER)).code is NOT_LEADER
+    assert not refused, "no replica here: a stranger may name what he likes"
+    node.create_topic("many", PARTITIONS_MAX + 1)
+    for index in range(PARTITIONS_MAX):
+        for _ in range(2):
+            error_to_tell(refused, node.node.partitions["many", index], batch, KafkaError(NOT_LEADER))
+        assert len(refused) == index + 1
+    error_to_tell(refused, node.node.partitions["many", PARTITIONS_MAX], batch, KafkaError(NOT_LEADER))
+    assert len(refused) == 1

@@ -175,8 +175,7 @@ def handler(node: Node) -> Any:
             if error.code is ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT:
                 error = _old_magic(view[pos + 16])
             batch = view[pos : pos + size]
-            refused = connection.refused_batches
-            error = error_to_tell(refused, partition.topic, partition.index, partition, batch, error)
+            error = error_to_tell(connection.refused_batches, partition, batch, error)
             return _answer_one(connection, plan, correlation_id, error)
         if plan.acks == 0:
             return None
@@ -529,9 +528,8 @@ class _Operation:
     ) -> PartitionProduceResponse:
         answer = PartitionProduceResponse(index=data.index)
         if name is not None:
-            refused = self.connection.refused_batches
             partition = self.node.partitions.get((name, data.index))
-            error = error_to_tell(refused, name, data.index, partition, data.records, error)
+            error = error_to_tell(self.connection.refused_batches, partition, data.records, error)
         self._refuse(answer, name, error)
         return answer
 

@@ -33,8 +33,8 @@ BEHIND_MAX = 4
 """A producer has five requests under way (max.in.flight.requests.per.connection), the refused one is one of them."""
 AFTER_MOVE_MAX = 5
 """Of one producer, since this broker leads the partition."""
-PARTITIONS_MAX = 1024
-"""Of one connection; beyond, it is forgotten what was refused."""
+PARTITIONS_MAX = 256
+"""Of one connection, with replicas here; beyond, it is forgotten what was refused."""
 PRODUCERS_MAX = 1024
 """Of one partition; beyond, they are counted anew."""
 _HALF = 1 << 30
@@ -68,34 +68,32 @@ def _is_ahead(sequence: int, of: int) -> bool:
 
 
 def error_to_tell(
-    refused: Refused,
-    topic: str,
-    index: int,
-    partition: Partition | None,
-    batch: Buffer | None,
-    error: KafkaError,
+    refused: Refused, partition: Partition | None, batch: Buffer | None, error: KafkaError
 ) -> KafkaError:
-    """What to answer for `batch`, which was refused with `error`. `refused` is of the connection it came on."""
+    """What to answer for `batch`, which was refused with `error`. `refused` is of the connection it came on; without a
+    replica here there is nothing that could be out of order, and nothing is remembered.
+    """
     out_of_order = error.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
-    if not (out_of_order or error.code.retriable) or batch is None:
+    if not (out_of_order or error.code.retriable) or partition is None or batch is None:
         return error
     if len(batch) < HEADER_SIZE or batch[MAGIC_AT] != MAGIC:
         return error
     producer_id, epoch, sequence = _producer(batch, PRODUCER_ID_AT)
     if producer_id < 0:
         return error
+    key = partition.topic, partition.index
     if not out_of_order:
-        if len(refused) >= PARTITIONS_MAX:
+        if len(refused) >= PARTITIONS_MAX and key not in refused:
             refused.clear()
-        refused[topic, index] = _Refused(producer_id, epoch, sequence, error.code)
+        refused[key] = _Refused(producer_id, epoch, sequence, error.code)
         return error
-    first = refused.get((topic, index))
+    first = refused.get(key)
     if first is not None and first.left and first.is_before(producer_id, epoch, sequence):
         first.left -= 1
         return KafkaError(
             first.code, f"The batch with sequence {first.sequence} before this one was refused."
         )
-    if partition is not None and _may_be_under_way_elsewhere(partition, producer_id, epoch, sequence):
+    if _may_be_under_way_elsewhere(partition, producer_id, epoch, sequence):
         code = ErrorCode.NOT_LEADER_OR_FOLLOWER
         return KafkaError(
             code, "The batch before this one is not here yet, and may be under way to an earlier leader."
